@@ -1,0 +1,50 @@
+# One target per folder. specdec_library(NAME deps...) makes a static library of the .cc files beside the caller;
+# specdec_test(NAME deps...) makes one doctest program of them and registers it with CTest.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+find_program(SPECDEC_CCACHE ccache)
+if(SPECDEC_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${SPECDEC_CCACHE})
+endif()
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+add_library(specdec_options INTERFACE)
+# -ffp-contract=off: a fused multiply-add happens where the source says so and nowhere else, so that one expression has
+# the same bits in every function it is inlined into. Row invariance rests on it.
+target_compile_options(specdec_options INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
+                                                 -ffp-contract=off)
+if(SPECDEC_WERROR)
+  target_compile_options(specdec_options INTERFACE -Werror)
+endif()
+if(SPECDEC_SANITIZE)
+  target_compile_options(specdec_options INTERFACE -fsanitize=${SPECDEC_SANITIZE} -fno-sanitize-recover=all
+                                                   -fno-omit-frame-pointer)
+  target_link_options(specdec_options INTERFACE -fsanitize=${SPECDEC_SANITIZE})
+endif()
+target_include_directories(specdec_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
+                                                     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
+                                                     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+
+function(specdec_library name)
+  file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.cc")
+  add_library(${name} STATIC ${sources})
+  target_link_libraries(${name} PUBLIC specdec_options ${ARGN})
+endfunction()
+
+function(specdec_test name)
+  file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.cc")
+  add_executable(${name} ${sources})
+  target_link_libraries(${name} PRIVATE specdec_options specdec_test_main ${ARGN})
+  target_compile_definitions(${name} PRIVATE SPECDEC_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  add_test(NAME ${name} COMMAND ${name})
+endfunction()

@@ -1,0 +1,120 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "specdec/export.h"
+#include "specdec/sampling_options.h"
+
+namespace specdec {
+
+/// `[target]`
+struct TargetConfig {
+  std::string model;  ///< GGUF file, or a Hugging Face folder with config.json, safetensors and tokenizer.json
+};
+
+/// `[draft.length]`
+struct DraftLengthConfig {
+  std::string mode = "fixed";  ///< fixed | schedule
+  int num_speculative_tokens = 5;  ///< longest path of a draft, 1 to 64
+  std::vector<std::pair<int, int>> schedule = {{1, 5}, {8, 3}, {32, 0}};  ///< batch size from which -> length
+  /// A model draft is cut before a token whose parent's draft distribution gives its best token less than this:
+  /// decided from the shape of the distribution, so it never biases the output. 0 = off.
+  float min_confidence = 0.0f;
+};
+
+/// `[draft.tree]`
+struct DraftTreeConfig {
+  int topk = 1;               ///< children per node; 1 = a chain
+  int num_draft_tokens = 16;  ///< most nodes below the root, when topk > 1
+};
+
+/// `[draft.ngram]`
+struct NgramConfig {
+  int prompt_lookup_min = 2;  ///< shortest suffix that is looked up
+  int prompt_lookup_max = 5;  ///< longest suffix that is looked up
+};
+
+/// `[draft]`
+struct DraftConfig {
+  std::string method = "none";  ///< none | ngram | draft_model | the name of a drafter added with Engine::add_drafter
+  std::string model;            ///< draft model; loaded when set, whatever the method
+  DraftLengthConfig length;
+  DraftTreeConfig tree;
+  NgramConfig ngram;
+};
+
+/// `[verify]`
+struct VerifyConfig {
+  std::string method = "coupled";  ///< coupled | rejection | block | traversal | typical (lossy)
+  float typical_epsilon = 0.09f;   ///< typical acceptance (arXiv 2401.10774): hard threshold
+  float typical_delta = 0.3f;      ///< typical acceptance: entropy factor
+};
+
+/// `[kv_cache]`
+struct KvCacheConfig {
+  int memory_mb = 512;       ///< one budget in MiB for target and draft together
+  int block_size = 32;       ///< tokens per block: 16, 32 or 64
+  std::string type = "f16";  ///< f16 | f32
+  bool prefix_cache = true;
+};
+
+/// `[scheduler]`
+struct SchedulerConfig {
+  int max_num_seqs = 32;              ///< sequences in one step
+  int max_num_batched_tokens = 512;   ///< rows of one step: the token budget
+  int max_queue = 1024;               ///< requests that may wait
+};
+
+/// `[backend]`
+struct BackendConfig {
+  std::string device = "auto";  ///< auto | cpu
+  int threads = 0;              ///< 0 = the physical cores this process may use
+  std::string isa = "auto";     ///< auto | avx2 | avx512 | amx: the most the CPU kernels may use
+};
+
+/// `[log]`
+struct LogConfig {
+  std::string level = "warn";  ///< trace | debug | info | warn | error | off
+};
+
+/// Everything specdec.toml says. Precedence: defaults < file < SPECDEC_* environment < overrides (command-line flags).
+/// A value type; not thread-safe while it is being changed.
+struct SPECDEC_API Config {
+  TargetConfig target;
+  DraftConfig draft;
+  VerifyConfig verify;
+  KvCacheConfig kv_cache;
+  SchedulerConfig scheduler;
+  BackendConfig backend;
+  LogConfig log;
+  SamplingOptions sampling;  ///< `[sampling]`: what a front end starts from; Engine never reads it
+
+  /// Reads and checks a file. Relative model paths are taken relative to the file. Throws Error(invalid_config) with
+  /// file, line, key and, for an unknown key, the nearest known one; Error(io) when the file cannot be read.
+  static Config from_file(const std::filesystem::path& path);
+  /// The same for a text; `name` stands for the file in messages.
+  static Config from_string(std::string_view toml, std::string_view name = "<string>");
+
+  /// Sets one dotted key ("draft.length.num_speculative_tokens") from text, as a flag or variable would.
+  /// `origin` ("--seed", "SPECDEC_SAMPLING_SEED") is what messages and to_toml() name. Throws Error(invalid_config).
+  void set(std::string_view key, std::string_view value, std::string_view origin);
+  /// Applies every SPECDEC_* variable: SPECDEC_ + the dotted key in capitals with '_' for '.'. Unknown ones throw.
+  void apply_environment();
+  /// Throws Error(invalid_config) when values contradict each other or a required one is missing.
+  void validate() const;
+  /// Every key with its value and, as a comment, where it came from; valid TOML (what --print-config prints).
+  std::string to_toml() const;
+  /// All dotted keys, in the order of to_toml().
+  static std::vector<std::string> keys();
+
+  /// Where each key that is not at its default came from: "specdec.toml:12", "SPECDEC_...", "--flag".
+  std::map<std::string, std::string, std::less<>> origins;
+};
+
+}  // namespace specdec

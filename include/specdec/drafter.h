@@ -1,0 +1,65 @@
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "specdec/export.h"
+#include "specdec/sampling_options.h"
+#include "specdec/types.h"
+
+namespace specdec {
+
+/// One sequence that wants a draft.
+struct DraftContext {
+  RequestId id = 0;
+  std::span<const TokenId> tokens;  ///< prompt and output so far; never empty; valid during the call
+  int num_prompt_tokens = 0;
+  int max_depth = 0;  ///< longest path below the root, >= 1
+  int max_nodes = 0;  ///< most draft tokens in the tree, >= max_depth
+  const SamplingOptions* sampling = nullptr;
+};
+
+/// A drafter's answer for one sequence: a tree below the last committed token. Empty = plain decoding this step.
+class DraftProposal {
+ public:
+  static constexpr int kRoot = -1;
+
+  /// Adds `token` below `parent` (kRoot or an index that add() returned) and returns its index.
+  int add(TokenId token, int parent) {
+    tokens_.push_back(token);
+    parents_.push_back(parent);
+    return static_cast<int>(tokens_.size()) - 1;
+  }
+  /// Adds a token below the one added last: a chain.
+  int append(TokenId token) { return add(token, static_cast<int>(tokens_.size()) - 1); }
+
+  std::span<const TokenId> tokens() const noexcept { return tokens_; }
+  std::span<const int> parents() const noexcept { return parents_; }
+  void clear() noexcept {
+    tokens_.clear();
+    parents_.clear();
+  }
+
+ private:
+  std::vector<TokenId> tokens_;
+  std::vector<int> parents_;
+};
+
+/// A source of draft tokens that runs on the host. Derive from it to speculate with your own method; register it with
+/// Engine::add_drafter and name it in `draft.method` or SpeculationOptions::method. A bad draft costs time, never a wrong
+/// token. Called on the stepping thread only. An exception, an out-of-range token or parent, or a draft past its limits
+/// makes the step decode plainly and is logged.
+class SPECDEC_API Drafter {
+ public:
+  virtual ~Drafter() = default;
+
+  virtual std::string_view name() const noexcept = 0;
+  /// Fills proposals[i], empty on entry, for contexts[i]; both spans have the same length. One call per step for all
+  /// sequences, so that a drafter with a model can run one batch.
+  virtual void propose(std::span<const DraftContext> contexts, std::span<DraftProposal> proposals) = 0;
+  /// The request has ended: forget what is kept under its id.
+  virtual void finished(RequestId /*id*/) {}
+};
+
+}  // namespace specdec

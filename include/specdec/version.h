@@ -1,0 +1,6 @@
+#pragma once
+
+#define SPECDEC_VERSION_MAJOR 0
+#define SPECDEC_VERSION_MINOR 1
+#define SPECDEC_VERSION_PATCH 0
+#define SPECDEC_VERSION "0.1.0"

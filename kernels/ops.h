@@ -1,0 +1,131 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+/// The contract that every backend fulfils: one params struct per fused operation, with shapes.
+///
+/// Row invariance holds for all of them: row i of an output is a bitwise function of row i's inputs, whatever other rows
+/// ride along and however many threads run. Sums over k run in one fixed order that depends on the weight matrix alone.
+namespace specdec::kernels {
+
+enum class DataType : std::uint8_t { f32, f16, bf16, q8_0, q4_0, q4_1 };
+
+/// A weight matrix [rows, cols] in a backend's packed layout; y = W x has `rows` outputs.
+struct PackedMatrix {
+  DataType type = DataType::f32;
+  int rows = 0;
+  int cols = 0;
+  const void* data = nullptr;
+};
+
+/// One layer of one model's KV pool. A block is `block_size` positions of one sequence.
+///   keys   [num_blocks][num_kv_heads][head_dim][block_size]   positions adjacent: a SIMD lane is a position
+///   values [num_blocks][num_kv_heads][block_size][head_dim]
+struct KvLayer {
+  void* keys = nullptr;
+  void* values = nullptr;
+  DataType type = DataType::f16;  // f16 or f32
+  int num_kv_heads = 0;
+  int head_dim = 0;
+  int block_size = 0;
+};
+
+/// The rows of one sequence inside a ragged batch.
+///
+/// Positions [0, context_len) are committed: position t lies in slot t (block_table[t / block_size], t % block_size).
+/// A row at position t sees positions 0..t of its own path, itself included. If path_offsets[row] < 0, slot = position
+/// all the way (prefill, plain decoding, a chain). Else the slots of positions context_len..t are
+/// path_slots[path_offsets[row] + (position - context_len)]: the row's ancestors in a draft tree, wherever their KV lies.
+/// Keys are always visited in order of absolute position, so a tree node has the bits that plain decoding would give it.
+struct SequenceRows {
+  int row_begin = 0;
+  int num_rows = 0;
+  int context_len = 0;
+  const std::int32_t* block_table = nullptr;
+};
+
+struct BatchView {
+  int num_rows = 0;
+  const std::int32_t* positions = nullptr;     // [num_rows] absolute position, for RoPE and attention
+  const std::int32_t* slots = nullptr;         // [num_rows] where the row's own K and V are written
+  const std::int32_t* path_offsets = nullptr;  // [num_rows] see SequenceRows
+  const std::int32_t* path_slots = nullptr;    // concatenated paths
+  std::span<const SequenceRows> sequences;     // cover all rows, in order
+};
+
+/// out[r] = table[tokens[r]], dequantised.
+struct EmbedRowsParams {
+  int num_rows = 0;
+  const std::int32_t* tokens = nullptr;  // [num_rows]
+  PackedMatrix table;                    // [vocab, hidden]
+  float* out = nullptr;                  // [num_rows, hidden]
+};
+
+/// q, k, v = RoPE(W_qkv * rms_norm(x)); k and v go to the rows' slots, q to `q`. RoPE in the halves layout: (i, i + d/2).
+struct NormQkvRopeAppendParams {
+  BatchView batch;
+  const float* x = nullptr;            // [num_rows, hidden]
+  const float* norm_weight = nullptr;  // [hidden]
+  float norm_eps = 0;
+  PackedMatrix qkv;                    // [(num_heads + 2 * num_kv_heads) * head_dim, hidden]: q rows, k rows, v rows
+  int num_heads = 0;
+  const float* rope_cos = nullptr;     // [num_rows, head_dim / 2]
+  const float* rope_sin = nullptr;     // [num_rows, head_dim / 2]
+  KvLayer kv;
+  float* q = nullptr;                  // [num_rows, num_heads, head_dim]
+};
+
+/// out = softmax(scale * q k^T) v over each row's path. Head h reads KV head h / (num_heads / num_kv_heads).
+struct TreeAttentionParams {
+  BatchView batch;
+  const float* q = nullptr;  // [num_rows, num_heads, head_dim]
+  int num_heads = 0;
+  float scale = 0;
+  KvLayer kv;
+  float* out = nullptr;      // [num_rows, num_heads * head_dim]
+};
+
+/// x += W * in
+struct ProjectResidualParams {
+  int num_rows = 0;
+  const float* in = nullptr;  // [num_rows, weight.cols]
+  PackedMatrix weight;        // [hidden, weight.cols]
+  float* x = nullptr;         // [num_rows, hidden]
+};
+
+/// out = silu(gate) * up with (gate, up) = W * rms_norm(x)
+struct NormGateUpParams {
+  int num_rows = 0;
+  const float* x = nullptr;            // [num_rows, hidden]
+  const float* norm_weight = nullptr;  // [hidden]
+  float norm_eps = 0;
+  PackedMatrix gate_up;                // [2 * ffn, hidden]: gate rows, then up rows
+  float* out = nullptr;                // [num_rows, ffn]
+};
+
+/// logits[i] = W * rms_norm(x[row_ids[i]])
+struct NormHeadParams {
+  int num_outputs = 0;
+  const std::int32_t* row_ids = nullptr;  // [num_outputs]
+  const float* x = nullptr;               // [num_rows, hidden]
+  const float* norm_weight = nullptr;     // [hidden]
+  float norm_eps = 0;
+  PackedMatrix head;                      // [vocab, hidden]
+  float* logits = nullptr;                // [num_outputs, vocab]
+};
+
+/// Copies K and V between slots of one sequence, in the order given (a destination may be a later source's neighbour,
+/// never a source still to be read).
+struct KvMove {
+  std::int32_t source_slot = 0;
+  std::int32_t destination_slot = 0;
+};
+struct MoveKvParams {
+  KvLayer kv;
+  const std::int32_t* block_table = nullptr;
+  std::span<const KvMove> moves;
+};
+
+}  // namespace specdec::kernels
