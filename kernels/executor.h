@@ -10,8 +10,8 @@ class Executor {
   virtual ~Executor() = default;
 
   virtual int num_threads() const noexcept = 0;
-  /// Runs body(i) for every i in [0, count), on the calling thread and others; returns when all are done. `body` must
-  /// not throw. One caller at a time.
+  /// Runs body(i) for every i in [0, count), on the calling thread and others; returns when all are
+  /// done. `body` must not throw. One caller at a time.
   virtual void parallel_for(int count, const std::function<void(int)>& body) = 0;
 };
 

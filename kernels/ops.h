@@ -6,8 +6,9 @@
 
 /// The contract that every backend fulfils: one params struct per fused operation, with shapes.
 ///
-/// Row invariance holds for all of them: row i of an output is a bitwise function of row i's inputs, whatever other rows
-/// ride along and however many threads run. Sums over k run in one fixed order that depends on the weight matrix alone.
+/// Row invariance holds for all of them: row i of an output is a bitwise function of row i's
+/// inputs, whatever other rows ride along and however many threads run. Sums over k run in one
+/// fixed order that depends on the weight matrix alone.
 namespace specdec::kernels {
 
 enum class DataType : std::uint8_t { f32, f16, bf16, q8_0, q4_0, q4_1 };
@@ -21,8 +22,8 @@ struct PackedMatrix {
 };
 
 /// One layer of one model's KV pool. A block is `block_size` positions of one sequence.
-///   keys   [num_blocks][num_kv_heads][head_dim][block_size]   positions adjacent: a SIMD lane is a position
-///   values [num_blocks][num_kv_heads][block_size][head_dim]
+///   keys   [num_blocks][num_kv_heads][head_dim][block_size]   positions adjacent: a SIMD lane is a
+///   position values [num_blocks][num_kv_heads][block_size][head_dim]
 struct KvLayer {
   void* keys = nullptr;
   void* values = nullptr;
@@ -34,11 +35,13 @@ struct KvLayer {
 
 /// The rows of one sequence inside a ragged batch.
 ///
-/// Positions [0, context_len) are committed: position t lies in slot t (block_table[t / block_size], t % block_size).
-/// A row at position t sees positions 0..t of its own path, itself included. If path_offsets[row] < 0, slot = position
-/// all the way (prefill, plain decoding, a chain). Else the slots of positions context_len..t are
-/// path_slots[path_offsets[row] + (position - context_len)]: the row's ancestors in a draft tree, wherever their KV lies.
-/// Keys are always visited in order of absolute position, so a tree node has the bits that plain decoding would give it.
+/// Positions [0, context_len) are committed: position t lies in slot t (block_table[t /
+/// block_size], t % block_size). A row at position t sees positions 0..t of its own path, itself
+/// included. If path_offsets[row] < 0, slot = position all the way (prefill, plain decoding, a
+/// chain). Else the slots of positions context_len..t are path_slots[path_offsets[row] + (position
+/// - context_len)]: the row's ancestors in a draft tree, wherever their KV lies. Keys are always
+/// visited in order of absolute position, so a tree node has the bits that plain decoding would
+/// give it.
 struct SequenceRows {
   int row_begin = 0;
   int num_rows = 0;
@@ -48,8 +51,8 @@ struct SequenceRows {
 
 struct BatchView {
   int num_rows = 0;
-  const std::int32_t* positions = nullptr;     // [num_rows] absolute position, for RoPE and attention
-  const std::int32_t* slots = nullptr;         // [num_rows] where the row's own K and V are written
+  const std::int32_t* positions = nullptr;  // [num_rows] absolute position, for RoPE and attention
+  const std::int32_t* slots = nullptr;      // [num_rows] where the row's own K and V are written
   const std::int32_t* path_offsets = nullptr;  // [num_rows] see SequenceRows
   const std::int32_t* path_slots = nullptr;    // concatenated paths
   std::span<const SequenceRows> sequences;     // cover all rows, in order
@@ -63,28 +66,30 @@ struct EmbedRowsParams {
   float* out = nullptr;                  // [num_rows, hidden]
 };
 
-/// q, k, v = RoPE(W_qkv * rms_norm(x)); k and v go to the rows' slots, q to `q`. RoPE in the halves layout: (i, i + d/2).
+/// q, k, v = RoPE(W_qkv * rms_norm(x)); k and v go to the rows' slots, q to `q`. RoPE in the halves
+/// layout: (i, i + d/2).
 struct NormQkvRopeAppendParams {
   BatchView batch;
   const float* x = nullptr;            // [num_rows, hidden]
   const float* norm_weight = nullptr;  // [hidden]
   float norm_eps = 0;
-  PackedMatrix qkv;                    // [(num_heads + 2 * num_kv_heads) * head_dim, hidden]: q rows, k rows, v rows
+  PackedMatrix qkv;  // [(num_heads + 2 * num_kv_heads) * head_dim, hidden]: q rows, k rows, v rows
   int num_heads = 0;
-  const float* rope_cos = nullptr;     // [num_rows, head_dim / 2]
-  const float* rope_sin = nullptr;     // [num_rows, head_dim / 2]
+  const float* rope_cos = nullptr;  // [num_rows, head_dim / 2]
+  const float* rope_sin = nullptr;  // [num_rows, head_dim / 2]
   KvLayer kv;
-  float* q = nullptr;                  // [num_rows, num_heads, head_dim]
+  float* q = nullptr;  // [num_rows, num_heads, head_dim]
 };
 
-/// out = softmax(scale * q k^T) v over each row's path. Head h reads KV head h / (num_heads / num_kv_heads).
+/// out = softmax(scale * q k^T) v over each row's path. Head h reads KV head h / (num_heads /
+/// num_kv_heads).
 struct TreeAttentionParams {
   BatchView batch;
   const float* q = nullptr;  // [num_rows, num_heads, head_dim]
   int num_heads = 0;
   float scale = 0;
   KvLayer kv;
-  float* out = nullptr;      // [num_rows, num_heads * head_dim]
+  float* out = nullptr;  // [num_rows, num_heads * head_dim]
 };
 
 /// x += W * in
@@ -101,8 +106,8 @@ struct NormGateUpParams {
   const float* x = nullptr;            // [num_rows, hidden]
   const float* norm_weight = nullptr;  // [hidden]
   float norm_eps = 0;
-  PackedMatrix gate_up;                // [2 * ffn, hidden]: gate rows, then up rows
-  float* out = nullptr;                // [num_rows, ffn]
+  PackedMatrix gate_up;  // [2 * ffn, hidden]: gate rows, then up rows
+  float* out = nullptr;  // [num_rows, ffn]
 };
 
 /// logits[i] = W * rms_norm(x[row_ids[i]])
@@ -112,12 +117,12 @@ struct NormHeadParams {
   const float* x = nullptr;               // [num_rows, hidden]
   const float* norm_weight = nullptr;     // [hidden]
   float norm_eps = 0;
-  PackedMatrix head;                      // [vocab, hidden]
-  float* logits = nullptr;                // [num_outputs, vocab]
+  PackedMatrix head;        // [vocab, hidden]
+  float* logits = nullptr;  // [num_outputs, vocab]
 };
 
-/// Copies K and V between slots of one sequence, in the order given (a destination may be a later source's neighbour,
-/// never a source still to be read).
+/// Copies K and V between slots of one sequence, in the order given (a destination may be a later
+/// source's neighbour, never a source still to be read).
 struct KvMove {
   std::int32_t source_slot = 0;
   std::int32_t destination_slot = 0;

@@ -15,16 +15,19 @@ namespace specdec {
 
 /// `[target]`
 struct TargetConfig {
-  std::string model;  ///< GGUF file, or a Hugging Face folder with config.json, safetensors and tokenizer.json
+  std::string model;  ///< GGUF file, or a Hugging Face folder with config.json, safetensors and
+                      ///< tokenizer.json
 };
 
 /// `[draft.length]`
 struct DraftLengthConfig {
-  std::string mode = "fixed";  ///< fixed | schedule
+  std::string mode = "fixed";      ///< fixed | schedule
   int num_speculative_tokens = 5;  ///< longest path of a draft, 1 to 64
-  std::vector<std::pair<int, int>> schedule = {{1, 5}, {8, 3}, {32, 0}};  ///< batch size from which -> length
-  /// A model draft is cut before a token whose parent's draft distribution gives its best token less than this:
-  /// decided from the shape of the distribution, so it never biases the output. 0 = off.
+  std::vector<std::pair<int, int>> schedule = {
+      {1, 5}, {8, 3}, {32, 0}};  ///< batch size from which -> length
+  /// A model draft is cut before a token whose parent's draft distribution gives its best token
+  /// less than this: decided from the shape of the distribution, so it never biases the output. 0 =
+  /// off.
   float min_confidence = 0.0f;
 };
 
@@ -42,7 +45,8 @@ struct NgramConfig {
 
 /// `[draft]`
 struct DraftConfig {
-  std::string method = "none";  ///< none | ngram | draft_model | the name of a drafter added with Engine::add_drafter
+  std::string method = "none";  ///< none | ngram | draft_model | the name of a drafter added with
+                                ///< Engine::add_drafter
   std::string model;            ///< draft model; loaded when set, whatever the method
   DraftLengthConfig length;
   DraftTreeConfig tree;
@@ -66,9 +70,9 @@ struct KvCacheConfig {
 
 /// `[scheduler]`
 struct SchedulerConfig {
-  int max_num_seqs = 32;              ///< sequences in one step
-  int max_num_batched_tokens = 512;   ///< rows of one step: the token budget
-  int max_queue = 1024;               ///< requests that may wait
+  int max_num_seqs = 32;             ///< sequences in one step
+  int max_num_batched_tokens = 512;  ///< rows of one step: the token budget
+  int max_queue = 1024;              ///< requests that may wait
 };
 
 /// `[backend]`
@@ -83,8 +87,8 @@ struct LogConfig {
   std::string level = "warn";  ///< trace | debug | info | warn | error | off
 };
 
-/// Everything specdec.toml says. Precedence: defaults < file < SPECDEC_* environment < overrides (command-line flags).
-/// A value type; not thread-safe while it is being changed.
+/// Everything specdec.toml says. Precedence: defaults < file < SPECDEC_* environment < overrides
+/// (command-line flags). A value type; not thread-safe while it is being changed.
 struct SPECDEC_API Config {
   TargetConfig target;
   DraftConfig draft;
@@ -95,25 +99,30 @@ struct SPECDEC_API Config {
   LogConfig log;
   SamplingOptions sampling;  ///< `[sampling]`: what a front end starts from; Engine never reads it
 
-  /// Reads and checks a file. Relative model paths are taken relative to the file. Throws Error(invalid_config) with
-  /// file, line, key and, for an unknown key, the nearest known one; Error(io) when the file cannot be read.
+  /// Reads and checks a file. Relative model paths are taken relative to the file. Throws
+  /// Error(invalid_config) with file, line, key and, for an unknown key, the nearest known one;
+  /// Error(io) when the file cannot be read.
   static Config from_file(const std::filesystem::path& path);
   /// The same for a text; `name` stands for the file in messages.
   static Config from_string(std::string_view toml, std::string_view name = "<string>");
 
-  /// Sets one dotted key ("draft.length.num_speculative_tokens") from text, as a flag or variable would.
-  /// `origin` ("--seed", "SPECDEC_SAMPLING_SEED") is what messages and to_toml() name. Throws Error(invalid_config).
+  /// Sets one dotted key ("draft.length.num_speculative_tokens") from text, as a flag or variable
+  /// would. `origin` ("--seed", "SPECDEC_SAMPLING_SEED") is what messages and to_toml() name.
+  /// Throws Error(invalid_config).
   void set(std::string_view key, std::string_view value, std::string_view origin);
-  /// Applies every SPECDEC_* variable: SPECDEC_ + the dotted key in capitals with '_' for '.'. Unknown ones throw.
+  /// Applies every SPECDEC_* variable: SPECDEC_ + the dotted key in capitals with '_' for '.'.
+  /// Unknown ones throw.
   void apply_environment();
   /// Throws Error(invalid_config) when values contradict each other or a required one is missing.
   void validate() const;
-  /// Every key with its value and, as a comment, where it came from; valid TOML (what --print-config prints).
+  /// Every key with its value and, as a comment, where it came from; valid TOML (what
+  /// --print-config prints).
   std::string to_toml() const;
   /// All dotted keys, in the order of to_toml().
   static std::vector<std::string> keys();
 
-  /// Where each key that is not at its default came from: "specdec.toml:12", "SPECDEC_...", "--flag".
+  /// Where each key that is not at its default came from: "specdec.toml:12", "SPECDEC_...",
+  /// "--flag".
   std::map<std::string, std::string, std::less<>> origins;
 };
 

@@ -13,14 +13,16 @@ namespace specdec {
 /// One sequence that wants a draft.
 struct DraftContext {
   RequestId id = 0;
-  std::span<const TokenId> tokens;  ///< prompt and output so far; never empty; valid during the call
+  std::span<const TokenId>
+      tokens;  ///< prompt and output so far; never empty; valid during the call
   int num_prompt_tokens = 0;
   int max_depth = 0;  ///< longest path below the root, >= 1
   int max_nodes = 0;  ///< most draft tokens in the tree, >= max_depth
   const SamplingOptions* sampling = nullptr;
 };
 
-/// A drafter's answer for one sequence: a tree below the last committed token. Empty = plain decoding this step.
+/// A drafter's answer for one sequence: a tree below the last committed token. Empty = plain
+/// decoding this step.
 class DraftProposal {
  public:
   static constexpr int kRoot = -1;
@@ -46,18 +48,20 @@ class DraftProposal {
   std::vector<int> parents_;
 };
 
-/// A source of draft tokens that runs on the host. Derive from it to speculate with your own method; register it with
-/// Engine::add_drafter and name it in `draft.method` or SpeculationOptions::method. A bad draft costs time, never a wrong
-/// token. Called on the stepping thread only. An exception, an out-of-range token or parent, or a draft past its limits
-/// makes the step decode plainly and is logged.
+/// A source of draft tokens that runs on the host. Derive from it to speculate with your own
+/// method; register it with Engine::add_drafter and name it in `draft.method` or
+/// SpeculationOptions::method. A bad draft costs time, never a wrong token. Called on the stepping
+/// thread only. An exception, an out-of-range token or parent, or a draft past its limits makes the
+/// step decode plainly and is logged.
 class SPECDEC_API Drafter {
  public:
   virtual ~Drafter() = default;
 
   virtual std::string_view name() const noexcept = 0;
-  /// Fills proposals[i], empty on entry, for contexts[i]; both spans have the same length. One call per step for all
-  /// sequences, so that a drafter with a model can run one batch.
-  virtual void propose(std::span<const DraftContext> contexts, std::span<DraftProposal> proposals) = 0;
+  /// Fills proposals[i], empty on entry, for contexts[i]; both spans have the same length. One call
+  /// per step for all sequences, so that a drafter with a model can run one batch.
+  virtual void propose(std::span<const DraftContext> contexts,
+                       std::span<DraftProposal> proposals) = 0;
   /// The request has ended: forget what is kept under its id.
   virtual void finished(RequestId /*id*/) {}
 };

@@ -21,7 +21,8 @@ enum class ErrorCode {
 /// The snake_case name of a code, as it appears in logs and JSON.
 SPECDEC_API const char* to_string(ErrorCode code) noexcept;
 
-/// Every failure that specdec reports. `what()` names the file, key or tensor at fault and says what to do about it.
+/// Every failure that specdec reports. `what()` names the file, key or tensor at fault and says
+/// what to do about it.
 class SPECDEC_API Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}

@@ -19,7 +19,8 @@ struct ChatMessage {
 
 struct TokenLogprob {
   TokenId token = 0;
-  float logprob = 0;  ///< natural log of the model's probability before penalties, bias and temperature
+  float logprob =
+      0;  ///< natural log of the model's probability before penalties, bias and temperature
 
   bool operator==(const TokenLogprob&) const = default;
 };
@@ -29,14 +30,15 @@ struct OutputToken {
   TokenId token = 0;
   bool drafted = false;  ///< an accepted draft token; false: the target's own (bonus) token
   float logprob = 0;     ///< set when SamplingOptions::logprobs >= 0
-  std::vector<TokenLogprob> top_logprobs;  ///< SamplingOptions::logprobs entries, most likely first, ties to the lowest id
+  std::vector<TokenLogprob> top_logprobs;  ///< SamplingOptions::logprobs entries, most likely
+                                           ///< first, ties to the lowest id
 };
 
 /// What speculation may do for one request. Unset fields take the engine's configuration.
 struct SpeculationOptions {
-  std::optional<bool> enabled;                 ///< false: plain decoding
-  std::optional<std::string> method;           ///< a drafter that the engine has loaded, or "none"
-  std::optional<int> num_speculative_tokens;   ///< the longest draft; 0 = plain decoding
+  std::optional<bool> enabled;                ///< false: plain decoding
+  std::optional<std::string> method;          ///< a drafter that the engine has loaded, or "none"
+  std::optional<int> num_speculative_tokens;  ///< the longest draft; 0 = plain decoding
 };
 
 /// Give exactly one of prompt, messages and prompt_tokens.
@@ -47,8 +49,8 @@ struct Request {
   SamplingOptions sampling;
   SpeculationOptions speculation;
   std::string cache_salt;  ///< only requests with the same salt share cached prefixes
-  /// Called on the stepping thread, once per token and in order; return true to stop after this token
-  /// (finish_reason = callback). An exception fails this request alone.
+  /// Called on the stepping thread, once per token and in order; return true to stop after this
+  /// token (finish_reason = callback). An exception fails this request alone.
   std::function<bool(const OutputToken&)> on_token;
 };
 
@@ -60,7 +62,7 @@ enum class FinishReason {
   length,       ///< max_tokens, or the model's context is full
   callback,     ///< Request::on_token returned true
   cancelled,
-  error,        ///< Output::error says why
+  error,  ///< Output::error says why
 };
 
 SPECDEC_API const char* to_string(FinishReason reason) noexcept;
@@ -68,12 +70,12 @@ SPECDEC_API const char* to_string(FinishReason reason) noexcept;
 /// What one step produced for one request: the run of tokens that was accepted.
 struct Output {
   RequestId id = 0;
-  std::string text;                 ///< complete UTF-8; bytes of an unfinished character wait for the next output
+  std::string text;  ///< complete UTF-8; bytes of an unfinished character wait for the next output
   std::vector<OutputToken> tokens;
   FinishReason finish_reason = FinishReason::none;
-  std::optional<Error> error;       ///< set when finish_reason == error
-  std::uint64_t seed = 0;           ///< the seed in force
-  RequestStats stats;               ///< complete in the last output
+  std::optional<Error> error;  ///< set when finish_reason == error
+  std::uint64_t seed = 0;      ///< the seed in force
+  RequestStats stats;          ///< complete in the last output
   bool finished() const noexcept { return finish_reason != FinishReason::none; }
 };
 

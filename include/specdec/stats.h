@@ -7,31 +7,37 @@
 
 namespace specdec {
 
-/// What speculation did: for one request, or for an engine since it was loaded. Counter names are those that vLLM,
-/// SGLang and TensorRT-LLM share. The bonus token counts in the mean length, not in the rate.
+/// What speculation did: for one request, or for an engine since it was loaded. Counter names are
+/// those that vLLM, SGLang and TensorRT-LLM share. The bonus token counts in the mean length, not
+/// in the rate.
 struct SpeculationStats {
-  std::int64_t spec_decode_num_drafts = 0;           ///< draft trees verified (with at least one draft token)
+  std::int64_t spec_decode_num_drafts =
+      0;  ///< draft trees verified (with at least one draft token)
   std::int64_t spec_decode_num_draft_tokens = 0;     ///< draft tokens verified
   std::int64_t spec_decode_num_accepted_tokens = 0;  ///< draft tokens accepted
   /// [depth - 1]: how many drafts had their token at that depth accepted
   std::vector<std::int64_t> spec_decode_num_accepted_tokens_per_pos;
   /// [n]: how many drafts had exactly n draft tokens accepted
   std::vector<std::int64_t> acceptance_histogram;
-  std::int64_t num_spec_steps = 0;    ///< decode steps, drafted or not
+  std::int64_t num_spec_steps = 0;     ///< decode steps, drafted or not
   std::int64_t num_output_tokens = 0;  ///< tokens that those steps emitted
 
   /// Tokens per decode step, bonus token included; 0 when there was none.
   double mean_acceptance_length() const noexcept {
-    return num_spec_steps == 0 ? 0.0 : static_cast<double>(num_output_tokens) / static_cast<double>(num_spec_steps);
+    return num_spec_steps == 0
+               ? 0.0
+               : static_cast<double>(num_output_tokens) / static_cast<double>(num_spec_steps);
   }
   /// Accepted over drafted tokens; 0 when nothing was drafted.
   double draft_acceptance_rate() const noexcept {
-    return spec_decode_num_draft_tokens == 0 ? 0.0
-                                             : static_cast<double>(spec_decode_num_accepted_tokens) /
-                                                   static_cast<double>(spec_decode_num_draft_tokens);
+    return spec_decode_num_draft_tokens == 0
+               ? 0.0
+               : static_cast<double>(spec_decode_num_accepted_tokens) /
+                     static_cast<double>(spec_decode_num_draft_tokens);
   }
 
-  /// Records one verified draft: `num_draft_tokens` in a tree of `depth` levels, `num_accepted` of them emitted.
+  /// Records one verified draft: `num_draft_tokens` in a tree of `depth` levels, `num_accepted` of
+  /// them emitted.
   SPECDEC_API void record_draft(int num_draft_tokens, int num_accepted);
   SPECDEC_API void merge(const SpeculationStats& other);
 };
@@ -43,8 +49,8 @@ struct RequestStats {
   int num_output_tokens = 0;
   int num_preemptions = 0;
   double queue_time = 0;
-  double time_to_first_token = 0;     ///< from submit
-  double time_per_output_token = 0;   ///< mean over the tokens after the first
+  double time_to_first_token = 0;    ///< from submit
+  double time_per_output_token = 0;  ///< mean over the tokens after the first
   double total_time = 0;
   SpeculationStats speculation;
 };
@@ -53,7 +59,8 @@ struct RequestStats {
 struct EngineStats {
   std::int64_t num_steps = 0;
   std::int64_t num_requests_submitted = 0;
-  std::int64_t num_requests_finished = 0;  ///< for whatever reason, cancelled and failed ones included
+  std::int64_t num_requests_finished =
+      0;  ///< for whatever reason, cancelled and failed ones included
   std::int64_t num_preemptions = 0;
   std::int64_t num_prefill_tokens = 0;
   std::int64_t num_output_tokens = 0;
@@ -73,8 +80,9 @@ struct EngineStats {
   SpeculationStats speculation;
 
   double prefix_hit_rate() const noexcept {
-    return prefix_query_tokens == 0 ? 0.0
-                                    : static_cast<double>(prefix_hit_tokens) / static_cast<double>(prefix_query_tokens);
+    return prefix_query_tokens == 0
+               ? 0.0
+               : static_cast<double>(prefix_hit_tokens) / static_cast<double>(prefix_query_tokens);
   }
 };
 

@@ -10,20 +10,23 @@ namespace specdec {
 
 /// How a node's children were chosen; the sampled acceptance rules need it to be lossless.
 enum class DraftSampling : std::uint8_t {
-  deterministic,        ///< no randomness: a child's draft probability is 1 (n-gram, top-k, coupled drafts)
-  with_replacement,     ///< each child drawn from draft_probs[parent], independently (a chain: one draw)
-  without_replacement,  ///< each child drawn from draft_probs[parent] less its earlier siblings, renormalised
+  deterministic,        ///< no randomness: a child's draft probability is 1 (n-gram, top-k, coupled
+                        ///< drafts)
+  with_replacement,     ///< each child drawn from draft_probs[parent], independently (a chain: one
+                        ///< draw)
+  without_replacement,  ///< each child drawn from draft_probs[parent] less its earlier siblings,
+                        ///< renormalised
 };
 
-/// What one step verifies for one sequence. Node 0 is the root, the last committed token; parents come before children;
-/// siblings stand in the order in which they were drawn.
+/// What one step verifies for one sequence. Node 0 is the root, the last committed token; parents
+/// come before children; siblings stand in the order in which they were drawn.
 struct DraftTree {
-  std::vector<TokenId> tokens;         // [nodes]
-  std::vector<std::int32_t> parents;   // [nodes]; -1 for the root
-  std::vector<std::int32_t> depths;    // [nodes]; 0 for the root
+  std::vector<TokenId> tokens;        // [nodes]
+  std::vector<std::int32_t> parents;  // [nodes]; -1 for the root
+  std::vector<std::int32_t> depths;   // [nodes]; 0 for the root
   DraftSampling sampling = DraftSampling::deterministic;
-  /// [nodes][vocab]; the exact distribution that a node's children were drawn from; empty for leaves and for
-  /// deterministic trees.
+  /// [nodes][vocab]; the exact distribution that a node's children were drawn from; empty for
+  /// leaves and for deterministic trees.
   std::vector<std::vector<float>> draft_probs;
 
   explicit DraftTree(TokenId root = 0) { reset(root); }

@@ -11,7 +11,8 @@
 
 namespace specdec {
 
-/// Token counts of one sequence, as penalties read them. Committed tokens only: a draft path is passed beside it.
+/// Token counts of one sequence, as penalties read them. Committed tokens only: a draft path is
+/// passed beside it.
 class PenaltyState {
  public:
   void add_prompt(std::span<const TokenId> tokens);
@@ -27,44 +28,50 @@ class PenaltyState {
   std::unordered_map<TokenId, int> output_;
 };
 
-/// Everything a draw depends on, beside the logits. A row at a tree node passes the draft tokens on the path to it.
+/// Everything a draw depends on, beside the logits. A row at a tree node passes the draft tokens on
+/// the path to it.
 struct RowContext {
   const SamplingOptions* options = nullptr;
   std::uint64_t seed = 0;
-  std::int64_t position = 0;             ///< absolute index of the token to draw; keys the noise
+  std::int64_t position = 0;  ///< absolute index of the token to draw; keys the noise
   const PenaltyState* penalties = nullptr;
-  std::span<const TokenId> path;         ///< draft tokens below the root, up to and including the node
-  int num_output_tokens = 0;             ///< output tokens before this draw, path included (min_tokens)
-  std::span<const TokenId> end_tokens;   ///< EOS and stop ids, banned while num_output_tokens < min_tokens
+  std::span<const TokenId> path;  ///< draft tokens below the root, up to and including the node
+  int num_output_tokens = 0;      ///< output tokens before this draw, path included (min_tokens)
+  std::span<const TokenId>
+      end_tokens;  ///< EOS and stop ids, banned while num_output_tokens < min_tokens
 };
 
 /// A draft model's candidate for the next token.
 struct DraftCandidate {
   TokenId token = 0;
-  float score = 0;    ///< temperature 0: the log-probability; else log-probability + Gumbel noise of (seed, position, token)
+  float score = 0;  ///< temperature 0: the log-probability; else log-probability + Gumbel noise of
+                    ///< (seed, position, token)
   float logprob = 0;  ///< natural log under the processed distribution
 };
 
-/// Draws tokens from logits rows. Every result is a pure function of the row and its context. Owns scratch space:
-/// one instance per thread.
+/// Draws tokens from logits rows. Every result is a pure function of the row and its context. Owns
+/// scratch space: one instance per thread.
 class RowSampler {
  public:
   explicit RowSampler(int vocab_size);
 
-  /// The token that decoding emits here: argmax of log target_prob + Gumbel noise, plain argmax at temperature 0, ties
-  /// to the lowest id; with logprobs when the options ask for them.
+  /// The token that decoding emits here: argmax of log target_prob + Gumbel noise, plain argmax at
+  /// temperature 0, ties to the lowest id; with logprobs when the options ask for them.
   OutputToken sample(std::span<const float> logits, const RowContext& row);
 
   /// The fully processed distribution, out [vocab]; one-hot at temperature 0.
   void probabilities(std::span<const float> logits, const RowContext& row, std::span<float> out);
 
-  /// The k best candidates for coupled drafting, best first, ties to the lowest id. out.size() <= k.
-  void coupled_candidates(std::span<const float> logits, const RowContext& row, int k, std::vector<DraftCandidate>& out);
+  /// The k best candidates for coupled drafting, best first, ties to the lowest id. out.size() <=
+  /// k.
+  void coupled_candidates(std::span<const float> logits, const RowContext& row, int k,
+                          std::vector<DraftCandidate>& out);
 
   /// Fills logprob and top_logprobs of a token chosen elsewhere (the sampled acceptance rules).
   void fill_logprobs(std::span<const float> logits, const RowContext& row, OutputToken& token);
 
-  /// Probability of the most likely token under the processed distribution (temperature 0: under softmax of the logits).
+  /// Probability of the most likely token under the processed distribution (temperature 0: under
+  /// softmax of the logits).
   float confidence(std::span<const float> logits, const RowContext& row);
 
  private:
@@ -72,9 +79,10 @@ class RowSampler {
   std::vector<float> scratch_;
 };
 
-/// Draws k children of a draft node from `probs` [vocab], keyed by (seed, position, node), independent of the target's
-/// noise. Without replacement when asked; fewer than k when the support is smaller. Appends to `out` in drawing order.
-void draw_draft_children(std::span<const float> probs, std::uint64_t seed, std::int64_t position, int node, int k,
-                         bool without_replacement, std::vector<TokenId>& out);
+/// Draws k children of a draft node from `probs` [vocab], keyed by (seed, position, node),
+/// independent of the target's noise. Without replacement when asked; fewer than k when the support
+/// is smaller. Appends to `out` in drawing order.
+void draw_draft_children(std::span<const float> probs, std::uint64_t seed, std::int64_t position,
+                         int node, int k, bool without_replacement, std::vector<TokenId>& out);
 
 }  // namespace specdec

@@ -16,10 +16,12 @@ std::optional<VerifyMethod> parse_verify_method(std::string_view name);
 const char* to_string(VerifyMethod method) noexcept;
 /// Typical acceptance changes the output distribution; every other rule is lossless.
 bool is_lossless(VerifyMethod method) noexcept;
-/// Rules that accept against draft_probs need a drafter that samples; the others take the drafter's best tokens.
+/// Rules that accept against draft_probs need a drafter that samples; the others take the drafter's
+/// best tokens.
 bool wants_sampled_draft(VerifyMethod method) noexcept;
 
-/// What the target says at the nodes of one draft tree. Rows are asked for one at a time and only as far as the walk goes.
+/// What the target says at the nodes of one draft tree. Rows are asked for one at a time and only
+/// as far as the walk goes.
 class TargetRows {
  public:
   virtual ~TargetRows() = default;
@@ -36,14 +38,16 @@ class TargetRows {
 struct VerifyParams {
   VerifyMethod method = VerifyMethod::coupled;
   std::uint64_t seed = 0;
-  std::int64_t position = 0;  ///< absolute index of the token after the root; keys the rule's own uniforms
-  bool greedy = false;        ///< temperature 0: every rule is the coupled walk
+  std::int64_t position =
+      0;  ///< absolute index of the token after the root; keys the rule's own uniforms
+  bool greedy = false;  ///< temperature 0: every rule is the coupled walk
   float typical_epsilon = 0.09f;
   float typical_delta = 0.3f;
 };
 
-/// Walks the tree and returns the accepted path with its bonus token. Pure: equal inputs, equal path.
-/// Throws Error(invalid_argument) for a rule that cannot take this tree (block verification needs a chain).
+/// Walks the tree and returns the accepted path with its bonus token. Pure: equal inputs, equal
+/// path. Throws Error(invalid_argument) for a rule that cannot take this tree (block verification
+/// needs a chain).
 AcceptedPath verify(const DraftTree& tree, TargetRows& target, const VerifyParams& params);
 
 }  // namespace specdec

@@ -20,7 +20,8 @@ struct KvCacheOptions {
   int num_blocks = 0;
   int block_size = 32;
   bool prefix_cache = true;
-  std::uint64_t hash_key = 0;  ///< keys the prefix hashes: unpredictable, so that no prompt can collide on purpose
+  std::uint64_t hash_key =
+      0;  ///< keys the prefix hashes: unpredictable, so that no prompt can collide on purpose
 };
 
 struct KvCacheCounts {
@@ -32,8 +33,8 @@ struct KvCacheCounts {
 
 class KvCacheManager;
 
-/// The block table of one sequence: logical block i holds positions [i * block_size, (i + 1) * block_size).
-/// Move-only; gives its blocks back on destruction.
+/// The block table of one sequence: logical block i holds positions [i * block_size, (i + 1) *
+/// block_size). Move-only; gives its blocks back on destruction.
 class KvSequence {
  public:
   KvSequence() = default;
@@ -61,7 +62,8 @@ struct BlockCopy {
   BlockId destination = 0;
 };
 
-/// Slots for uncommitted tokens of one sequence: [begin, begin + count). Rolls back on destruction unless committed.
+/// Slots for uncommitted tokens of one sequence: [begin, begin + count). Rolls back on destruction
+/// unless committed.
 class KvReservation {
  public:
   KvReservation() = default;
@@ -74,8 +76,9 @@ class KvReservation {
   int count() const noexcept { return count_; }
   /// Block copies the caller must carry out, in both pools, before it writes any slot.
   std::span<const BlockCopy> copies() const noexcept { return copies_; }
-  /// The first `target_length` and `draft_length` positions of the sequence are now written in their pools (each at
-  /// least what it was, at most begin + count); trailing blocks that hold no committed position go back.
+  /// The first `target_length` and `draft_length` positions of the sequence are now written in
+  /// their pools (each at least what it was, at most begin + count); trailing blocks that hold no
+  /// committed position go back.
   void commit(int target_length, int draft_length);
 
  private:
@@ -86,10 +89,11 @@ class KvReservation {
   std::vector<BlockCopy> copies_;
 };
 
-/// Hands out the blocks of one memory budget; knows nothing of their contents. Blocks are reference-counted, shared
-/// through a prefix index (a keyed hash chain over full blocks of tokens and the request's cache_salt), evicted least
-/// recently used first. Invariant after every call: free + cached + held = total, and a block's reference count is the
-/// number of tables that hold it. Single-threaded: belongs to the stepping thread.
+/// Hands out the blocks of one memory budget; knows nothing of their contents. Blocks are
+/// reference-counted, shared through a prefix index (a keyed hash chain over full blocks of tokens
+/// and the request's cache_salt), evicted least recently used first. Invariant after every call:
+/// free + cached + held = total, and a block's reference count is the number of tables that hold
+/// it. Single-threaded: belongs to the stepping thread.
 class KvCacheManager {
  public:
   explicit KvCacheManager(const KvCacheOptions& options);
@@ -97,17 +101,20 @@ class KvCacheManager {
   KvCacheManager(const KvCacheManager&) = delete;
   KvCacheManager& operator=(const KvCacheManager&) = delete;
 
-  /// A sequence that shares the longest cached prefix of `tokens`, at most `tokens.size() - 1` positions of it (the last
-  /// token must be computed). A partly usable last block is shared too and copied on the first write. length(target) is
-  /// the hit; length(draft) is as much of it as the draft's slices hold.
+  /// A sequence that shares the longest cached prefix of `tokens`, at most `tokens.size() - 1`
+  /// positions of it (the last token must be computed). A partly usable last block is shared too
+  /// and copied on the first write. length(target) is the hit; length(draft) is as much of it as
+  /// the draft's slices hold.
   KvSequence open(std::span<const TokenId> tokens, std::string_view cache_salt);
 
-  /// Slots for `count` tokens after the committed target positions. Evicts cached blocks as needed. Invalid (valid() ==
-  /// false, nothing changed) when blocks run out. One reservation per sequence at a time.
+  /// Slots for `count` tokens after the committed target positions. Evicts cached blocks as needed.
+  /// Invalid (valid() == false, nothing changed) when blocks run out. One reservation per sequence
+  /// at a time.
   KvReservation reserve(KvSequence& sequence, int count);
 
-  /// Enters the sequence's full blocks into the prefix index: those whose target positions are all committed. `tokens`
-  /// are the sequence's tokens from 0. The draft's part of a block becomes usable for hits once it is committed as well.
+  /// Enters the sequence's full blocks into the prefix index: those whose target positions are all
+  /// committed. `tokens` are the sequence's tokens from 0. The draft's part of a block becomes
+  /// usable for hits once it is committed as well.
   void publish(KvSequence& sequence, std::span<const TokenId> tokens);
 
   /// Drops every block that no sequence holds.
@@ -119,8 +126,8 @@ class KvCacheManager {
   int available() const noexcept;
   /// Blocks that `count` more tokens would take for this sequence.
   int blocks_needed(const KvSequence& sequence, int count) const noexcept;
-  /// Recounts everything from scratch; throws Error(internal) naming the first contradiction. For debug builds and tests;
-  /// `sequences` are all that are open.
+  /// Recounts everything from scratch; throws Error(internal) naming the first contradiction. For
+  /// debug builds and tests; `sequences` are all that are open.
   void check_invariants(std::span<const KvSequence* const> sequences) const;
 
  private:

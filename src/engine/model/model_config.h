@@ -27,13 +27,15 @@ struct ModelConfig {
   float norm_eps = 1e-5f;
   float rope_theta = 10000.0f;
   RopeScaling rope_scaling;
-  std::vector<float> rope_factors;  // [head_dim / 2] divisors of the frequencies (GGUF rope_freqs.weight); empty = none
+  std::vector<float> rope_factors;  // [head_dim / 2] divisors of the frequencies (GGUF
+                                    // rope_freqs.weight); empty = none
   bool tied_head = false;           // the head is the embedding
 
   int qkv_rows() const noexcept { return (num_heads + 2 * num_kv_heads) * head_dim; }
 };
 
-/// RoPE angles: inverse frequency of each pair, [head_dim / 2], scaling applied. In double: the same on every backend.
+/// RoPE angles: inverse frequency of each pair, [head_dim / 2], scaling applied. In double: the
+/// same on every backend.
 std::vector<double> rope_inverse_frequencies(const ModelConfig& config);
 
 }  // namespace specdec

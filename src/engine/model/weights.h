@@ -14,19 +14,21 @@
 
 namespace specdec {
 
-/// Rows of a weight matrix as they lie in a mapped file: `data` holds `num_rows` rows of `cols` elements in `type`.
+/// Rows of a weight matrix as they lie in a mapped file: `data` holds `num_rows` rows of `cols`
+/// elements in `type`.
 struct RowSource {
   kernels::DataType type = kernels::DataType::f32;
   int cols = 0;
   int num_rows = 0;
   const std::byte* data = nullptr;
-  /// For q and k of a file in the pairs layout (2i, 2i+1): rows of each head are to be read in the halves order, that is
-  /// row r of a head comes from file row (r < d/2 ? 2r : 2(r - d/2) + 1). 0: as they lie.
+  /// For q and k of a file in the pairs layout (2i, 2i+1): rows of each head are to be read in the
+  /// halves order, that is row r of a head comes from file row (r < d/2 ? 2r : 2(r - d/2) + 1). 0:
+  /// as they lie.
   int interleaved_head_dim = 0;
 };
 
-/// A matrix as the concatenation of row sources (q, k, v; gate, up). One `type` per matrix is not required by the file:
-/// the backend converts where sources differ.
+/// A matrix as the concatenation of row sources (q, k, v; gate, up). One `type` per matrix is not
+/// required by the file: the backend converts where sources differ.
 struct MatrixSource {
   std::string name;
   std::vector<RowSource> parts;
@@ -44,7 +46,8 @@ struct LayerSource {
   MatrixSource down;                  // [hidden, ffn]
 };
 
-/// A model file, opened, checked and mapped; nothing is copied but the norms. Lives until the backend has packed it.
+/// A model file, opened, checked and mapped; nothing is copied but the norms. Lives until the
+/// backend has packed it.
 class ModelSource {
  public:
   virtual ~ModelSource() = default;
@@ -60,9 +63,10 @@ class ModelSource {
   virtual void release(const MatrixSource& part) const noexcept = 0;
 };
 
-/// Opens a GGUF file (v2, v3; architecture llama) or a Hugging Face folder (LlamaForCausalLM; config.json, *.safetensors,
-/// tokenizer.json). Every size, offset, count, type and string is checked before use. Throws Error (io, invalid_model,
-/// unsupported) naming file, tensor or key, and what is wrong.
+/// Opens a GGUF file (v2, v3; architecture llama) or a Hugging Face folder (LlamaForCausalLM;
+/// config.json, *.safetensors, tokenizer.json). Every size, offset, count, type and string is
+/// checked before use. Throws Error (io, invalid_model, unsupported) naming file, tensor or key,
+/// and what is wrong.
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
 
 }  // namespace specdec

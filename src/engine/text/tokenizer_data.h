@@ -10,25 +10,29 @@
 
 namespace specdec {
 
-/// What a byte-level BPE tokenizer is made of, from GGUF metadata or tokenizer.json. Tokens and merges are in the
-/// byte-level alphabet (GPT-2's printable stand-ins), as both formats store them.
+/// What a byte-level BPE tokenizer is made of, from GGUF metadata or tokenizer.json. Tokens and
+/// merges are in the byte-level alphabet (GPT-2's printable stand-ins), as both formats store them.
 struct TokenizerData {
   std::string source;               // file name, for messages
-  std::string pretokenizer;         // gpt2 | smollm | llama3 | qwen2 (GGUF: "llama-bpe" = llama3, "default"/"gpt-2" = gpt2)
+  std::string pretokenizer;         // gpt2 | smollm | llama3 | qwen2 (GGUF: "llama-bpe" = llama3,
+                                    // "default"/"gpt-2" = gpt2)
   std::vector<std::string> tokens;  // [vocab]; an unused id is empty
   std::vector<std::string> merges;  // "left right", best first
-  std::vector<TokenId> special_tokens;  // never split; their text is literal, not byte-level (GGUF types control and user-defined)
+  std::vector<TokenId> special_tokens;  // never split; their text is literal, not byte-level (GGUF
+                                        // types control and user-defined)
   TokenId bos_token = -1;
   bool add_bos = false;
-  bool ignore_merges = false;       // a pretoken that is a whole token is taken as it is (llama3)
+  bool ignore_merges = false;  // a pretoken that is a whole token is taken as it is (llama3)
   std::vector<TokenId> eos_tokens;
-  std::string chat_template;        // Jinja text; empty = none
+  std::string chat_template;  // Jinja text; empty = none
 };
 
-/// Builds the tokenizer. Throws Error (invalid_model, unsupported) naming `source` and what is wrong.
+/// Builds the tokenizer. Throws Error (invalid_model, unsupported) naming `source` and what is
+/// wrong.
 std::unique_ptr<Tokenizer> make_bpe_tokenizer(TokenizerData data);
 
-/// Reads a Hugging Face tokenizer.json (and tokenizer_config.json and generation_config.json beside it, where present).
+/// Reads a Hugging Face tokenizer.json (and tokenizer_config.json and generation_config.json beside
+/// it, where present).
 TokenizerData read_tokenizer_json(const std::filesystem::path& folder);
 
 }  // namespace specdec
