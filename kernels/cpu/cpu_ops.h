@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/executor.h"
+#include "kernels/ops.h"
+
+namespace specdec::kernels {
+
+/// Instruction sets that the CPU kernels are built for, in rising order. `amx` has no kernels of
+/// its own yet: it runs the avx512_vnni ones.
+enum class Isa : std::uint8_t { avx2, avx512_vnni, amx };
+
+const char* to_string(Isa isa) noexcept;
+/// Whether processor and operating system can run it (avx2 includes FMA and F16C).
+bool supported(Isa isa) noexcept;
+/// The highest that is supported. Without AVX2 this is still Isa::avx2: check supported() first.
+Isa best_isa() noexcept;
+
+/// Weight rows of one packed tile: SIMD lanes are output rows.
+inline constexpr int kTileRows = 16;
+/// Packed matrices start on this boundary; 2 MiB (huge pages) is better for large ones.
+inline constexpr std::size_t kPackAlignment = 64;
+
+/// The fused operations of kernels/ops.h on the CPU. Outputs are bitwise functions of the op's
+/// inputs and the Isa: not of the number of rows, threads, or how a context was split into calls.
+///
+/// Owns scratch memory that grows to the largest call, so an instance serves one caller at a time;
+/// different instances may run on different threads. Shapes are trusted: the caller has checked
+/// them. Throws std::bad_alloc.
+class CpuOps {
+ public:
+  /// `executor` must outlive the instance. `isa` must be supported.
+  CpuOps(Isa isa, Executor& executor);
+  ~CpuOps();
+  CpuOps(const CpuOps&) = delete;
+  CpuOps& operator=(const CpuOps&) = delete;
+
+  Isa isa() const noexcept { return isa_; }
+
+  /// Bytes of a packed [rows, cols] matrix; rows are padded to whole tiles.
+  static std::size_t packed_bytes(DataType type, int rows, int cols) noexcept;
+  /// Packs rows [first_row, first_row + count) of a matrix into its packed layout at `packed` (the
+  /// start of the whole matrix). `row_pointers[i]` is row first_row + i in the file's format.
+  /// `first_row` is a multiple of kTileRows; `count` is too, unless the rows end there: the last
+  /// tile is padded with zeros. Ranges of tiles may be packed from several threads at once.
+  void pack_rows(DataType type, int cols, int first_row, int count,
+                 const std::byte* const* row_pointers, void* packed) const noexcept;
+
+  void embed_rows(const EmbedRowsParams& params);
+  void norm_qkv_rope_append(const NormQkvRopeAppendParams& params);
+  void tree_attention(const TreeAttentionParams& params);
+  void project_residual(const ProjectResidualParams& params);
+  void norm_gate_up(const NormGateUpParams& params);
+  void norm_head(const NormHeadParams& params);
+  void move_kv(const MoveKvParams& params);
+
+ private:
+  Isa isa_;
+  Executor* executor_;
+};
+
+}  // namespace specdec::kernels

@@ -1,0 +1,68 @@
+#include <cpuid.h>
+
+#include "kernels/cpu/cpu_ops.h"
+
+namespace specdec::kernels {
+namespace {
+
+struct Leaf {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+Leaf cpuid(unsigned leaf, unsigned subleaf) noexcept {
+  Leaf out;
+  if (__get_cpuid_count(leaf, subleaf, &out.eax, &out.ebx, &out.ecx, &out.edx) == 0) return {};
+  return out;
+}
+
+/// Which register states the operating system saves (XCR0); 0 without OSXSAVE.
+std::uint64_t enabled_states() noexcept {
+  if ((cpuid(1, 0).ecx >> 27 & 1u) == 0) return 0;
+  unsigned low = 0;
+  unsigned high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return std::uint64_t{high} << 32 | low;
+}
+
+constexpr bool has(unsigned word, int bit) noexcept { return (word >> bit & 1u) != 0; }
+
+// Bits of CPUID leaves 1 and 7 and of XCR0: Intel SDM volume 2A, CPUID; volume 1, section 13.3.
+Isa detect(bool& any) noexcept {
+  const Leaf one = cpuid(1, 0);
+  const Leaf seven = cpuid(7, 0);
+  const std::uint64_t states = enabled_states();
+  any = (states & 0x6) == 0x6 && has(one.ecx, 28) && has(one.ecx, 12) && has(one.ecx, 29) &&
+        has(seven.ebx, 5);
+  const bool avx512 = any && (states & 0xe6) == 0xe6 && has(seven.ebx, 16) && has(seven.ebx, 17) &&
+                      has(seven.ebx, 30) && has(seven.ebx, 31) && has(seven.ecx, 11);
+  const bool amx =
+      avx512 && (states & 0x60000) == 0x60000 && has(seven.edx, 24) && has(seven.edx, 25);
+  return amx ? Isa::amx : avx512 ? Isa::avx512_vnni : Isa::avx2;
+}
+
+}  // namespace
+
+const char* to_string(Isa isa) noexcept {
+  switch (isa) {
+    case Isa::avx2:
+      return "avx2";
+    case Isa::avx512_vnni:
+      return "avx512";
+    case Isa::amx:
+      return "amx";
+  }
+  return "?";
+}
+
+bool supported(Isa isa) noexcept {
+  bool any = false;
+  const Isa best = detect(any);
+  return any && isa <= best;
+}
+
+Isa best_isa() noexcept {
+  bool any = false;
+  return detect(any);
+}
+
+}  // namespace specdec::kernels
