@@ -1,0 +1,251 @@
+#include "draft/model_drafter.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace specdec {
+
+namespace {
+
+constexpr int kNoSlot = -1;
+
+}  // namespace
+
+struct ModelDrafter::Node {
+  TokenId token = 0;
+  int parent = -1;
+  int depth = 0;
+  float log_survival = 0;  // estimated log-probability that the target walks through this node
+  int slot = kNoSlot;
+};
+
+/// One sequence's tree while it grows. Node 0 is the root; parents come before children.
+struct ModelDrafter::Growth {
+  std::vector<Node> nodes;
+  std::vector<int> frontier;  // nodes of the deepest level that the model runs next
+  int level_begin = 1;        // first node of the deepest level
+  int next_slot = 0;
+  std::vector<std::vector<float>> draft_probs;  // [nodes], sampled drafts only
+
+  std::vector<TokenId> path_to(int node) const {
+    std::vector<TokenId> path(
+        static_cast<std::size_t>(nodes[static_cast<std::size_t>(node)].depth));
+    for (auto it = path.rbegin(); it != path.rend(); ++it) {
+      *it = nodes[static_cast<std::size_t>(node)].token;
+      node = nodes[static_cast<std::size_t>(node)].parent;
+    }
+    return path;
+  }
+};
+
+ModelDrafter::ModelDrafter(DraftModel& model, kernels::Executor& executor,
+                           const ModelDrafterOptions& options)
+    : model_(model), executor_(executor), options_(options) {
+  for (int i = 0; i < executor.num_threads(); ++i) samplers_.emplace_back(model.vocab_size());
+}
+
+int ModelDrafter::max_nodes(int max_depth) const {
+  return options_.topk == 1 ? max_depth : options_.num_draft_tokens;
+}
+
+int ModelDrafter::slots_needed(int max_depth) const {
+  return 1 + std::max(max_nodes(max_depth), options_.topk * std::max(0, max_depth - 1));
+}
+
+void ModelDrafter::catch_up(std::span<ModelDraftSequence> sequences) {
+  // Leaves each sequence with few enough pending rows that all of them fit one pass.
+  const int share = std::max(1, model_.max_rows() / static_cast<int>(sequences.size()));
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    ModelDraftSequence& sequence = sequences[i];
+    while (static_cast<int>(sequence.tokens.size()) - sequence.draft_length > share) {
+      const int count = std::min(
+          model_.max_rows(), static_cast<int>(sequence.tokens.size()) - sequence.draft_length - 1);
+      DraftRows rows{
+          .sequence = static_cast<int>(i), .context_len = sequence.draft_length, .rows = {}};
+      for (int j = 0; j < count; ++j) {
+        const int position = sequence.draft_length + j;
+        rows.rows.push_back({.token = sequence.tokens[static_cast<std::size_t>(position)],
+                             .position = position,
+                             .path_slots = {},
+                             .wants_logits = false});
+      }
+      model_.forward({&rows, 1});
+      sequence.draft_length += count;
+    }
+  }
+}
+
+void ModelDrafter::propose(std::span<ModelDraftSequence> sequences) {
+  if (sequences.empty()) return;
+  catch_up(sequences);
+
+  const std::size_t count = sequences.size();
+  std::vector<Growth> growths(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const int root_slot = static_cast<int>(sequences[i].tokens.size()) - 1;
+    growths[i].nodes.push_back({.token = sequences[i].tokens.back(), .slot = root_slot});
+    growths[i].frontier = {0};
+    growths[i].next_slot = root_slot + 1;
+  }
+
+  std::vector<DraftRows> batch;
+  std::vector<std::pair<std::size_t, int>> expanded;  // (sequence, node) of each logits row
+  for (int depth = 0;; ++depth) {
+    batch.clear();
+    expanded.clear();
+    for (std::size_t i = 0; i < count; ++i) {
+      const ModelDraftSequence& sequence = sequences[i];
+      Growth& growth = growths[i];
+      if (growth.frontier.empty() || depth >= sequence.max_depth) continue;
+      const int root_slot = static_cast<int>(sequence.tokens.size()) - 1;
+      DraftRows rows{.sequence = static_cast<int>(i), .context_len = 0, .rows = {}};
+      if (depth == 0) {
+        rows.context_len = sequence.draft_length;
+        for (int position = sequence.draft_length; position <= root_slot; ++position)
+          rows.rows.push_back({.token = sequence.tokens[static_cast<std::size_t>(position)],
+                               .position = position,
+                               .path_slots = {},
+                               .wants_logits = position == root_slot});
+        expanded.emplace_back(i, 0);
+      } else {
+        rows.context_len = root_slot + 1;
+        for (const int node : growth.frontier) {
+          growth.nodes[static_cast<std::size_t>(node)].slot = growth.next_slot++;
+          DraftRow row{.token = growth.nodes[static_cast<std::size_t>(node)].token,
+                       .position = root_slot + depth,
+                       .path_slots = {},
+                       .wants_logits = true};
+          if (options_.topk > 1) {
+            row.path_slots.resize(static_cast<std::size_t>(depth));
+            int ancestor = node;
+            for (auto it = row.path_slots.rbegin(); it != row.path_slots.rend(); ++it) {
+              *it = growth.nodes[static_cast<std::size_t>(ancestor)].slot;
+              ancestor = growth.nodes[static_cast<std::size_t>(ancestor)].parent;
+            }
+          }
+          rows.rows.push_back(std::move(row));
+          expanded.emplace_back(i, node);
+        }
+      }
+      batch.push_back(std::move(rows));
+    }
+    if (batch.empty()) break;
+
+    const std::span<const float> logits = model_.forward(batch);
+    const auto vocab = static_cast<std::size_t>(model_.vocab_size());
+    for (Growth& growth : growths) growth.level_begin = static_cast<int>(growth.nodes.size());
+    // Rows of one sequence stay on one thread: they append to the same tree.
+    const int tasks = std::min(executor_.num_threads(), static_cast<int>(batch.size()));
+    executor_.parallel_for(tasks, [&](int task) {
+      for (std::size_t row = 0; row < expanded.size(); ++row) {
+        const auto [i, node] = expanded[row];
+        if (static_cast<int>(i) % tasks != task) continue;
+        add_children(growths[i], sequences[i], node, logits.subspan(row * vocab, vocab),
+                     samplers_[static_cast<std::size_t>(task)]);
+      }
+    });
+    for (std::size_t i = 0; i < count; ++i)
+      if (depth < sequences[i].max_depth) choose_frontier(growths[i]);
+  }
+  for (std::size_t i = 0; i < count; ++i) finish(growths[i], sequences[i]);
+}
+
+void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequence, int parent,
+                                std::span<const float> logits, RowSampler& sampler) const {
+  const Node from = growth.nodes[static_cast<std::size_t>(parent)];
+  const std::vector<TokenId> path = growth.path_to(parent);
+  RowContext row = sequence.row;
+  row.path = path;
+  row.position += from.depth;
+  row.num_output_tokens += from.depth;
+
+  if (options_.sampled && row.options->temperature > 0) {
+    const int budget = sequence.max_nodes - (static_cast<int>(growth.nodes.size()) - 1);
+    const int children = std::min(options_.topk, budget);
+    if (children <= 0) return;
+    std::vector<float> probs(logits.size());
+    sampler.probabilities(logits, row, probs);
+    if (*std::max_element(probs.begin(), probs.end()) < options_.min_confidence) return;
+    std::vector<TokenId> drawn;
+    draw_draft_children(probs, row.seed, row.position, parent, children, options_.topk > 1, drawn);
+    for (const TokenId token : drawn)
+      growth.nodes.push_back(
+          {.token = token,
+           .parent = parent,
+           .depth = from.depth + 1,
+           .log_survival = from.log_survival + std::log(probs[static_cast<std::size_t>(token)])});
+    growth.draft_probs.resize(growth.nodes.size());
+    growth.draft_probs[static_cast<std::size_t>(parent)] = std::move(probs);
+    return;
+  }
+
+  std::vector<DraftCandidate> candidates;
+  sampler.coupled_candidates(logits, row, options_.topk, candidates);
+  if (candidates.empty()) return;
+  if (options_.min_confidence > 0 && sampler.confidence(logits, row) < options_.min_confidence)
+    return;
+  // Temperature 0: the draft's own probability. Else the noise has been drawn already, and what is
+  // left to chance is how far the target's scores stray from these: a softmax over the perturbed
+  // scores ranks that.
+  float normaliser = 0;
+  if (row.options->temperature > 0) {
+    for (const DraftCandidate& candidate : candidates)
+      normaliser += std::exp(candidate.score - candidates.front().score);
+    normaliser = candidates.front().score + std::log(normaliser);
+  }
+  for (const DraftCandidate& candidate : candidates)
+    growth.nodes.push_back({.token = candidate.token,
+                            .parent = parent,
+                            .depth = from.depth + 1,
+                            .log_survival = from.log_survival + candidate.score - normaliser});
+}
+
+void ModelDrafter::choose_frontier(Growth& growth) const {
+  growth.frontier.resize(growth.nodes.size() - static_cast<std::size_t>(growth.level_begin));
+  std::iota(growth.frontier.begin(), growth.frontier.end(), growth.level_begin);
+  if (static_cast<int>(growth.frontier.size()) <= options_.topk) return;
+  std::stable_sort(growth.frontier.begin(), growth.frontier.end(), [&](int a, int b) {
+    return growth.nodes[static_cast<std::size_t>(a)].log_survival >
+           growth.nodes[static_cast<std::size_t>(b)].log_survival;
+  });
+  growth.frontier.resize(static_cast<std::size_t>(options_.topk));
+}
+
+void ModelDrafter::finish(Growth& growth, ModelDraftSequence& sequence) const {
+  const std::size_t count = growth.nodes.size();
+  // Survival never rises along a path, and ties keep the parent (it comes first): the best nodes
+  // are closed under parents.
+  std::vector<int> order(count);
+  std::iota(order.begin(), order.end(), 0);
+  const auto keep = static_cast<std::size_t>(sequence.max_nodes) + 1;
+  const bool sampled = options_.sampled && sequence.row.options->temperature > 0;
+  if (count > keep && !sampled) {
+    std::stable_sort(order.begin() + 1, order.end(), [&](int a, int b) {
+      return growth.nodes[static_cast<std::size_t>(a)].log_survival >
+             growth.nodes[static_cast<std::size_t>(b)].log_survival;
+    });
+    order.resize(keep);
+    std::sort(order.begin(), order.end());
+  }
+
+  DraftTree& tree = *sequence.tree;
+  std::vector<int> new_index(count, -1);
+  new_index[0] = 0;
+  sequence.draft_slots->assign(1, growth.nodes[0].slot);
+  for (const int old : std::span(order).subspan(1)) {
+    const Node& node = growth.nodes[static_cast<std::size_t>(old)];
+    new_index[static_cast<std::size_t>(old)] =
+        tree.add(node.token, new_index[static_cast<std::size_t>(node.parent)]);
+    sequence.draft_slots->push_back(node.slot);
+  }
+  if (sampled) {
+    tree.sampling =
+        options_.topk > 1 ? DraftSampling::without_replacement : DraftSampling::with_replacement;
+    tree.draft_probs = std::move(growth.draft_probs);
+    tree.draft_probs.resize(static_cast<std::size_t>(tree.size()));
+  }
+}
+
+}  // namespace specdec

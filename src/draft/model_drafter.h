@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "draft/draft_model.h"
+#include "draft/draft_tree.h"
+#include "kernels/executor.h"
+#include "sampling/sampler.h"
+
+namespace specdec {
+
+/// A sequence that a model drafts for.
+struct ModelDraftSequence {
+  std::span<const TokenId> tokens;  // committed; the last is the root
+  int draft_length = 0;             // positions with draft KV in place
+  int max_depth = 0;
+  int max_nodes = 0;          // at most ModelDrafter::max_nodes(max_depth)
+  RowContext row;             // of the token after the root; path empty
+  DraftTree* tree = nullptr;  // out: holds the root on entry
+  /// out [nodes]: the slot that holds a node's draft KV, -1 when the draft did not run it.
+  std::vector<std::int32_t>* draft_slots = nullptr;
+};
+
+struct ModelDrafterOptions {
+  int topk = 1;               // children per node; 1 = a chain
+  int num_draft_tokens = 16;  // most nodes below the root, when topk > 1
+  float min_confidence =
+      0;                 // stop below a node whose best token has less draft probability; 0 = off
+  bool sampled = false;  // draw the children (rejection rules); else take the best (coupled)
+};
+
+/// Drafts with a small model: a chain, or a tree that grows level by level from the best nodes
+/// (EAGLE-2, arXiv 2406.16858: expand the k best of a level by k children each, then keep the best
+/// of all). First catches up on committed tokens that its KV lacks: a stale draft cache silently
+/// kills acceptance.
+///
+/// When children are drawn (rejection rules), nothing drawn is ever discarded: only where to go on
+/// growing is chosen.
+class ModelDrafter {
+ public:
+  ModelDrafter(DraftModel& model, kernels::Executor& executor, const ModelDrafterOptions& options);
+
+  /// Slots that a draft of this depth needs from the root's on, the root included.
+  int slots_needed(int max_depth) const;
+  /// Most nodes below the root of a draft of this depth.
+  int max_nodes(int max_depth) const;
+
+  /// Grows sequences[i].tree below its root. The root's slot is tokens.size() - 1; later slots
+  /// follow it.
+  void propose(std::span<ModelDraftSequence> sequences);
+
+ private:
+  struct Node;
+  struct Growth;
+
+  void catch_up(std::span<ModelDraftSequence> sequences);
+  void add_children(Growth& growth, const ModelDraftSequence& sequence, int parent,
+                    std::span<const float> logits, RowSampler& sampler) const;
+  void choose_frontier(Growth& growth) const;
+  void finish(Growth& growth, ModelDraftSequence& sequence) const;
+
+  DraftModel& model_;
+  kernels::Executor& executor_;
+  ModelDrafterOptions options_;
+  std::vector<RowSampler> samplers_;  // one per thread
+};
+
+}  // namespace specdec

@@ -1,0 +1,228 @@
+#include "engine/draft_stage.h"
+
+#include <algorithm>
+#include <exception>
+
+#include "draft/ngram_drafter.h"
+#include "engine/log.h"
+#include "sampling/mutation.h"
+#include "specdec/error.h"
+#include "verify/verify.h"
+
+namespace specdec {
+
+namespace {
+
+constexpr std::string_view kNone = "none";
+constexpr std::string_view kDraftModel = "draft_model";
+
+/// Copies a host drafter's answer into the tree; false when it breaks the rules of Drafter.
+bool take_proposal(const DraftProposal& proposal, const DraftContext& limits, int vocab_size,
+                   DraftTree& tree) {
+  const std::span<const TokenId> tokens = proposal.tokens();
+  const std::span<const int> parents = proposal.parents();
+  if (static_cast<int>(tokens.size()) > limits.max_nodes) return false;
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    const bool parent_known =
+        parents[i] == DraftProposal::kRoot || (parents[i] >= 0 && parents[i] < static_cast<int>(i));
+    if (!parent_known || tokens[i] < 0 || tokens[i] >= vocab_size) return false;
+    const int node = tree.add(tokens[i], parents[i] + 1);
+    if (tree.depths[static_cast<std::size_t>(node)] > limits.max_depth) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+/// Runs the draft's transformer over rows of the sequences of one propose call.
+class DraftStage::Adapter final : public DraftModel {
+ public:
+  Adapter(Transformer& transformer, int max_position)
+      : transformer_(transformer), max_position_(max_position) {}
+
+  void set_sequences(std::span<Sequence* const> sequences) { sequences_ = sequences; }
+
+  int vocab_size() const override { return transformer_.config().vocab_size; }
+  int max_rows() const override { return transformer_.max_rows(); }
+  int max_position() const override { return max_position_; }
+
+  std::span<const float> forward(std::span<const DraftRows> batch) override {
+    batch_.clear();
+    for (const DraftRows& rows : batch) {
+      batch_.begin_sequence(rows.context_len,
+                            sequences_[static_cast<std::size_t>(rows.sequence)]->kv.block_table());
+      for (const DraftRow& row : rows.rows) {
+        if (row.path_slots.empty())
+          batch_.add_row(row.token, row.position, row.wants_logits);
+        else
+          batch_.add_row(row.token, row.position, row.path_slots, row.wants_logits);
+      }
+    }
+    return transformer_.forward(batch_, Stream{});
+  }
+
+ private:
+  Transformer& transformer_;
+  int max_position_;
+  std::span<Sequence* const> sequences_;
+  ForwardBatch batch_;
+};
+
+DraftStage::DraftStage(const Config& config, Backend& backend,
+                       std::unique_ptr<Transformer> draft_model, int vocab_size, int max_context)
+    : config_(config),
+      backend_(backend),
+      draft_model_(std::move(draft_model)),
+      vocab_size_(vocab_size),
+      max_context_(max_context) {
+  host_drafters_.push_back(std::make_unique<NgramDrafter>(config.draft.ngram));
+  if (draft_model_ == nullptr) return;
+  const int max_position = std::min(max_context, draft_model_->config().max_position);
+  adapter_ = std::make_unique<Adapter>(*draft_model_, max_position);
+  model_drafter_ = std::make_unique<ModelDrafter>(
+      *adapter_, backend.host_executor(),
+      ModelDrafterOptions{
+          .topk = config.draft.tree.topk,
+          .num_draft_tokens = config.draft.tree.num_draft_tokens,
+          .min_confidence = config.draft.length.min_confidence,
+          .sampled = wants_sampled_draft(*parse_verify_method(config.verify.method))});
+}
+
+DraftStage::~DraftStage() = default;
+
+bool DraftStage::knows(std::string_view method) const {
+  if (method == kNone) return true;
+  if (method == kDraftModel) return draft_model_ != nullptr;
+  const std::lock_guard lock(mutex_);
+  return std::any_of(host_drafters_.begin(), host_drafters_.end(),
+                     [&](const auto& drafter) { return drafter->name() == method; });
+}
+
+void DraftStage::add(std::unique_ptr<Drafter> drafter) {
+  const std::string_view name = drafter->name();
+  if (name.empty() || name == kDraftModel || knows(name))
+    throw Error(ErrorCode::invalid_argument,
+                "a drafter named \"" + std::string(name) +
+                    "\" is already there: return another name from Drafter::name()");
+  const std::lock_guard lock(mutex_);
+  host_drafters_.push_back(std::move(drafter));
+}
+
+std::vector<std::string> DraftStage::methods() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> names{std::string(kNone)};
+  if (draft_model_ != nullptr) names.emplace_back(kDraftModel);
+  for (const auto& drafter : host_drafters_) names.emplace_back(drafter->name());
+  return names;
+}
+
+std::string DraftStage::method_list() const {
+  std::string list;
+  for (const std::string& name : methods()) list += (list.empty() ? "" : ", ") + name;
+  return list;
+}
+
+DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max_rows) const {
+  const bool with_model = sequence.draft_method == kDraftModel;
+  if (sequence.draft_method == kNone) return {};
+  int depth = sequence.max_draft;
+  if (config_.draft.length.mode == "schedule") {
+    int scheduled = 0;
+    for (const auto& [from_batch, length] : config_.draft.length.schedule)
+      if (batch_size >= from_batch) scheduled = length;
+    depth = std::min(depth, scheduled);
+  }
+  // A draft emits at most its depth and a bonus token: more than the request may still emit is in
+  // vain.
+  const int emit_limit = sequence.request.sampling.max_tokens - sequence.num_output() - 1;
+  const int last_position =
+      with_model ? std::min(max_context_, adapter_->max_position()) : max_context_;
+  depth = std::min({depth, emit_limit, last_position - sequence.size(), max_rows - 1});
+  if (depth <= 0) return {};
+  if (!with_model) return {.depth = depth, .nodes = depth, .slots = 1 + depth};
+  const int nodes = std::min(model_drafter_->max_nodes(depth), max_rows - 1);
+  return {.depth = depth, .nodes = nodes, .slots = model_drafter_->slots_needed(depth)};
+}
+
+void DraftStage::propose(std::span<Sequence* const> sequences) {
+  for (Sequence* sequence : sequences) {
+    sequence->tree.reset(sequence->tokens.back());
+    sequence->draft_slots.clear();
+    sequence->draft_length = sequence->kv.length(KvPool::draft);
+  }
+  const auto drafting = [&](std::string_view method) {
+    std::vector<Sequence*> result;
+    for (Sequence* sequence : sequences)
+      if (sequence->samples && sequence->draft_depth > 0 && sequence->draft_method == method)
+        result.push_back(sequence);
+    return result;
+  };
+  if (model_drafter_ != nullptr) propose_with_model(drafting(kDraftModel));
+  for (const auto& drafter : host_drafters_) propose_on_host(*drafter, drafting(drafter->name()));
+}
+
+void DraftStage::propose_on_host(Drafter& drafter, std::span<Sequence* const> sequences) {
+  if (sequences.empty()) return;
+  std::vector<DraftContext> contexts;
+  for (const Sequence* sequence : sequences)
+    contexts.push_back({.id = sequence->id,
+                        .tokens = sequence->tokens,
+                        .num_prompt_tokens = sequence->num_prompt_tokens,
+                        .max_depth = sequence->draft_depth,
+                        .max_nodes = sequence->draft_nodes,
+                        .sampling = &sequence->request.sampling});
+  std::vector<DraftProposal> proposals(sequences.size());
+  try {
+    drafter.propose(contexts, proposals);
+  } catch (const std::exception& error) {
+    log_warn("drafter {} failed, decoding plainly: {}", drafter.name(), error.what());
+    return;
+  }
+  const bool chain_only = config_.verify.method == "block";
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    DraftTree& tree = sequences[i]->tree;
+    if (take_proposal(proposals[i], contexts[i], vocab_size_, tree) &&
+        !(chain_only && !tree.is_chain()))
+      continue;
+    log_warn("drafter {} proposed a tree outside its limits, decoding plainly", drafter.name());
+    tree.reset(sequences[i]->tokens.back());
+  }
+}
+
+void DraftStage::propose_with_model(std::span<Sequence* const> sequences) {
+  if (sequences.empty()) return;
+  std::vector<ModelDraftSequence> drafts;
+  for (Sequence* sequence : sequences) {
+    int length = sequence->draft_length;
+    if (mutant_active("stale_draft_kv")) length = std::max(length, sequence->size() - 1);
+    drafts.push_back({.tokens = sequence->tokens,
+                      .draft_length = length,
+                      .max_depth = sequence->draft_depth,
+                      .max_nodes = sequence->draft_nodes,
+                      .row = {.options = &sequence->request.sampling,
+                              .seed = sequence->seed,
+                              .position = sequence->size(),
+                              .penalties = &sequence->penalties,
+                              .path = {},
+                              .num_output_tokens = sequence->num_output(),
+                              .end_tokens = sequence->end_tokens},
+                      .tree = &sequence->tree,
+                      .draft_slots = &sequence->draft_slots});
+  }
+  adapter_->set_sequences(sequences);
+  model_drafter_->propose(drafts);
+  // The root's KV is now there as well.
+  for (Sequence* sequence : sequences) sequence->draft_length = sequence->size();
+}
+
+void DraftStage::finished(RequestId id) {
+  for (const auto& drafter : host_drafters_) {
+    try {
+      drafter->finished(id);
+    } catch (const std::exception& error) {
+      log_warn("drafter {} failed on a finished request: {}", drafter->name(), error.what());
+    }
+  }
+}
+
+}  // namespace specdec

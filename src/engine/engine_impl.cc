@@ -1,0 +1,305 @@
+#include "engine/engine_impl.h"
+
+#include <algorithm>
+#include <random>
+#include <string>
+
+#include "engine/log.h"
+#include "specdec/error.h"
+
+namespace specdec {
+
+namespace {
+
+std::uint64_t random_u64() {
+  std::random_device device;
+  return (static_cast<std::uint64_t>(device()) << 32) | device();
+}
+
+/// The drafter must speak the target's tokens: an id means the same in both.
+void require_same_vocabulary(const Tokenizer& target, const Tokenizer& draft,
+                             const std::string& draft_path) {
+  const int common = std::min(target.vocab_size(), draft.vocab_size());
+  for (TokenId id = 0; id < common; ++id) {
+    if (target.token_bytes(id, true) == draft.token_bytes(id, true)) continue;
+    throw Error(ErrorCode::invalid_config,
+                draft_path + ": its vocabulary is not the target's: token " + std::to_string(id) +
+                    " is \"" + std::string(draft.token_bytes(id, true)) + "\", the target has \"" +
+                    std::string(target.token_bytes(id, true)) +
+                    "\"; use a draft model made for this target");
+  }
+  if (target.vocab_size() != draft.vocab_size())
+    throw Error(ErrorCode::invalid_config,
+                draft_path + ": its vocabulary has " + std::to_string(draft.vocab_size()) +
+                    " tokens, the target's " + std::to_string(target.vocab_size()) +
+                    "; use a draft model made for this target");
+}
+
+kernels::DataType kv_type(const KvCacheConfig& config) {
+  return config.type == "f32" ? kernels::DataType::f32 : kernels::DataType::f16;
+}
+
+struct CacheShape {
+  int num_blocks = 0;
+  int max_context = 0;
+};
+
+CacheShape shape_cache(const Config& config, const ModelConfig& target, const ModelConfig* draft) {
+  const int block_size = config.kv_cache.block_size;
+  const kernels::DataType type = kv_type(config.kv_cache);
+  std::size_t block_bytes = KvPoolStorage::block_bytes(target, block_size, type);
+  if (draft != nullptr) block_bytes += KvPoolStorage::block_bytes(*draft, block_size, type);
+  const std::size_t budget = static_cast<std::size_t>(config.kv_cache.memory_mb) << 20U;
+  // Beyond one full context for every sequence of a step, blocks could never be used.
+  const std::size_t most = static_cast<std::size_t>(config.scheduler.max_num_seqs + 1) *
+                           (static_cast<std::size_t>(target.max_position / block_size) + 2);
+  const std::size_t blocks = std::min(budget / block_bytes, most);
+  constexpr std::size_t kFewestBlocks = 4;
+  if (blocks < kFewestBlocks)
+    throw Error(ErrorCode::out_of_memory,
+                "kv_cache.memory_mb = " + std::to_string(config.kv_cache.memory_mb) + " holds " +
+                    std::to_string(blocks) + " blocks of " + std::to_string(block_size) +
+                    " tokens (" + std::to_string(block_bytes) + " bytes each); give at least " +
+                    std::to_string((kFewestBlocks * block_bytes + (1U << 20U) - 1) >> 20U) +
+                    " MiB");
+  // One block stays in reserve for the copy of a shared one.
+  const auto capacity = static_cast<std::int64_t>(blocks - 1) * block_size;
+  return {.num_blocks = static_cast<int>(blocks),
+          .max_context = static_cast<int>(std::min<std::int64_t>(capacity, target.max_position))};
+}
+
+std::unique_ptr<Transformer> make_transformer(Backend& backend, const ModelSource& source,
+                                              const Config& config, int num_blocks) {
+  KvPoolStorage pool(backend, source.config(), num_blocks, config.kv_cache.block_size,
+                     kv_type(config.kv_cache));
+  return std::make_unique<Transformer>(backend, TransformerWeights(backend, source),
+                                       std::move(pool), config.scheduler.max_num_batched_tokens);
+}
+
+}  // namespace
+
+Engine::Impl::Impl(const Config& engine_config)
+    : config(engine_config), queue(engine_config.scheduler.max_queue) {
+  config.validate();
+  set_log_level(config.log.level);
+  backend = make_backend(config.backend);
+
+  const std::unique_ptr<ModelSource> source = open_model(config.target.model);
+  tokenizer = source->load_tokenizer();
+  if (tokenizer->vocab_size() > source->config().vocab_size)
+    throw Error(ErrorCode::invalid_model,
+                config.target.model + ": the tokenizer has " +
+                    std::to_string(tokenizer->vocab_size()) + " tokens, the embedding " +
+                    std::to_string(source->config().vocab_size) + " rows");
+  std::unique_ptr<ModelSource> draft_source;
+  if (!config.draft.model.empty()) {
+    draft_source = open_model(config.draft.model);
+    require_same_vocabulary(*tokenizer, *draft_source->load_tokenizer(), config.draft.model);
+    if (draft_source->config().vocab_size != source->config().vocab_size)
+      throw Error(ErrorCode::invalid_config, config.draft.model + ": its head has " +
+                                                 std::to_string(draft_source->config().vocab_size) +
+                                                 " rows, the target's " +
+                                                 std::to_string(source->config().vocab_size) +
+                                                 "; use a draft model made for this target");
+  }
+
+  const CacheShape shape =
+      shape_cache(config, source->config(), draft_source ? &draft_source->config() : nullptr);
+  max_context = shape.max_context;
+  cache =
+      std::make_unique<KvCacheManager>(KvCacheOptions{.num_blocks = shape.num_blocks,
+                                                      .block_size = config.kv_cache.block_size,
+                                                      .prefix_cache = config.kv_cache.prefix_cache,
+                                                      .hash_key = random_u64()});
+  target = make_transformer(*backend, *source, config, shape.num_blocks);
+  std::unique_ptr<Transformer> draft;
+  if (draft_source) draft = make_transformer(*backend, *draft_source, config, shape.num_blocks);
+  drafts = std::make_unique<DraftStage>(config, *backend, std::move(draft),
+                                        source->config().vocab_size, max_context);
+  scheduler = std::make_unique<Scheduler>(
+      config.scheduler, *cache, [this](const Sequence& sequence, int batch_size, int max_rows) {
+        return drafts->limits(sequence, batch_size, max_rows);
+      });
+  stepper = std::make_unique<Step>(StepParts{.config = config,
+                                             .backend = *backend,
+                                             .target = *target,
+                                             .drafts = *drafts,
+                                             .cache = *cache,
+                                             .tokenizer = *tokenizer,
+                                             .max_context = max_context});
+  stats.kv_blocks_total = stats.kv_blocks_free = shape.num_blocks;
+  queue.publish({}, stats);
+  log_info("{}: {} layers, hidden {}, vocabulary {}; {} on {} threads; {} KV blocks, context {}",
+           config.target.model, target->config().num_layers, target->config().hidden_size,
+           target->config().vocab_size, backend->name(), backend->host_executor().num_threads(),
+           shape.num_blocks, max_context);
+}
+
+RequestId Engine::Impl::submit(Request request) {
+  const int sources = (request.prompt.empty() ? 0 : 1) + (request.messages.empty() ? 0 : 1) +
+                      (request.prompt_tokens.empty() ? 0 : 1);
+  if (sources != 1)
+    throw Error(ErrorCode::invalid_argument,
+                sources == 0 ? "the request is empty: set prompt, messages or prompt_tokens"
+                             : "set only one of prompt, messages and prompt_tokens");
+  const int vocab_size = target->config().vocab_size;
+  validate(request.sampling, vocab_size);
+
+  auto sequence = std::make_unique<Sequence>();
+  sequence->submitted = Clock::now();
+  if (!request.messages.empty())
+    sequence->tokens =
+        tokenizer->encode(tokenizer->apply_chat_template(request.messages, true), true);
+  else if (!request.prompt.empty())
+    sequence->tokens = tokenizer->encode(request.prompt, true);
+  else
+    sequence->tokens = std::move(request.prompt_tokens);
+  for (const TokenId token : sequence->tokens)
+    if (token < 0 || token >= vocab_size)
+      throw Error(ErrorCode::invalid_argument, "prompt token " + std::to_string(token) +
+                                                   " is outside the vocabulary [0, " +
+                                                   std::to_string(vocab_size) + ")");
+  if (sequence->size() >= max_context)
+    throw Error(ErrorCode::invalid_argument,
+                "the prompt has " + std::to_string(sequence->size()) +
+                    " tokens, and prompt and output together may have " +
+                    std::to_string(max_context) +
+                    ": shorten it, or raise kv_cache.memory_mb if the model can hold more");
+
+  sequence->draft_method = request.speculation.method.value_or(config.draft.method);
+  if (!request.speculation.enabled.value_or(true)) sequence->draft_method = "none";
+  if (!drafts->knows(sequence->draft_method))
+    throw Error(ErrorCode::invalid_argument, "no drafter is named \"" + sequence->draft_method +
+                                                 "\": this engine has " + drafts->method_list());
+  sequence->max_draft = request.speculation.num_speculative_tokens.value_or(
+      config.draft.length.num_speculative_tokens);
+  constexpr int kLongestDraft = 64;
+  if (sequence->max_draft < 0 || sequence->max_draft > kLongestDraft)
+    throw Error(ErrorCode::invalid_argument, "num_speculative_tokens must be 0 to 64, not " +
+                                                 std::to_string(sequence->max_draft));
+
+  sequence->num_prompt_tokens = sequence->size();
+  sequence->penalties.add_prompt(sequence->tokens);
+  sequence->stops = StopMatcher(request.sampling.stop);
+  sequence->seed = request.sampling.seed ? *request.sampling.seed : random_u64();
+  sequence->end_tokens = request.sampling.stop_token_ids;
+  if (!request.sampling.ignore_eos)
+    sequence->end_tokens.insert(sequence->end_tokens.end(), tokenizer->eos_tokens().begin(),
+                                tokenizer->eos_tokens().end());
+  sequence->stats.num_prompt_tokens = sequence->size();
+  sequence->request = std::move(request);
+  return queue.push(std::move(sequence));
+}
+
+void Engine::Impl::finish(std::unique_ptr<Sequence> sequence, Output output) {
+  RequestStats& request = sequence->stats;
+  request.total_time = std::chrono::duration<double>(Clock::now() - sequence->submitted).count();
+  if (request.num_output_tokens > 1)
+    request.time_per_output_token = (request.total_time - request.time_to_first_token) /
+                                    static_cast<double>(request.num_output_tokens - 1);
+  ++stats.num_requests_finished;
+  if (record_trees) finished_trees[sequence->id] = std::move(sequence->snapshot);
+  drafts->finished(sequence->id);
+  output.stats = request;
+  outputs.push_back(std::move(output));
+}
+
+void Engine::Impl::cancel_requested() {
+  for (const RequestId id : queue.take_cancelled()) {
+    std::unique_ptr<Sequence> sequence = scheduler->remove(id);
+    if (sequence == nullptr) continue;  // it finished on its own in the meantime
+    Output output;
+    output.id = id;
+    output.seed = sequence->seed;
+    output.finish_reason = FinishReason::cancelled;
+    // What was held back for a stop string or an unfinished character is the caller's: nothing is
+    // lost.
+    std::string rest;
+    sequence->text.flush(rest);
+    if (!sequence->stops.feed(rest, output.text)) sequence->stops.flush(output.text);
+    finish(std::move(sequence), std::move(output));
+  }
+}
+
+bool Engine::Impl::step() {
+  outputs.clear();
+  finished_trees.clear();
+  for (std::unique_ptr<Sequence>& sequence : queue.take_submitted())
+    scheduler->add(std::move(sequence));
+  cancel_requested();
+
+  const bool had_work = scheduler->num_running() + scheduler->num_waiting() > 0;
+  if (had_work) {
+    const std::vector<Sequence*> batch = scheduler->plan();
+    if (!batch.empty()) run_step(batch);
+    for (Sequence* sequence : batch) {
+      Output& output = sequence->output;
+      if (output.tokens.empty() && !output.finished()) continue;
+      if (sequence->stats.num_output_tokens == static_cast<int>(output.tokens.size()))
+        sequence->stats.time_to_first_token =
+            std::chrono::duration<double>(Clock::now() - sequence->submitted).count();
+      if (record_trees) {
+        TreeSnapshot& snapshot = sequence->snapshot;
+        snapshot.tokens = sequence->tree.tokens;
+        snapshot.parents.assign(sequence->tree.parents.begin(), sequence->tree.parents.end());
+        snapshot.accepted_path.assign(sequence->path.nodes.begin(), sequence->path.nodes.end());
+        const bool ends_in_path =
+            !sequence->path.tokens.empty() && sequence->path.tokens.back().drafted;
+        snapshot.bonus_token =
+            sequence->path.tokens.empty() || ends_in_path ? -1 : sequence->path.tokens.back().token;
+      }
+      if (output.finished()) {
+        Output last = std::move(output);
+        finish(scheduler->remove(sequence->id), std::move(last));
+      } else {
+        output.stats = sequence->stats;
+        outputs.push_back(std::move(output));
+      }
+    }
+  }
+  const bool produced = !outputs.empty();
+  const KvCacheCounts counts = cache->counts();
+  stats.num_running = scheduler->num_running();
+  stats.num_waiting = scheduler->num_waiting();
+  stats.num_preemptions = scheduler->num_preemptions();
+  stats.prefix_query_tokens = scheduler->prefix_query_tokens();
+  stats.prefix_hit_tokens = scheduler->prefix_hit_tokens();
+  stats.kv_blocks_free = counts.free;
+  stats.kv_blocks_cached = counts.cached;
+  stats.kv_blocks_held = counts.held;
+  queue.publish(std::move(outputs), stats);
+#ifndef NDEBUG
+  check_invariants();
+#endif
+  return had_work || produced;
+}
+
+void Engine::Impl::run_step(std::span<Sequence* const> batch) {
+  std::optional<Error> fault;
+  try {
+    stepper->run(batch, stats);
+  } catch (const Error& error) {
+    fault = error;
+  } catch (const std::bad_alloc&) {
+    fault.emplace(ErrorCode::out_of_memory,
+                  "memory ran out during a step: lower scheduler.max_num_seqs or "
+                  "scheduler.max_num_batched_tokens");
+  }
+  ++stats.num_steps;
+  if (!fault) return;
+  // The step as a whole failed: its requests end, the slots roll back, the engine goes on.
+  log_error("step failed: {}", fault->what());
+  for (Sequence* sequence : batch) {
+    sequence->reservation = KvReservation();
+    sequence->path = AcceptedPath{};
+    sequence->output.tokens.clear();
+    sequence->output.finish_reason = FinishReason::error;
+    sequence->output.error = fault;
+  }
+}
+
+void Engine::Impl::check_invariants() const {
+  cache->check_invariants(scheduler->cache_sequences());
+}
+
+}  // namespace specdec

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/backend/backend.h"
+#include "engine/cache/kv_cache_manager.h"
+#include "engine/draft_stage.h"
+#include "engine/model/transformer.h"
+#include "engine/request_queue.h"
+#include "engine/scheduler.h"
+#include "engine/step.h"
+#include "specdec/engine.h"
+
+namespace specdec {
+
+/// The parts of an engine, in order of construction. Only `queue` and `tokenizer` are touched by
+/// other threads.
+struct Engine::Impl {
+  explicit Impl(const Config& engine_config);
+
+  RequestId submit(Request request);
+  bool step();
+  void finish(std::unique_ptr<Sequence> sequence, Output output);
+  void cancel_requested();
+  void run_step(std::span<Sequence* const> batch);
+  void check_invariants() const;
+
+  Config config;
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Transformer> target;
+  std::unique_ptr<KvCacheManager> cache;
+  int max_context = 0;
+  std::unique_ptr<DraftStage> drafts;
+  std::unique_ptr<Scheduler> scheduler;
+  std::unique_ptr<Step> stepper;
+  RequestQueue queue;
+
+  EngineStats stats;
+  std::vector<Output> outputs;  // of the step in progress
+  bool record_trees = false;
+  std::unordered_map<RequestId, TreeSnapshot>
+      finished_trees;  // of the latest step that finished requests
+};
+
+}  // namespace specdec

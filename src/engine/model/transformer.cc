@@ -1,0 +1,189 @@
+#include "engine/model/transformer.h"
+
+#include <cmath>
+
+namespace specdec {
+
+TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& source)
+    : config(source.config()),
+      output_norm(source.output_norm().begin(), source.output_norm().end()) {
+  std::vector<const MatrixSource*> matrices = {&source.embedding()};
+  if (!config.tied_head) matrices.push_back(&source.head());
+  for (const LayerSource& layer : source.layers())
+    for (const MatrixSource* matrix :
+         {&layer.qkv, &layer.attention_output, &layer.gate_up, &layer.down})
+      matrices.push_back(matrix);
+
+  // One allocation for all: the weights are streamed through once a step, so large pages pay.
+  std::size_t bytes = 0;
+  for (const MatrixSource* matrix : matrices) bytes += backend.packed_bytes(*matrix);
+  storage_ = backend.allocate(bytes, MemoryUse::weights);
+
+  std::byte* next = storage_.as<std::byte>();
+  const auto pack = [&](const MatrixSource& matrix) {
+    const kernels::PackedMatrix packed = backend.pack(matrix, next);
+    next += backend.packed_bytes(matrix);
+    source.release(matrix);
+    return packed;
+  };
+  for (const LayerSource& from : source.layers()) {
+    Layer layer;
+    layer.attention_norm = from.attention_norm;
+    layer.ffn_norm = from.ffn_norm;
+    layer.qkv = pack(from.qkv);
+    layer.attention_output = pack(from.attention_output);
+    layer.gate_up = pack(from.gate_up);
+    layer.down = pack(from.down);
+    layers.push_back(std::move(layer));
+  }
+  embedding = pack(source.embedding());
+  head = config.tied_head ? embedding : pack(source.head());
+}
+
+void ForwardBatch::clear() {
+  tokens_.clear();
+  positions_.clear();
+  slots_.clear();
+  path_offsets_.clear();
+  path_slots_.clear();
+  output_rows_.clear();
+  sequences_.clear();
+}
+
+void ForwardBatch::begin_sequence(int context_len, std::span<const BlockId> block_table) {
+  sequences_.push_back({.row_begin = num_rows(),
+                        .num_rows = 0,
+                        .context_len = context_len,
+                        .block_table = block_table.data()});
+}
+
+int ForwardBatch::add_row(TokenId token, int position, bool wants_logits) {
+  const int row = num_rows();
+  tokens_.push_back(token);
+  positions_.push_back(position);
+  slots_.push_back(position);
+  path_offsets_.push_back(-1);
+  if (wants_logits) output_rows_.push_back(row);
+  ++sequences_.back().num_rows;
+  return row;
+}
+
+int ForwardBatch::add_row(TokenId token, int position, std::span<const std::int32_t> path_slots,
+                          bool wants_logits) {
+  const int row = add_row(token, position, wants_logits);
+  slots_.back() = path_slots.back();
+  path_offsets_.back() = static_cast<std::int32_t>(path_slots_.size());
+  path_slots_.insert(path_slots_.end(), path_slots.begin(), path_slots.end());
+  return row;
+}
+
+Transformer::Transformer(Backend& backend, TransformerWeights weights, KvPoolStorage pool,
+                         int max_rows)
+    : backend_(backend),
+      weights_(std::move(weights)),
+      pool_(std::move(pool)),
+      max_rows_(max_rows),
+      inverse_frequencies_(rope_inverse_frequencies(weights_.config)) {
+  const ModelConfig& config = weights_.config;
+  const auto rows_of = [&](int width) {
+    return backend.allocate(
+        static_cast<std::size_t>(max_rows) * static_cast<std::size_t>(width) * sizeof(float),
+        MemoryUse::scratch);
+  };
+  x_ = rows_of(config.hidden_size);
+  q_ = rows_of(config.num_heads * config.head_dim);
+  attention_ = rows_of(config.num_heads * config.head_dim);
+  ffn_ = rows_of(config.ffn_size);
+}
+
+std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream stream) {
+  const ModelConfig& config = weights_.config;
+  const int rows = batch.num_rows();
+  const int outputs = batch.num_outputs();
+  fill_rope(batch.positions_);
+
+  const kernels::BatchView view{.num_rows = rows,
+                                .positions = batch.positions_.data(),
+                                .slots = batch.slots_.data(),
+                                .path_offsets = batch.path_offsets_.data(),
+                                .path_slots = batch.path_slots_.data(),
+                                .sequences = batch.sequences_};
+  float* const x = x_.as<float>();
+  float* const q = q_.as<float>();
+  float* const attention = attention_.as<float>();
+  float* const ffn = ffn_.as<float>();
+
+  backend_.embed_rows(
+      {.num_rows = rows, .tokens = batch.tokens_.data(), .table = weights_.embedding, .out = x},
+      stream);
+  for (int i = 0; i < config.num_layers; ++i) {
+    const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(i)];
+    backend_.norm_qkv_rope_append({.batch = view,
+                                   .x = x,
+                                   .norm_weight = layer.attention_norm.data(),
+                                   .norm_eps = config.norm_eps,
+                                   .qkv = layer.qkv,
+                                   .num_heads = config.num_heads,
+                                   .rope_cos = rope_cos_.data(),
+                                   .rope_sin = rope_sin_.data(),
+                                   .kv = pool_.layer(i),
+                                   .q = q},
+                                  stream);
+    backend_.tree_attention({.batch = view,
+                             .q = q,
+                             .num_heads = config.num_heads,
+                             .scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim)),
+                             .kv = pool_.layer(i),
+                             .out = attention},
+                            stream);
+    backend_.project_residual(
+        {.num_rows = rows, .in = attention, .weight = layer.attention_output, .x = x}, stream);
+    backend_.norm_gate_up({.num_rows = rows,
+                           .x = x,
+                           .norm_weight = layer.ffn_norm.data(),
+                           .norm_eps = config.norm_eps,
+                           .gate_up = layer.gate_up,
+                           .out = ffn},
+                          stream);
+    backend_.project_residual({.num_rows = rows, .in = ffn, .weight = layer.down, .x = x}, stream);
+  }
+  if (outputs == 0) return {};
+
+  const std::size_t count =
+      static_cast<std::size_t>(outputs) * static_cast<std::size_t>(config.vocab_size);
+  if (logits_.bytes() < count * sizeof(float)) {
+    logits_ = DeviceBuffer();  // give the old one back before asking for the larger one
+    logits_ = backend_.allocate(count * sizeof(float), MemoryUse::scratch);
+  }
+  backend_.norm_head({.num_outputs = outputs,
+                      .row_ids = batch.output_rows_.data(),
+                      .x = x,
+                      .norm_weight = weights_.output_norm.data(),
+                      .norm_eps = config.norm_eps,
+                      .head = weights_.head,
+                      .logits = logits_.as<float>()},
+                     stream);
+  const void* host = backend_.read(logits_.as<void>(), count * sizeof(float), stream);
+  return {static_cast<const float*>(host), count};
+}
+
+void Transformer::fill_rope(std::span<const std::int32_t> positions) {
+  const std::size_t half = inverse_frequencies_.size();
+  rope_cos_.resize(positions.size() * half);
+  rope_sin_.resize(positions.size() * half);
+  for (std::size_t row = 0; row < positions.size(); ++row) {
+    const auto position = static_cast<std::size_t>(positions[row]);
+    while (cos_table_.size() <= position * half) {
+      const auto next = static_cast<double>(cos_table_.size() / half);
+      for (const double frequency : inverse_frequencies_) {
+        cos_table_.push_back(static_cast<float>(std::cos(next * frequency)));
+        sin_table_.push_back(static_cast<float>(std::sin(next * frequency)));
+      }
+    }
+    const std::size_t from = position * half;
+    std::copy_n(&cos_table_[from], half, &rope_cos_[row * half]);
+    std::copy_n(&sin_table_[from], half, &rope_sin_[row * half]);
+  }
+}
+
+}  // namespace specdec

@@ -1,0 +1,261 @@
+#include "engine/step.h"
+
+#include <algorithm>
+#include <exception>
+
+#include "engine/emit.h"
+#include "sampling/mutation.h"
+#include "specdec/error.h"
+
+namespace specdec {
+
+namespace {
+
+/// The target's rows at the nodes of one sequence's tree.
+class LogitsRows final : public TargetRows {
+ public:
+  LogitsRows(const Sequence& sequence, std::span<const float> logits, int vocab_size,
+             RowSampler& sampler)
+      : sequence_(sequence), logits_(logits), vocab_size_(vocab_size), sampler_(sampler) {}
+
+  int vocab_size() const override { return vocab_size_; }
+  OutputToken sample(int node) override { return sampler_.sample(row(node), context(node)); }
+  void probabilities(int node, std::span<float> out) override {
+    sampler_.probabilities(row(node), context(node), out);
+  }
+  void fill_logprobs(int node, OutputToken& token) override {
+    sampler_.fill_logprobs(row(node), context(node), token);
+  }
+
+ private:
+  std::span<const float> row(int node) const {
+    const auto vocab = static_cast<std::size_t>(vocab_size_);
+    return logits_.subspan(static_cast<std::size_t>(sequence_.first_output + node) * vocab, vocab);
+  }
+  /// Everything that a draw at `node` depends on: the committed state plus the path to the node.
+  const RowContext& context(int node) {
+    path_.clear();
+    for (int at = node; at > 0; at = sequence_.tree.parents[static_cast<std::size_t>(at)])
+      path_.push_back(sequence_.tree.tokens[static_cast<std::size_t>(at)]);
+    std::reverse(path_.begin(), path_.end());
+    const int depth = static_cast<int>(path_.size());
+    context_ = {.options = &sequence_.request.sampling,
+                .seed = sequence_.seed,
+                .position = sequence_.size() + depth,
+                .penalties = &sequence_.penalties,
+                .path = path_,
+                .num_output_tokens = sequence_.num_output() + depth,
+                .end_tokens = sequence_.end_tokens};
+    return context_;
+  }
+
+  const Sequence& sequence_;
+  std::span<const float> logits_;
+  int vocab_size_;
+  RowSampler& sampler_;
+  std::vector<TokenId> path_;
+  RowContext context_;
+};
+
+void fail(Sequence& sequence, const Error& error) {
+  sequence.output.finish_reason = FinishReason::error;
+  sequence.output.error = error;
+}
+
+/// Adds the seconds since its construction to a stage's total.
+class StageTimer {
+ public:
+  explicit StageTimer(double& total) : total_(total) {}
+  ~StageTimer() { total_ += std::chrono::duration<double>(Clock::now() - begin_).count(); }
+
+ private:
+  double& total_;
+  Clock::time_point begin_ = Clock::now();
+};
+
+}  // namespace
+
+Step::Step(const StepParts& parts)
+    : parts_(parts),
+      verify_{.method = *parse_verify_method(parts.config.verify.method),
+              .typical_epsilon = parts.config.verify.typical_epsilon,
+              .typical_delta = parts.config.verify.typical_delta} {
+  for (int i = 0; i < parts.backend.host_executor().num_threads(); ++i)
+    samplers_.emplace_back(parts.target.config().vocab_size);
+}
+
+void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
+  prepare(batch);  // slots were reserved by the scheduler
+  {
+    const StageTimer timer(stats.draft_time);
+    parts_.drafts.propose(batch);
+  }
+  {
+    const StageTimer timer(stats.forward_time);
+    forward(batch);
+  }
+  {
+    const StageTimer timer(stats.sample_time);
+    sample_and_accept(batch);
+  }
+  const StageTimer timer(stats.commit_time);
+  for (Sequence* sequence : batch) {
+    emit(*sequence);  // truncates at a stop, before any KV is committed
+    commit(*sequence);
+    publish(*sequence, stats);
+  }
+}
+
+void Step::prepare(std::span<Sequence* const> batch) {
+  for (Sequence* sequence : batch) {
+    sequence->output = Output{};
+    sequence->output.id = sequence->id;
+    sequence->output.seed = sequence->seed;
+    const std::span<const BlockCopy> copies = sequence->reservation.copies();
+    parts_.target.pool().copy_blocks(parts_.backend, copies, Stream{});
+    if (const Transformer* draft = parts_.drafts.draft_model())
+      draft->pool().copy_blocks(parts_.backend, copies, Stream{});
+  }
+}
+
+void Step::forward(std::span<Sequence* const> batch) {
+  batch_.clear();
+  std::vector<std::int32_t> path_slots;
+  for (Sequence* sequence : batch) {
+    const int context = sequence->kv.length(KvPool::target);
+    batch_.begin_sequence(context, sequence->kv.block_table());
+    sequence->first_output = batch_.num_outputs();
+    for (int i = 0; i < sequence->num_known; ++i) {
+      const bool root = sequence->samples && i == sequence->num_known - 1;
+      batch_.add_row(sequence->tokens[static_cast<std::size_t>(context + i)], context + i, root);
+    }
+    if (!sequence->samples) continue;
+    const DraftTree& tree = sequence->tree;
+    const int root_slot = sequence->size() - 1;
+    const bool chain = tree.is_chain();
+    for (int node = 1; node < tree.size(); ++node) {
+      const TokenId token = tree.tokens[static_cast<std::size_t>(node)];
+      const int position = root_slot + tree.depths[static_cast<std::size_t>(node)];
+      if (chain) {
+        batch_.add_row(token, position, true);
+        continue;
+      }
+      path_slots.clear();
+      for (int at = node; at >= 0; at = tree.parents[static_cast<std::size_t>(at)])
+        path_slots.push_back(root_slot + at);
+      for (int slot = root_slot - 1; slot >= context; --slot) path_slots.push_back(slot);
+      std::reverse(path_slots.begin(), path_slots.end());
+      if (mutant_active("mask_skips_parent") && path_slots.size() > 2)
+        path_slots[path_slots.size() - 2] = root_slot;
+      batch_.add_row(token, position, path_slots, true);
+    }
+  }
+  logits_ = parts_.target.forward(batch_, Stream{});
+}
+
+void Step::sample_and_accept(std::span<Sequence* const> batch) {
+  kernels::Executor& executor = parts_.backend.host_executor();
+  const int tasks = std::min(executor.num_threads(), static_cast<int>(batch.size()));
+  executor.parallel_for(tasks, [&](int task) {
+    for (std::size_t i = static_cast<std::size_t>(task); i < batch.size();
+         i += static_cast<std::size_t>(tasks)) {
+      Sequence& sequence = *batch[i];
+      sequence.path = AcceptedPath{};
+      if (!sequence.samples) continue;
+      LogitsRows rows(sequence, logits_, parts_.target.config().vocab_size,
+                      samplers_[static_cast<std::size_t>(task)]);
+      VerifyParams params = verify_;
+      params.seed = sequence.seed;
+      params.position = sequence.size();
+      params.greedy = sequence.request.sampling.temperature == 0.0f;
+      try {
+        sequence.path = verify(sequence.tree, rows, params);
+      } catch (const Error& error) {
+        fail(sequence, error);
+      } catch (const std::exception& error) {
+        fail(sequence, Error(ErrorCode::internal, error.what()));
+      }
+    }
+  });
+}
+
+void Step::emit(Sequence& sequence) {
+  if (sequence.output.finished()) return;
+  const EmitLimits limits{.max_context = parts_.max_context};
+  try {
+    emit_path(sequence, parts_.tokenizer, limits);
+  } catch (const Error& error) {
+    fail(sequence, error);
+  } catch (const std::exception& error) {
+    fail(sequence, Error(ErrorCode::invalid_argument,
+                         std::string("Request::on_token threw: ") + error.what()));
+  }
+}
+
+void Step::commit(Sequence& sequence) {
+  const int context = sequence.kv.length(KvPool::target);
+  if (!sequence.samples) {
+    sequence.reservation.commit(context + sequence.num_known, sequence.draft_length);
+    return;
+  }
+  const std::vector<std::int32_t>& nodes = sequence.path.nodes;
+  const int root_slot = sequence.size() - 1;
+  const int accepted = std::max(0, static_cast<int>(nodes.size()) - 1);
+
+  // Moves go from higher slots to lower ones, in ascending order: nothing is overwritten before it
+  // is read.
+  std::vector<kernels::KvMove> target_moves;
+  std::vector<kernels::KvMove> draft_moves;
+  int draft_length = sequence.draft_length;
+  bool draft_kv = !sequence.draft_slots.empty();
+  for (int i = 1; i <= accepted; ++i) {
+    const auto node = static_cast<std::size_t>(nodes[static_cast<std::size_t>(i)]);
+    const int slot = root_slot + i;
+    const int source = root_slot + static_cast<int>(node);
+    if (source != slot && !mutant_active("kv_not_moved")) target_moves.push_back({source, slot});
+    draft_kv = draft_kv && sequence.draft_slots[node] >= 0;
+    if (!draft_kv) continue;
+    if (sequence.draft_slots[node] != slot)
+      draft_moves.push_back({sequence.draft_slots[node], slot});
+    draft_length = slot + 1;
+  }
+  if (mutant_active("kv_off_by_one") && accepted > 0 && accepted + 1 < sequence.tree.size())
+    target_moves.push_back({root_slot + accepted + 1, root_slot + accepted});
+  const std::span<const BlockId> table = sequence.kv.block_table();
+  parts_.target.pool().move(parts_.backend, table, target_moves, Stream{});
+  if (const Transformer* draft = parts_.drafts.draft_model())
+    draft->pool().move(parts_.backend, table, draft_moves, Stream{});
+
+  const int emitted = static_cast<int>(sequence.path.tokens.size());
+  for (const OutputToken& token : sequence.path.tokens) {
+    sequence.tokens.push_back(token.token);
+    if (!(mutant_active("penalties_skip_accepted") && token.drafted))
+      sequence.penalties.add_output(token.token);
+  }
+  sequence.stats.num_output_tokens += emitted;
+  sequence.reservation.commit(root_slot + 1 + accepted, draft_length);
+}
+
+void Step::publish(Sequence& sequence, EngineStats& stats) {
+  parts_.cache.publish(sequence.kv, sequence.tokens);
+  if (!sequence.samples) {
+    stats.num_prefill_tokens += sequence.num_known;
+    return;
+  }
+  const int emitted = static_cast<int>(sequence.path.tokens.size());
+  stats.num_prefill_tokens += sequence.num_known - 1;
+  stats.num_output_tokens += emitted;
+  const bool decoding = sequence.num_known == 1;
+  if (decoding) {
+    SpeculationStats delta;
+    delta.num_spec_steps = 1;
+    delta.num_output_tokens = emitted;
+    if (sequence.tree.num_draft_tokens() > 0)
+      delta.record_draft(sequence.tree.num_draft_tokens(),
+                         std::max(0, static_cast<int>(sequence.path.nodes.size()) - 1));
+    sequence.stats.speculation.merge(delta);
+    stats.speculation.merge(delta);
+  }
+}
+
+}  // namespace specdec

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "engine/backend/backend.h"
+#include "engine/cache/kv_cache_manager.h"
+#include "engine/draft_stage.h"
+#include "engine/model/transformer.h"
+#include "engine/sequence.h"
+#include "sampling/sampler.h"
+#include "specdec/stats.h"
+#include "verify/verify.h"
+
+namespace specdec {
+
+/// What a step works with. Everything outlives it.
+struct StepParts {
+  const Config& config;
+  Backend& backend;
+  Transformer& target;
+  DraftStage& drafts;
+  KvCacheManager& cache;
+  const Tokenizer& tokenizer;
+  int max_context = 0;
+};
+
+/// One step of decoding over a ragged batch. Nothing flows back: each stage reads what the stages
+/// before it left in the sequences.
+class Step {
+ public:
+  explicit Step(const StepParts& parts);
+
+  /// Advances every sequence. Afterwards sequence.output holds what it emitted; finish_reason is
+  /// set for the ones that ended. A fault of one sequence (its callback, its logits) ends that
+  /// sequence alone.
+  void run(std::span<Sequence* const> batch, EngineStats& stats);
+
+ private:
+  void prepare(std::span<Sequence* const> batch);
+  void forward(std::span<Sequence* const> batch);
+  void sample_and_accept(std::span<Sequence* const> batch);
+  void emit(Sequence& sequence);
+  void commit(Sequence& sequence);
+  void publish(Sequence& sequence, EngineStats& stats);
+
+  StepParts parts_;
+  VerifyParams verify_;
+  ForwardBatch batch_;
+  std::span<const float> logits_;     // [outputs of this step, vocab]
+  std::vector<RowSampler> samplers_;  // one per thread
+};
+
+}  // namespace specdec
