@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+
+#include "specdec/config.h"
+
+namespace specdec::testing {
+
+/// Paths of a tiny random target and a tiny draft of the same vocabulary, written once per process
+/// to a temporary folder. The draft is the target's twin with fewer layers' worth of agreement: it
+/// guesses right some of the time.
+struct MicroModels {
+  std::string target;
+  std::string draft;
+};
+const MicroModels& micro_models();
+
+/// A configuration that runs them in a small cache.
+Config micro_config();
+
+}  // namespace specdec::testing

@@ -1,0 +1,133 @@
+#include <doctest/doctest.h>
+
+#include <random>
+
+#include "engine/micro_models.h"
+#include "support/engine_runs.h"
+
+// The exactness law on micro models, where every combination is cheap: options, drafters, trees,
+// batches, threads, cache, preemption. tests/exactness does the same on the real model.
+
+using namespace specdec;
+using namespace specdec::testing;
+
+namespace {
+
+/// Requests that between them use every sampling option.
+std::vector<Request> varied_requests(std::size_t count, std::uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<Request> requests(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    Request& request = requests[i];
+    SamplingOptions& options = request.sampling;
+    const std::size_t length = 1 + random() % 40;
+    // A few shared beginnings, so that prefixes are shared.
+    const unsigned family = random() % 3;
+    for (std::size_t t = 0; t < length; ++t)
+      request.prompt_tokens.push_back(
+          static_cast<TokenId>(t < 20 ? family * 50 + t : random() % 250));
+    request.cache_salt = i % 7 == 0 ? "other tenant" : "";
+    options.max_tokens = 1 + static_cast<int>(random() % 40);
+    options.seed = random();
+    options.logprobs = static_cast<int>(random() % 4);
+    if (i % 4 != 0) options.temperature = 0.5f + 0.25f * static_cast<float>(random() % 4);
+    if (random() % 2 == 0) options.top_k = 5 + static_cast<int>(random() % 40);
+    if (random() % 2 == 0) options.top_p = 0.9f;
+    if (random() % 3 == 0) options.min_p = 0.02f;
+    if (random() % 2 == 0) options.repetition_penalty = 1.2f;
+    if (random() % 2 == 0) options.presence_penalty = 0.5f;
+    if (random() % 2 == 0) options.frequency_penalty = 0.3f;
+    if (random() % 3 == 0) options.logit_bias = {{7, 2.0f}, {9, -3.0f}};
+    if (random() % 3 == 0) options.min_tokens = 5;
+    if (random() % 3 == 0) options.stop_token_ids = {static_cast<TokenId>(random() % 250)};
+    if (random() % 3 == 0) options.stop = {"e", "qu"};
+  }
+  return requests;
+}
+
+void mix_methods(std::vector<Request>& requests, std::uint32_t seed) {
+  std::mt19937 random(seed);
+  constexpr const char* kMethods[] = {"draft_model", "ngram", "draft_model", "none"};
+  for (Request& request : requests) {
+    request.speculation.method = kMethods[random() % std::size(kMethods)];
+    request.speculation.num_speculative_tokens = static_cast<int>(random() % 17);
+  }
+}
+
+std::vector<RunResult> plain_results(const std::vector<Request>& requests) {
+  Config config = micro_config();
+  config.kv_cache.prefix_cache = false;
+  config.backend.threads = 1;
+  Engine engine = Engine::load(config);
+  std::vector<Request> plain = requests;
+  for (Request& request : plain) request.speculation.enabled = false;
+  return run_requests(engine, plain, 1);
+}
+
+void check_equal(const std::vector<RunResult>& expected, const std::vector<RunResult>& actual) {
+  REQUIRE(expected.size() == actual.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    INFO("request " << i << ": " << describe_difference(expected[i], actual[i]));
+    CHECK(same_output(expected[i], actual[i]));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("drafters, trees, batches, threads and caches change nothing") {
+  std::vector<Request> requests = varied_requests(60, 1);
+  const std::vector<RunResult> expected = plain_results(requests);
+  std::uint32_t round = 0;
+  for (const int topk : {1, 2, 4})
+    for (const int batch : {1, 3, 8})
+      for (const bool prefix_cache : {false, true}) {
+        ++round;
+        INFO("topk " << topk << ", batch " << batch << ", prefix cache " << prefix_cache);
+        Config config = micro_config();
+        config.draft.tree.topk = topk;
+        config.draft.tree.num_draft_tokens = 3 + 5 * topk;
+        config.backend.threads = 1 + static_cast<int>(round % 2);
+        config.kv_cache.prefix_cache = prefix_cache;
+        config.scheduler.max_num_batched_tokens = round % 3 == 0 ? 24 : 256;
+        config.scheduler.max_num_seqs = 8;
+        Engine engine = Engine::load(config);
+        mix_methods(requests, round);
+        check_equal(expected, run_requests(engine, requests, batch, round));
+        if (prefix_cache) check_equal(expected, run_requests(engine, requests, batch, round + 100));
+        CHECK(engine.stats().kv_blocks_held == 0);
+        CHECK(engine.stats().speculation.spec_decode_num_accepted_tokens > 0);
+      }
+}
+
+TEST_CASE("running out of blocks preempts and recomputes with the same tokens") {
+  std::vector<Request> requests = varied_requests(60, 2);
+  for (Request& request : requests) request.sampling.max_tokens += 20;
+  const std::vector<RunResult> expected = plain_results(requests);
+  for (const int topk : {1, 3}) {
+    Config config = micro_config();
+    config.kv_cache.memory_mb = 1;
+    config.draft.tree.topk = topk;
+    config.scheduler.max_num_batched_tokens = 64;
+    Engine engine = Engine::load(config);
+    mix_methods(requests, 77);
+    check_equal(expected, run_requests(engine, requests, 16, 5));
+    CHECK(engine.stats().num_preemptions > 0);
+    CHECK(engine.stats().kv_blocks_held == 0);
+  }
+}
+
+TEST_CASE("the draft length schedule follows the batch and changes nothing") {
+  std::vector<Request> requests = varied_requests(24, 3);
+  const std::vector<RunResult> expected = plain_results(requests);
+  Config config = micro_config();
+  config.draft.method = "draft_model";
+  config.draft.length.mode = "schedule";
+  config.draft.length.schedule = {{1, 4}, {3, 2}, {6, 0}};
+  for (const int batch : {1, 4, 8}) {
+    Engine engine = Engine::load(config);
+    check_equal(expected, run_requests(engine, requests, batch));
+    const auto& histogram = engine.stats().speculation.acceptance_histogram;
+    const std::size_t longest = batch == 1 ? 4 : batch == 4 ? 4 : 4;
+    CHECK(histogram.size() <= longest + 1);
+  }
+}

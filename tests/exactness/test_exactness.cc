@@ -1,0 +1,161 @@
+#include <doctest/doctest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "support/engine_runs.h"
+
+// The promise of the house on the real model: tokens and logprobs are bit for bit those of plain
+// decoding, whatever drafts, batch, threads, cache and preemption do. SPECDEC_TEST_FULL=1 runs 60
+// prompts of 200 tokens.
+
+using namespace specdec;
+using namespace specdec::testing;
+
+namespace {
+
+std::vector<std::string> prompts(std::size_t count) {
+  std::ifstream file(SPECDEC_SOURCE_DIR "/bench/prompts/spec_bench_dev.jsonl");
+  std::vector<std::string> all;
+  for (std::string line; std::getline(file, line);)
+    all.push_back(nlohmann::json::parse(line).at("turns").at(0).get<std::string>());
+  // Every n-th: all categories take part.
+  std::vector<std::string> chosen;
+  for (std::size_t i = 0; chosen.size() < count && i < all.size(); i += all.size() / count)
+    chosen.push_back(all[i]);
+  return chosen;
+}
+
+Request make_request(const std::string& prompt, bool sampled, int max_tokens, std::uint64_t seed) {
+  Request request;
+  request.messages = {{"user", prompt}};
+  request.sampling.max_tokens = max_tokens;
+  request.sampling.logprobs = 3;
+  request.sampling.seed = seed;
+  if (sampled) {
+    request.sampling.temperature = 0.8f;
+    request.sampling.top_p = 0.95f;
+    request.sampling.repetition_penalty = 1.1f;
+    request.sampling.presence_penalty = 0.2f;
+    request.sampling.frequency_penalty = 0.1f;
+  }
+  return request;
+}
+
+struct Setting {
+  const char* name;
+  int topk = 1;
+  int num_draft_tokens = 16;
+  int batch = 1;
+  int threads = 2;
+  bool prefix_cache = true;
+  int memory_mb = 512;
+  std::uint32_t order_seed = 0;
+  bool repeat = false;           // the second run meets a hot prefix cache
+  const char* method = nullptr;  // null: methods and lengths mixed request by request
+  int length = 5;
+};
+
+Config config_for(const Setting& setting) {
+  Config config;
+  config.target.model = real_target_path();
+  config.draft.model = draft_model_path();
+  config.draft.tree.topk = setting.topk;
+  config.draft.tree.num_draft_tokens = setting.num_draft_tokens;
+  config.backend.threads = setting.threads;
+  config.kv_cache.prefix_cache = setting.prefix_cache;
+  config.kv_cache.memory_mb = setting.memory_mb;
+  return config;
+}
+
+std::vector<Request> with_methods(std::vector<Request> requests, const Setting& setting) {
+  constexpr int kLengths[] = {1, 2, 3, 4, 5, 7, 8, 11, 16};
+  constexpr const char* kMethods[] = {"draft_model", "ngram", "draft_model", "none"};
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    requests[i].speculation.method =
+        setting.method != nullptr ? setting.method : kMethods[i % std::size(kMethods)];
+    requests[i].speculation.num_speculative_tokens =
+        setting.method != nullptr ? setting.length : kLengths[i % std::size(kLengths)];
+  }
+  return requests;
+}
+
+}  // namespace
+
+TEST_CASE("speculation changes no token and no logprob of the real model") {
+  if (real_target_path().empty()) {
+    MESSAGE("the target model is not here: run ./run test, or set SPECDEC_TEST_TARGET");
+    return;
+  }
+  const bool full = full_tests();
+  const std::vector<std::string> texts = prompts(full ? 60 : 6);
+  REQUIRE(texts.size() == (full ? 60U : 6U));
+  const int max_tokens = full ? 200 : 40;
+  const int small_cache_mb = full ? 48 : 24;
+
+  const std::vector<Setting> settings = {
+      {.name = "chain of 5, alone", .method = "draft_model"},
+      {.name = "tree of 16, alone, 1 thread", .topk = 4, .threads = 1, .method = "draft_model"},
+      {.name = "ngram 10, alone, no prefix cache",
+       .prefix_cache = false,
+       .method = "ngram",
+       .length = 10},
+      {.name = "mixed chains, batch 8, shuffled, hot prefix cache",
+       .batch = 8,
+       .order_seed = 7,
+       .repeat = true},
+      {.name = "mixed trees, batch 5, shuffled",
+       .topk = 3,
+       .num_draft_tokens = 12,
+       .batch = 5,
+       .order_seed = 11},
+      {.name = "mixed chains, batch 8, preempted",
+       .batch = 8,
+       .memory_mb = small_cache_mb,
+       .order_seed = 3},
+      {.name = "mixed trees, batch 8, preempted, 1 thread",
+       .topk = 4,
+       .batch = 8,
+       .threads = 1,
+       .memory_mb = small_cache_mb,
+       .order_seed = 5},
+      {.name = "plain, batch 8, shuffled", .batch = 8, .order_seed = 13, .method = "none"},
+  };
+
+  for (const bool sampled : {false, true}) {
+    std::vector<Request> requests;
+    for (std::size_t i = 0; i < texts.size(); ++i)
+      requests.push_back(make_request(texts[i], sampled, max_tokens, 1000 + i));
+
+    const Setting plain{.name = "plain", .prefix_cache = false, .method = "none"};
+    Engine reference = Engine::load(config_for(plain));
+    const std::vector<RunResult> expected =
+        run_requests(reference, with_methods(requests, plain), 1);
+
+    for (const Setting& setting : settings) {
+      INFO(setting.name << (sampled ? ", sampled" : ", greedy"));
+      Engine engine = Engine::load(config_for(setting));
+      for (int run = 0; run < (setting.repeat ? 2 : 1); ++run) {
+        const std::vector<RunResult> actual = run_requests(engine, with_methods(requests, setting),
+                                                           setting.batch, setting.order_seed);
+        std::size_t identical = 0;
+        for (std::size_t i = 0; i < expected.size(); ++i) {
+          INFO("prompt " << i << ": " << describe_difference(expected[i], actual[i]));
+          const bool same = same_output(expected[i], actual[i]);
+          CHECK(same);
+          identical += same ? 1U : 0U;
+        }
+        const EngineStats stats = engine.stats();
+        if (full)
+          MESSAGE(setting.name << (sampled ? ", sampled: " : ", greedy: ") << identical << " of "
+                               << expected.size() << " identical, "
+                               << stats.speculation.mean_acceptance_length() << " tokens a step, "
+                               << stats.num_preemptions << " preemptions, hit rate "
+                               << stats.prefix_hit_rate());
+        if (setting.memory_mb == small_cache_mb) CHECK(stats.num_preemptions > 0);
+        if (run == 1) CHECK(stats.prefix_hit_tokens > 0);
+      }
+      CHECK(engine.stats().kv_blocks_held == 0);
+    }
+  }
+}
