@@ -36,22 +36,22 @@ struct OutputToken {
 
 /// What speculation may do for one request. Unset fields take the engine's configuration.
 struct SpeculationOptions {
-  std::optional<bool> enabled;                ///< false: plain decoding
-  std::optional<std::string> method;          ///< a drafter that the engine has loaded, or "none"
-  std::optional<int> num_speculative_tokens;  ///< the longest draft; 0 = plain decoding
+  std::optional<bool> enabled = {};        ///< false: plain decoding
+  std::optional<std::string> method = {};  ///< a drafter that the engine has loaded, or "none"
+  std::optional<int> num_speculative_tokens = {};  ///< the longest draft; 0 = plain decoding
 };
 
 /// Give exactly one of prompt, messages and prompt_tokens.
 struct Request {
-  std::string prompt;                 ///< raw text; special tokens in it are recognised
-  std::vector<ChatMessage> messages;  ///< rendered with the model's chat template
-  std::vector<TokenId> prompt_tokens;
-  SamplingOptions sampling;
-  SpeculationOptions speculation;
-  std::string cache_salt;  ///< only requests with the same salt share cached prefixes
+  std::string prompt = {};                 ///< raw text; special tokens in it are recognised
+  std::vector<ChatMessage> messages = {};  ///< rendered with the model's chat template
+  std::vector<TokenId> prompt_tokens = {};
+  SamplingOptions sampling = {};
+  SpeculationOptions speculation = {};
+  std::string cache_salt = {};  ///< only requests with the same salt share cached prefixes
   /// Called on the stepping thread, once per token and in order; return true to stop after this
   /// token (finish_reason = callback). An exception fails this request alone.
-  std::function<bool(const OutputToken&)> on_token;
+  std::function<bool(const OutputToken&)> on_token = {};
 };
 
 enum class FinishReason {

@@ -24,13 +24,16 @@ struct SamplingOptions {
   float presence_penalty =
       0.0f;  ///< [-2, 2]; subtracted once for a token that the output holds; 0 = off
   float frequency_penalty = 0.0f;  ///< [-2, 2]; subtracted per occurrence in the output; 0 = off
-  std::unordered_map<TokenId, float> logit_bias;  ///< added to the logits; -infinity bans a token
+  std::unordered_map<TokenId, float> logit_bias =
+      {};                ///< added to the logits; -infinity bans a token
   int min_tokens = 0;    ///< EOS and stop tokens are banned until this many tokens are out
   int max_tokens = 256;  ///< >= 1; the output ends here with finish_reason = length
-  std::optional<std::uint64_t> seed;  ///< unset: the engine draws one and reports it in the output
+  std::optional<std::uint64_t> seed =
+      {};             ///< unset: the engine draws one and reports it in the output
   int logprobs = -1;  ///< -1 = off, 0 = of the chosen token, N <= 64 = also the N most likely
-  std::vector<std::string> stop;        ///< stop strings, matched over text, never shown
-  std::vector<TokenId> stop_token_ids;  ///< in addition to the model's own end-of-sequence tokens
+  std::vector<std::string> stop = {};  ///< stop strings, matched over text, never shown
+  std::vector<TokenId> stop_token_ids =
+      {};                   ///< in addition to the model's own end-of-sequence tokens
   bool ignore_eos = false;  ///< go on to max_tokens past the model's own end-of-sequence tokens
 
   bool operator==(const SamplingOptions&) const = default;
