@@ -1,0 +1,237 @@
+// Measures draft methods against each other and against plain decoding on a file of prompts.
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "specdec/specdec.h"
+#include "tools/cli/config_flags.h"
+#include "tools/cli/machine.h"
+#include "tools/cli/terminal.h"
+#include "tools/specdec_bench/prompts.h"
+#include "tools/specdec_bench/runner.h"
+#include "tools/specdec_bench/summary.h"
+
+namespace {
+
+using nlohmann::ordered_json;
+using specdec::bench::Run;
+using specdec::bench::Summary;
+
+constexpr const char* kProgram = "specdec-bench";
+
+struct Options {
+  std::string prompts;
+  std::vector<std::string> methods = {"none", "ngram", "draft_model"};
+  std::size_t limit = 0;
+  int batch = 1;
+  std::string turns = "first";
+  std::string json;
+};
+
+// One line that is drawn over itself: "[=====>    ] 12/60, 00:41 left".
+class ProgressBar {
+ public:
+  explicit ProgressBar(std::size_t total)
+      : total_(total),
+        shown_(specdec::cli::is_terminal(STDERR_FILENO)),
+        start_(std::chrono::steady_clock::now()) {}
+
+  void update(std::size_t done) {
+    if (!shown_) return;
+    constexpr std::size_t kWidth = 30;
+    const std::size_t filled = done * kWidth / total_;
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start_;
+    const auto left = static_cast<int>(spent.count() / static_cast<double>(done) *
+                                       static_cast<double>(total_ - done));
+    std::fprintf(stderr, "\r[%s%s] %zu/%zu, %02d:%02d left ", std::string(filled, '=').c_str(),
+                 std::string(kWidth - filled, ' ').c_str(), done, total_, left / 60, left % 60);
+  }
+  ~ProgressBar() {
+    if (shown_) std::fputs("\r\x1b[K", stderr);
+  }
+
+ private:
+  std::size_t total_;
+  bool shown_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+void print_row(const std::string& method, const std::string& category, const Summary& summary) {
+  std::printf("%-12s %-16s %5zu %8.1f %8.1f", method.c_str(), category.c_str(), summary.num_prompts,
+              summary.tok_per_s, summary.decode_tok_per_s);
+  if (summary.has_baseline)
+    std::printf(" %6.2fx %5.2f-%4.2f", summary.ratio_to_none, summary.ratio_quartiles[0],
+                summary.ratio_quartiles[2]);
+  else
+    std::printf(" %7s %10s", "-", "-");
+  std::printf(" %9.2f %8.0f", summary.mean_acceptance_length, summary.ttft_median * 1e3);
+  if (summary.has_baseline)
+    std::printf("  %s\n", summary.identical() ? "yes"
+                                              : (std::to_string(summary.num_identical) + " of " +
+                                                 std::to_string(summary.num_prompts))
+                                                    .c_str());
+  else
+    std::printf("  -\n");
+}
+
+ordered_json report(const std::vector<std::string>& methods,
+                    const std::vector<std::vector<Run>>& runs) {
+  const auto none = std::find(methods.begin(), methods.end(), "none");
+  const std::vector<Run>* const baseline =
+      none == methods.end() ? nullptr : &runs[static_cast<std::size_t>(none - methods.begin())];
+  std::vector<std::string> categories;  // in the order of the file
+  for (const Run& run : runs.front())
+    if (std::find(categories.begin(), categories.end(), run.category) == categories.end())
+      categories.push_back(run.category);
+
+  std::printf("%-12s %-16s %5s %8s %8s %7s %10s %9s %8s  %s\n", "method", "category", "n", "tok/s",
+              "decode", "/none", "quartiles", "accepted", "ttft ms", "identical");
+  ordered_json list = ordered_json::array();
+  for (std::size_t method = 0; method < methods.size(); ++method) {
+    const Summary overall = summarise(runs[method], baseline, "");
+    ordered_json object = {{"method", methods[method]}};
+    object.update(to_json(overall));
+    object["categories"] = ordered_json::object();
+    for (const std::string& category : categories) {
+      const Summary part = summarise(runs[method], baseline, category);
+      object["categories"][category] = to_json(part);
+      if (categories.size() > 1) print_row(methods[method], category, part);
+    }
+    print_row(methods[method], "overall", overall);
+    list.push_back(object);
+  }
+  return list;
+}
+
+void check_methods(const specdec::Engine& engine, const std::vector<std::string>& methods) {
+  const std::vector<std::string> known = engine.draft_methods();
+  std::string names;
+  for (const std::string& name : known) names += (names.empty() ? "" : ", ") + name;
+  std::set<std::string> seen;
+  for (const std::string& method : methods) {
+    if (std::find(known.begin(), known.end(), method) == known.end())
+      throw specdec::Error(specdec::ErrorCode::invalid_argument,
+                           "--methods: no draft method \"" + method + "\"; loaded are " + names);
+    if (!seen.insert(method).second)
+      throw specdec::Error(specdec::ErrorCode::invalid_argument,
+                           "--methods names \"" + method + "\" twice");
+  }
+}
+
+int run(const Options& options, const specdec::cli::ConfigFlags& flags,
+        const std::string& command) {
+  const specdec::Config config = flags.load();
+  config.validate();
+  specdec::bench::Plan plan;
+  plan.methods = options.methods;
+  plan.sampling = config.sampling;
+  if (!plan.sampling.seed) plan.sampling.seed = 1;
+  plan.all_turns = options.turns == "all";
+  plan.batch = options.batch;
+  const std::vector<specdec::bench::Prompt> prompts =
+      spread(specdec::bench::read_prompts_file(options.prompts), options.limit);
+
+  specdec::Engine engine = specdec::Engine::load(config);
+  check_methods(engine, plan.methods);
+  {
+    // One unmeasured answer per method: page faults and lazy set-up belong to nobody.
+    specdec::bench::Plan warm_up = plan;
+    warm_up.sampling.max_tokens = 8;
+    warm_up.batch = 1;
+    run_all(engine, {{"warm-up", {"Hello!"}}}, warm_up, [](std::size_t) { return false; });
+  }
+  const specdec::cli::InterruptGuard guard;
+  std::vector<std::vector<Run>> runs;
+  {
+    ProgressBar bar(prompts.size() * plan.methods.size());
+    runs = run_all(engine, prompts, plan, [&](std::size_t done) {
+      bar.update(done);
+      return specdec::cli::InterruptGuard::interrupted();
+    });
+  }
+  const bool stopped = specdec::cli::InterruptGuard::interrupted();
+  if (stopped) {
+    // Keep the prompts that every method has run.
+    std::size_t whole = runs.front().size();
+    for (const auto& method : runs) whole = std::min(whole, method.size());
+    for (auto& method : runs) method.resize(whole);
+    std::fprintf(stderr, "stopped after %zu of %zu prompts\n", whole, prompts.size());
+    if (whole == 0) return 130;
+  }
+
+  const ordered_json methods = report(plan.methods, runs);
+  if (!options.json.empty()) {
+    const ordered_json document = {
+        {"methods", methods},
+        {"num_prompts", runs.front().size()},
+        {"max_tokens", plan.sampling.max_tokens},
+        {"temperature", plan.sampling.temperature},
+        {"seed", *plan.sampling.seed},
+        {"turns", options.turns},
+        {"batch", options.batch},
+        {"prefix_cache", "a salt per run: no run reuses another's prefix"},
+        {"command", command},
+        {"machine", specdec::cli::machine_description()},
+        {"version", SPECDEC_VERSION},
+        {"config", config.to_toml()},
+    };
+    std::ofstream file(options.json);
+    file << document.dump(2) << '\n';
+    file.close();
+    if (!file) throw specdec::Error(specdec::ErrorCode::io, "cannot write " + options.json);
+  }
+  return stopped ? 130 : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Measures draft methods on a file of prompts, interleaved prompt by prompt.",
+               kProgram);
+  app.set_version_flag("--version", SPECDEC_VERSION);
+  Options options;
+  app.add_option("--prompts", options.prompts,
+                 "JSON lines with \"category\" and \"turns\", or with \"prompt\"")
+      ->type_name("FILE")
+      ->take_last()
+      ->required();
+  app.add_option("--methods", options.methods, "Draft methods; \"none\" is what ratios refer to")
+      ->type_name("A,B,...")
+      ->delimiter(',')
+      ->capture_default_str();
+  app.add_option("--limit", options.limit,
+                 "This many prompts, spread evenly over the file; 0 = all")
+      ->take_last();
+  app.add_option("--batch", options.batch, "Prompts at once")
+      ->check(CLI::Range(1, 1024))
+      ->take_last();
+  app.add_option("--turns", options.turns, "Which turns of a conversation to run")
+      ->check(CLI::IsMember({"first", "all"}))
+      ->take_last();
+  app.add_option("--json", options.json, "Write the figures to this file")
+      ->type_name("OUT")
+      ->take_last();
+  specdec::cli::ConfigFlags flags;
+  flags.add_to(app);
+  if (const std::optional<int> code = specdec::cli::parse_arguments(app, argc, argv)) return *code;
+  std::string command = kProgram;
+  for (int i = 1; i < argc; ++i) command += " " + std::string(argv[i]);
+  try {
+    return run(options, flags, command);
+  } catch (const std::exception& error) {
+    specdec::cli::print_error(kProgram, error.what());
+    return specdec::cli::exit_code(error);
+  }
+}

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <istream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace specdec::bench {
+
+/// One conversation's user turns.
+struct Prompt {
+  std::string category;  ///< "all" when the file names none
+  std::vector<std::string> turns;
+};
+
+/// Reads JSON lines: {"category": "...", "turns": ["...", ...]} (Spec-Bench's format) or
+/// {"prompt": "..."}; other fields are ignored, blank lines too. Throws Error(invalid_argument)
+/// with `name` and the line number.
+std::vector<Prompt> read_prompts(std::istream& input, std::string_view name);
+std::vector<Prompt> read_prompts_file(const std::string& path);
+
+/// `limit` prompts spread evenly over the file, so that each category keeps its share; all of them
+/// when limit is 0.
+std::vector<Prompt> spread(const std::vector<Prompt>& prompts, std::size_t limit);
+
+}  // namespace specdec::bench

@@ -1,0 +1,118 @@
+#include "tools/specdec_bench/runner.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <utility>
+
+namespace specdec::bench {
+namespace {
+
+// A conversation that is being run: its messages grow by the answers.
+struct Conversation {
+  const Prompt* prompt = nullptr;
+  std::vector<ChatMessage> messages;
+  std::string salt;
+  std::string answer;
+  std::size_t next_turn = 0;
+  Run run;
+};
+
+void record(Conversation& conversation, const Output& last) {
+  if (last.error) throw *last.error;
+  Run& run = conversation.run;
+  const RequestStats& stats = last.stats;
+  run.total_time += stats.total_time;
+  if (stats.num_output_tokens > 1) {
+    run.decode_tokens += stats.num_output_tokens - 1;
+    run.decode_time += stats.time_per_output_token * (stats.num_output_tokens - 1);
+  }
+  if (conversation.next_turn == 1) run.time_to_first_token = stats.time_to_first_token;
+  run.num_spec_steps += stats.speculation.num_spec_steps;
+  run.num_step_tokens += stats.speculation.num_output_tokens;
+  run.num_draft_tokens += stats.speculation.spec_decode_num_draft_tokens;
+  run.num_accepted_tokens += stats.speculation.spec_decode_num_accepted_tokens;
+}
+
+class BatchRun {
+ public:
+  BatchRun(Engine& engine, const Plan& plan, const std::string& method)
+      : engine_(engine), plan_(plan), method_(method) {}
+
+  void run(std::span<Conversation> conversations) {
+    const auto start = std::chrono::steady_clock::now();
+    for (Conversation& conversation : conversations) submit(conversation);
+    while (engine_.step()) {
+      for (const Output& output : engine_.take_outputs()) take(output);
+    }
+    for (const Output& output : engine_.take_outputs()) take(output);
+    if (conversations.size() == 1) return;
+    const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
+    for (Conversation& conversation : conversations)
+      conversation.run.total_time = wall.count() / static_cast<double>(conversations.size());
+  }
+
+ private:
+  void submit(Conversation& conversation) {
+    conversation.messages.push_back({"user", conversation.prompt->turns[conversation.next_turn++]});
+    conversation.answer.clear();
+    Request request;
+    request.messages = conversation.messages;
+    request.sampling = plan_.sampling;
+    request.speculation.enabled = method_ != "none";
+    request.speculation.method = method_;
+    request.cache_salt = conversation.salt;
+    running_[engine_.submit(std::move(request))] = &conversation;
+  }
+
+  void take(const Output& output) {
+    const auto found = running_.find(output.id);
+    if (found == running_.end()) return;
+    Conversation& conversation = *found->second;
+    conversation.answer += output.text;
+    for (const OutputToken& token : output.tokens) conversation.run.tokens.push_back(token.token);
+    if (!output.finished()) return;
+    record(conversation, output);
+    running_.erase(found);
+    conversation.messages.push_back({"assistant", conversation.answer});
+    if (plan_.all_turns && conversation.next_turn < conversation.prompt->turns.size())
+      submit(conversation);
+  }
+
+  Engine& engine_;
+  const Plan& plan_;
+  const std::string& method_;
+  std::map<RequestId, Conversation*> running_;
+};
+
+}  // namespace
+
+std::vector<std::vector<Run>> run_all(Engine& engine, const std::vector<Prompt>& prompts,
+                                      const Plan& plan,
+                                      const std::function<bool(std::size_t)>& progress) {
+  const std::size_t num_methods = plan.methods.size();
+  const auto batch_size = static_cast<std::size_t>(std::max(1, plan.batch));
+  std::vector<std::vector<Run>> runs(num_methods);
+  std::size_t done = 0;
+  for (std::size_t begin = 0, round = 0; begin < prompts.size(); begin += batch_size, ++round) {
+    const std::size_t count = std::min(batch_size, prompts.size() - begin);
+    for (std::size_t turn = 0; turn < num_methods; ++turn) {
+      const std::size_t method = (turn + round) % num_methods;
+      std::vector<Conversation> conversations(count);
+      for (std::size_t i = 0; i < count; ++i) {
+        conversations[i].prompt = &prompts[begin + i];
+        conversations[i].run.category = prompts[begin + i].category;
+        conversations[i].salt = "bench-" + plan.methods[method] + '-' + std::to_string(begin + i);
+      }
+      BatchRun(engine, plan, plan.methods[method]).run(conversations);
+      for (Conversation& conversation : conversations)
+        runs[method].push_back(std::move(conversation.run));
+      engine.clear_prefix_cache();
+      done += count;
+      if (progress(done)) return runs;
+    }
+  }
+  return runs;
+}
+
+}  // namespace specdec::bench
