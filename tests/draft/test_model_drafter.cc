@@ -46,7 +46,7 @@ class PathModel final : public DraftModel {
       auto& cache = cache_[group.sequence];
       for (const DraftRow& row : group.rows) {
         ++rows;
-        std::vector<std::int32_t> slots;
+        std::vector<std::int32_t> slots = {};
         for (int t = 0; t < group.context_len; ++t) slots.push_back(t);
         if (row.path_slots.empty())
           for (int t = group.context_len; t <= row.position; ++t) slots.push_back(t);
@@ -97,10 +97,10 @@ std::vector<TokenId> best_tokens(const std::vector<float>& logits, int k) {
 
 struct Draft {
   std::vector<TokenId> tokens;
-  SamplingOptions sampling;
-  PenaltyState penalties;
+  SamplingOptions sampling = {};
+  PenaltyState penalties = {};
   DraftTree tree{0};
-  std::vector<std::int32_t> slots;
+  std::vector<std::int32_t> slots = {};
 
   ModelDraftSequence view(int max_depth, int max_nodes, int draft_length = 0) {
     tree.reset(tokens.back());

@@ -22,7 +22,7 @@ std::vector<Request> varied_requests(std::size_t count, std::uint32_t seed) {
     SamplingOptions& options = request.sampling;
     const std::size_t length = 1 + random() % 40;
     // A few shared beginnings, so that prefixes are shared.
-    const unsigned family = random() % 3;
+    const auto family = static_cast<unsigned>(random() % 3);
     for (std::size_t t = 0; t < length; ++t)
       request.prompt_tokens.push_back(
           static_cast<TokenId>(t < 20 ? family * 50 + t : random() % 250));

@@ -20,7 +20,7 @@ std::vector<Request> request_pool(std::size_t count) {
   std::vector<Request> pool(count);
   for (std::size_t i = 0; i < count; ++i) {
     Request& request = pool[i];
-    const unsigned family = random() % 5;
+    const auto family = static_cast<unsigned>(random() % 5);
     const std::size_t shared = random() % 48;
     for (std::size_t t = 0; t < shared; ++t)
       request.prompt_tokens.push_back(static_cast<TokenId>((family * 37 + t * 11) % 250));
