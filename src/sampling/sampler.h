@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "sampling/logits_pipeline.h"
 #include "specdec/request.h"
 #include "specdec/sampling_options.h"
 #include "specdec/types.h"
@@ -75,8 +76,23 @@ class RowSampler {
   float confidence(std::span<const float> logits, const RowContext& row);
 
  private:
-  std::vector<float> scores_;
-  std::vector<float> scratch_;
+  struct Perturbed {
+    double score = 0;  // relative score + noise
+    TokenId token = 0;
+  };
+  /// The k best of relative score + noise, best first, ties to the lowest id. The one core of
+  /// sample() and coupled_candidates().
+  void best_perturbed(const ProcessedRow& row, const RowContext& context, int k);
+  void best_perturbed_dense(const ProcessedRow& row, const RowContext& context, std::size_t k);
+  void offer(const ProcessedRow& row, TokenId token, std::uint32_t word, std::size_t k);
+  void best_scores(const ProcessedRow& row, int k);
+
+  LogitsPipeline pipeline_;
+  std::vector<Perturbed> best_;
+  std::vector<float> dense_;
+  std::vector<float> dense_max_;
+  std::vector<WeightedToken> candidates_;
+  WeightedSelection selection_;
 };
 
 /// Draws k children of a draft node from `probs` [vocab], keyed by (seed, position, node),

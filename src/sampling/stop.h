@@ -1,7 +1,10 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace specdec {
@@ -23,10 +26,19 @@ class StopMatcher {
   bool matched() const noexcept { return matched_; }
 
  private:
-  struct State;
+  /// A node of the automaton: the text on the path to it is a prefix of some stop string.
+  struct State {
+    std::vector<std::pair<std::uint8_t, std::int32_t>> edges;  ///< by byte, ascending
+    std::int32_t fail = 0;         ///< state of the longest proper suffix that is a prefix too
+    std::size_t depth = 0;         ///< bytes on the path to it
+    std::size_t match_length = 0;  ///< of the longest stop string that ends here; 0 = none
+  };
+  std::int32_t edge(std::int32_t state, std::uint8_t byte) const noexcept;
+  std::int32_t advance(std::int32_t state, std::uint8_t byte) const noexcept;
+
   std::vector<State> states_;
   std::string held_;
-  int state_ = 0;
+  std::int32_t state_ = 0;
   bool matched_ = false;
 };
 

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "sampling/philox.h"
+
+/// Passes over one logits row, dispatched at run time (AVX-512, AVX2, plain). Every result has the
+/// same bits on every path: maxima and integer sums do not depend on order, and float sums run in
+/// one fixed order (16 lanes within a chunk, a fixed tree over the lanes, chunks in double).
+namespace specdec::row_math {
+
+/// Tokens are handled in chunks of this many.
+inline constexpr int kChunk = 256;
+
+constexpr int num_chunks(std::size_t row) { return static_cast<int>((row + kChunk - 1) / kChunk); }
+
+/// Masses are probabilities relative to the most likely token, in fixed point, so that sums of them
+/// are exact and do not depend on their order.
+inline constexpr std::int32_t kUnitMass = std::int32_t{1} << 30;
+
+struct RowScan {
+  float max = 0;
+  bool has_nan = false;
+};
+
+/// Maximum of the row and of each chunk, chunk_max [num_chunks].
+RowScan scan(std::span<const float> row, std::span<float> chunk_max);
+
+/// The lowest index that holds `value`, or -1.
+int find_first(std::span<const float> row, float value);
+
+/// Sum of exp((row[i] - max) * scale); -infinity counts 0. max >= every row[i].
+double sum_exp(std::span<const float> row, float max, float scale);
+
+/// out[i] = exp((row[i] - max) * scale).
+void exp_row(std::span<const float> row, float max, float scale, std::span<float> out);
+
+/// out[i] = exp((row[i] - max) * scale) in units of 1 / kUnitMass, rounded; returns their sum.
+std::int64_t exp_masses(std::span<const float> row, float max, float scale,
+                        std::span<std::int32_t> out);
+
+/// exp(x) for x <= 0, as all of the above compute it: within 2e-7 relative down to -87, 0 below.
+float exp_one(float x);
+/// exp_one in units of 1 / kUnitMass, as exp_masses rounds it.
+std::int32_t mass_one(float x);
+
+/// Words [first, first + kChunk) of a random stream; first % kChunk == 0.
+void random_words(const RandomStream& stream, std::uint32_t first,
+                  std::span<std::uint32_t, kChunk> out);
+
+/// An upper bound, up to rounding of 1e-5 * (1 + |result|), of (row[i] - max) * scale + the Gumbel
+/// noise of words[i], over all i; bounds[i] gets each one. row.size() <= kChunk.
+///
+/// With d = 1 - u: -log(1 - d) >= d, so g = -log(-log(u)) <= -log(d); and log2(d) >= bits(d) / 2^23
+/// - 127 for the float bits of d, because log2(1 + m) >= m on [0, 1].
+float noisy_bound(std::span<const float> row, float max, float scale,
+                  std::span<const std::uint32_t, kChunk> words, std::span<float, kChunk> bounds);
+
+/// The instruction sets that passes are compiled for, worst first.
+enum class Isa : std::uint8_t { plain, avx2, avx512 };
+Isa best_isa();
+/// Runs the calling thread's passes on `isa`, or the best below it that this machine has; for tests
+/// and benchmarks.
+void force_isa(Isa isa);
+
+/// Order-preserving integer of a float without NaN; -0 and +0 are equal.
+std::uint32_t order_key(float value);
+
+}  // namespace specdec::row_math

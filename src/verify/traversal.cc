@@ -1,0 +1,63 @@
+#include <algorithm>
+#include <optional>
+
+#include "sampling/mutation.h"
+#include "verify/rules.h"
+
+namespace specdec {
+namespace {
+
+class Traversal {
+ public:
+  Traversal(const DraftTree& tree, TargetRows& target, Chance& chance)
+      : tree_(tree), target_(target), chance_(chance), children_(children_of(tree)) {}
+
+  // `reach` is the node's a on entry.
+  std::optional<Verdict> visit(int node, double reach) {
+    std::vector<double> probs = target_distribution(target_, node);
+    DraftDistribution draft(tree_, node, target_.vocab_size());
+    double draft_left = 1;
+    for (const int child : children_[static_cast<std::size_t>(node)]) {
+      const auto token = static_cast<std::size_t>(tree_.tokens[static_cast<std::size_t>(child)]);
+      const double draft_prob = draft.probability(child);
+      double ratio = reach * probs[token];
+      if (mutant_active("accept_x1.01")) ratio *= 1.01;
+      const double child_reach =
+          draft_prob > 0 ? std::min(ratio / draft_prob, 1.0) : (ratio > 0 ? 1.0 : 0.0);
+      if (std::optional<Verdict> verdict = visit(child, child_reach)) return verdict;
+
+      std::vector<double> residual = probs;
+      const double sum = draft.subtract_from(residual, reach, child);
+      if (mutant_active("traversal_biased_variant")) {
+        draft_left -= draft_prob;
+        reach = draft_left > 0 ? std::min(sum / draft_left, 1.0) : 0.0;
+      } else {
+        const double denominator = sum + 1 - reach;
+        reach = denominator > 0 ? sum / denominator : 1.0;
+      }
+      if (sum > 0) {
+        for (double& value : residual) value /= sum;
+        probs = std::move(residual);
+      }
+      draft.remove(child);
+    }
+    if (node != 0 && !chance_.accept(reach, node)) return std::nullopt;
+    return Verdict{node, chance_.draw(probs, node)};
+  }
+
+ private:
+  const DraftTree& tree_;
+  TargetRows& target_;
+  Chance& chance_;
+  std::vector<std::vector<int>> children_;
+};
+
+}  // namespace
+
+// Traversal verification (arXiv 2505.12398), docs/algorithms.md section 1: leaves first, siblings
+// in drawing order.
+Verdict verify_traversal(const DraftTree& tree, TargetRows& target, Chance& chance) {
+  return *Traversal(tree, target, chance).visit(0, 1.0);
+}
+
+}  // namespace specdec
