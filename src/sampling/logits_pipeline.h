@@ -52,7 +52,6 @@ class LogitsPipeline {
   ProcessedRow raw(std::span<const float> logits, const RowContext& context);
 
  private:
-  bool apply_edits(const RowContext& context, std::span<const float> logits);
   void apply_filters(const RowContext& context, std::span<const float> unpenalised,
                      ProcessedRow& row);
   void keep_top_k(const ProcessedRow& row, int top_k);

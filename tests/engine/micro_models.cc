@@ -1,0 +1,63 @@
+#include "engine/micro_models.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "support/model_writer.h"
+
+namespace specdec::testing {
+
+namespace {
+
+/// Removes the folder when the process ends.
+struct TemporaryModels {
+  std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("specdec-micro-" + std::to_string(::getpid()));
+  MicroModels paths;
+
+  TemporaryModels() {
+    std::filesystem::create_directories(folder);
+    ModelConfig config = micro_model_config();
+    // A token takes about 3 KiB of cache in both models together, so that 1 MiB runs out in the
+    // tests of preemption.
+    config.num_layers = 4;
+    config.num_kv_heads = 2;
+    config.num_heads = 4;
+    config.hidden_size = 64;
+    const RandomModel target = random_model(config, 1);
+    const RandomModel draft = perturbed_model(target, 0.1f, 2);
+    paths = {(folder / "target.gguf").string(), (folder / "draft.gguf").string()};
+    write_gguf(paths.target, target,
+               {.type = kernels::DataType::q4_1, .embedding_type = kernels::DataType::q8_0});
+    write_gguf(paths.draft, draft,
+               {.type = kernels::DataType::q8_0, .embedding_type = kernels::DataType::q8_0});
+  }
+  ~TemporaryModels() {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder, ignored);
+  }
+};
+
+}  // namespace
+
+const MicroModels& micro_models() {
+  static const TemporaryModels models;
+  return models.paths;
+}
+
+Config micro_config() {
+  Config config;
+  config.target.model = micro_models().target;
+  config.draft.model = micro_models().draft;
+  config.draft.method = "draft_model";
+  config.kv_cache.memory_mb = 8;
+  config.kv_cache.block_size = 16;
+  config.kv_cache.type = "f32";
+  config.backend.threads = 2;
+  config.scheduler.max_num_batched_tokens = 256;
+  config.scheduler.max_num_seqs = 16;
+  return config;
+}
+
+}  // namespace specdec::testing
