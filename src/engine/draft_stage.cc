@@ -75,7 +75,7 @@ DraftStage::DraftStage(const Config& config, Backend& backend,
       draft_model_(std::move(draft_model)),
       vocab_size_(vocab_size),
       max_context_(max_context) {
-  host_drafters_.push_back(std::make_unique<NgramDrafter>(config.draft.ngram));
+  host_drafters_.push_back({.drafter = std::make_unique<NgramDrafter>(config.draft.ngram)});
   if (draft_model_ == nullptr) return;
   const int max_position = std::min(max_context, draft_model_->config().max_position);
   adapter_ = std::make_unique<Adapter>(*draft_model_, max_position);
@@ -95,7 +95,7 @@ bool DraftStage::knows(std::string_view method) const {
   if (method == kDraftModel) return draft_model_ != nullptr;
   const std::lock_guard lock(mutex_);
   return std::any_of(host_drafters_.begin(), host_drafters_.end(),
-                     [&](const auto& drafter) { return drafter->name() == method; });
+                     [&](const HostDrafter& host) { return host.drafter->name() == method; });
 }
 
 void DraftStage::add(std::unique_ptr<Drafter> drafter) {
@@ -105,14 +105,14 @@ void DraftStage::add(std::unique_ptr<Drafter> drafter) {
                 "a drafter named \"" + std::string(name) +
                     "\" is already there: return another name from Drafter::name()");
   const std::lock_guard lock(mutex_);
-  host_drafters_.push_back(std::move(drafter));
+  host_drafters_.push_back({.drafter = std::move(drafter)});
 }
 
 std::vector<std::string> DraftStage::methods() const {
   const std::lock_guard lock(mutex_);
   std::vector<std::string> names{std::string(kNone)};
   if (draft_model_ != nullptr) names.emplace_back(kDraftModel);
-  for (const auto& drafter : host_drafters_) names.emplace_back(drafter->name());
+  for (const HostDrafter& host : host_drafters_) names.emplace_back(host.drafter->name());
   return names;
 }
 
@@ -158,10 +158,16 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
     return result;
   };
   if (model_drafter_ != nullptr) propose_with_model(drafting(kDraftModel));
-  for (const auto& drafter : host_drafters_) propose_on_host(*drafter, drafting(drafter->name()));
+  for (HostDrafter& host : host_drafters_) propose_on_host(host, drafting(host.drafter->name()));
 }
 
-void DraftStage::propose_on_host(Drafter& drafter, std::span<Sequence* const> sequences) {
+void DraftStage::complain(HostDrafter& host, std::string_view fault) {
+  const auto level = host.complained ? spdlog::level::debug : spdlog::level::warn;
+  logger()->log(level, "drafter {} {}: decoding plainly", host.drafter->name(), fault);
+  host.complained = true;
+}
+
+void DraftStage::propose_on_host(HostDrafter& host, std::span<Sequence* const> sequences) {
   if (sequences.empty()) return;
   std::vector<DraftContext> contexts;
   for (const Sequence* sequence : sequences)
@@ -173,9 +179,9 @@ void DraftStage::propose_on_host(Drafter& drafter, std::span<Sequence* const> se
                         .sampling = &sequence->request.sampling});
   std::vector<DraftProposal> proposals(sequences.size());
   try {
-    drafter.propose(contexts, proposals);
+    host.drafter->propose(contexts, proposals);
   } catch (const std::exception& error) {
-    log_warn("drafter {} failed, decoding plainly: {}", drafter.name(), error.what());
+    complain(host, std::string("threw ") + error.what());
     return;
   }
   const bool chain_only = config_.verify.method == "block";
@@ -184,7 +190,7 @@ void DraftStage::propose_on_host(Drafter& drafter, std::span<Sequence* const> se
     if (take_proposal(proposals[i], contexts[i], vocab_size_, tree) &&
         !(chain_only && !tree.is_chain()))
       continue;
-    log_warn("drafter {} proposed a tree outside its limits, decoding plainly", drafter.name());
+    complain(host, "proposed a tree outside its limits");
     tree.reset(sequences[i]->tokens.back());
   }
 }
@@ -216,11 +222,11 @@ void DraftStage::propose_with_model(std::span<Sequence* const> sequences) {
 }
 
 void DraftStage::finished(RequestId id) {
-  for (const auto& drafter : host_drafters_) {
+  for (HostDrafter& host : host_drafters_) {
     try {
-      drafter->finished(id);
+      host.drafter->finished(id);
     } catch (const std::exception& error) {
-      log_warn("drafter {} failed on a finished request: {}", drafter->name(), error.what());
+      complain(host, std::string("threw in finished(): ") + error.what());
     }
   }
 }

@@ -47,7 +47,13 @@ class DraftStage {
  private:
   class Adapter;
 
-  void propose_on_host(Drafter& drafter, std::span<Sequence* const> sequences);
+  struct HostDrafter {
+    std::unique_ptr<Drafter> drafter;
+    bool complained = false;  // its first fault is logged as a warning, later ones at debug level
+  };
+
+  void propose_on_host(HostDrafter& host, std::span<Sequence* const> sequences);
+  static void complain(HostDrafter& host, std::string_view fault);
   void propose_with_model(std::span<Sequence* const> sequences);
 
   const Config& config_;
@@ -57,7 +63,7 @@ class DraftStage {
   std::unique_ptr<ModelDrafter> model_drafter_;
   mutable std::mutex
       mutex_;  // guards additions to host_drafters_ against lookups from other threads
-  std::vector<std::unique_ptr<Drafter>> host_drafters_;
+  std::vector<HostDrafter> host_drafters_;
   int vocab_size_;
   int max_context_;
 };

@@ -57,6 +57,7 @@ Config micro_config() {
   config.backend.threads = 2;
   config.scheduler.max_num_batched_tokens = 256;
   config.scheduler.max_num_seqs = 16;
+  config.log.level = "off";
   return config;
 }
 

@@ -38,7 +38,7 @@ std::vector<Request> varied_requests(std::size_t count, std::uint32_t seed) {
     if (random() % 2 == 0) options.presence_penalty = 0.5f;
     if (random() % 2 == 0) options.frequency_penalty = 0.3f;
     if (random() % 3 == 0) options.logit_bias = {{7, 2.0f}, {9, -3.0f}};
-    if (random() % 3 == 0) options.min_tokens = 5;
+    if (random() % 3 == 0) options.min_tokens = std::min(5, options.max_tokens);
     if (random() % 3 == 0) options.stop_token_ids = {static_cast<TokenId>(random() % 250)};
     if (random() % 3 == 0) options.stop = {"e", "qu"};
   }
