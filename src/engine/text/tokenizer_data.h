@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,10 @@ struct TokenizerData {
   std::vector<std::string> merges;  // "left right", best first
   std::vector<TokenId> special_tokens;  // never split; their text is literal, not byte-level (GGUF
                                         // types control and user-defined)
+  std::vector<TokenId> added_tokens;    // matched whole like special ones, even where special
+                                        // tokens are not parsed, but text: decode() shows them
+  std::optional<bool> normalize_nfc;    // text is brought to NFC first; unset: as the
+                                        // pre-tokenizer's family does (qwen2)
   TokenId bos_token = -1;
   bool add_bos = false;
   bool ignore_merges = false;  // a pretoken that is a whole token is taken as it is (llama3)

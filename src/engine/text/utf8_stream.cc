@@ -14,12 +14,14 @@ std::size_t announced_length(unsigned char lead) {
   return lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
 }
 
-/// Length of the longest prefix of `text` that could still begin a character (the "maximal subpart" of Unicode 3.9).
+/// Length of the longest prefix of `text` that could still begin a character (the "maximal subpart"
+/// of Unicode 3.9).
 std::size_t possible_prefix(std::string_view text) {
   const std::size_t announced = announced_length(static_cast<unsigned char>(text.front()));
   std::size_t length = 1;
   for (; length < announced && length < text.size(); ++length) {
-    // Complete the prefix with every kind of continuation; if none is well-formed, the byte at `length` breaks it.
+    // Complete the prefix with every kind of continuation; if none is well-formed, the byte at
+    // `length` breaks it.
     bool possible = false;
     for (const char filler : {'\x80', '\x90', '\xA0', '\xBF'}) {
       std::string whole(text.substr(0, length + 1));
@@ -43,8 +45,8 @@ void Utf8Stream::feed(std::string_view bytes, std::string& out) {
       continue;
     }
     const std::size_t prefix = possible_prefix(rest);
-    const bool unfinished =
-        prefix == rest.size() && prefix < announced_length(static_cast<unsigned char>(rest.front()));
+    const bool unfinished = prefix == rest.size() &&
+                            prefix < announced_length(static_cast<unsigned char>(rest.front()));
     if (unfinished) break;
     out.append(kReplacement);
     rest.remove_prefix(prefix);

@@ -5,9 +5,9 @@
 
 namespace specdec {
 
-/// Streaming detokeniser: takes bytes as tokens deliver them, lets out whole UTF-8 characters only. Bytes that can no longer
-/// become a character come out as U+FFFD, one per maximal invalid part, as Python's errors="replace" has it. Holds at most
-/// three bytes.
+/// Streaming detokeniser: takes bytes as tokens deliver them, lets out whole UTF-8 characters only.
+/// Bytes that can no longer become a character come out as U+FFFD, one per maximal invalid part, as
+/// Python's errors="replace" has it. Holds at most three bytes.
 class Utf8Stream {
  public:
   /// Appends to `out` every character that `bytes` completes.
