@@ -36,10 +36,11 @@ struct RowContext {
   std::uint64_t seed = 0;
   std::int64_t position = 0;  ///< absolute index of the token to draw; keys the noise
   const PenaltyState* penalties = nullptr;
-  std::span<const TokenId> path;  ///< draft tokens below the root, up to and including the node
-  int num_output_tokens = 0;      ///< output tokens before this draw, path included (min_tokens)
-  std::span<const TokenId>
-      end_tokens;  ///< EOS and stop ids, banned while num_output_tokens < min_tokens
+  std::span<const TokenId> path =
+      {};                     ///< draft tokens below the root, up to and including the node
+  int num_output_tokens = 0;  ///< output tokens before this draw, path included (min_tokens)
+  std::span<const TokenId> end_tokens =
+      {};  ///< EOS and stop ids, banned while num_output_tokens < min_tokens
 };
 
 /// A draft model's candidate for the next token.
