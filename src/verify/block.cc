@@ -15,7 +15,7 @@ Verdict verify_block(const DraftTree& tree, TargetRows& target, Chance& chance) 
   std::vector<double> probs = target_distribution(target, 0);
   std::vector<double> accepted_probs = probs;  // target after the accepted node
   for (int node = 1; node <= length; ++node) {
-    const DraftDistribution draft(tree, node - 1, target.vocab_size());
+    const DraftDistribution draft(tree, node - 1);
     const auto token = static_cast<std::size_t>(tree.tokens[static_cast<std::size_t>(node)]);
     const double draft_prob = draft.probability(node);
     double ratio = reach * probs[token];
@@ -26,7 +26,7 @@ Verdict verify_block(const DraftTree& tree, TargetRows& target, Chance& chance) 
     double probability = reach;
     if (node < length) {
       std::vector<double> residual = probs;
-      const DraftDistribution next(tree, node, target.vocab_size());
+      const DraftDistribution next(tree, node);
       const double sum = next.subtract_from(residual, reach, node + 1);
       const double denominator = sum + 1 - reach;
       probability = denominator > 0 ? sum / denominator : 1.0;
@@ -40,7 +40,7 @@ Verdict verify_block(const DraftTree& tree, TargetRows& target, Chance& chance) 
     }
   }
   if (accepted < length) {
-    const DraftDistribution next(tree, accepted, target.vocab_size());
+    const DraftDistribution next(tree, accepted);
     std::vector<double> residual = accepted_probs;
     if (next.subtract_from(residual, accepted_reach, accepted + 1) > 0) {
       if (!mutant_active("block_residual_ignored")) accepted_probs = std::move(residual);

@@ -13,7 +13,7 @@ Verdict verify_rejection(const DraftTree& tree, TargetRows& target, Chance& chan
   int node = 0;
   for (;;) {
     std::vector<double> probs = target_distribution(target, node);
-    DraftDistribution draft(tree, node, target.vocab_size());
+    DraftDistribution draft(tree, node);
     int accepted = -1;
     for (const int child : children[static_cast<std::size_t>(node)]) {
       const auto token = static_cast<std::size_t>(tree.tokens[static_cast<std::size_t>(child)]);

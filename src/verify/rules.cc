@@ -58,7 +58,7 @@ std::vector<double> target_distribution(TargetRows& target, int node) {
   return probs;
 }
 
-DraftDistribution::DraftDistribution(const DraftTree& tree, int node, int /*vocab_size*/)
+DraftDistribution::DraftDistribution(const DraftTree& tree, int node)
     : tree_(tree), deterministic_(tree.sampling == DraftSampling::deterministic) {
   if (deterministic_ || static_cast<std::size_t>(node) >= tree.draft_probs.size()) return;
   const auto& row = tree.draft_probs[static_cast<std::size_t>(node)];

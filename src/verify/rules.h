@@ -61,7 +61,7 @@ std::vector<double> target_distribution(TargetRows& target, int node);
 /// docs/decisions.d/sampling.md).
 class DraftDistribution {
  public:
-  DraftDistribution(const DraftTree& tree, int node, int vocab_size);
+  DraftDistribution(const DraftTree& tree, int node);
 
   /// Probability with which `child` was drawn; `child` is the next one in order.
   double probability(int child) const;

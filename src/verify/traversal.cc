@@ -15,7 +15,7 @@ class Traversal {
   // `reach` is the node's a on entry.
   std::optional<Verdict> visit(int node, double reach) {
     std::vector<double> probs = target_distribution(target_, node);
-    DraftDistribution draft(tree_, node, target_.vocab_size());
+    DraftDistribution draft(tree_, node);
     double draft_left = 1;
     for (const int child : children_[static_cast<std::size_t>(node)]) {
       const auto token = static_cast<std::size_t>(tree_.tokens[static_cast<std::size_t>(child)]);
