@@ -53,7 +53,7 @@ const Answer& Chat::answer(const std::function<void(const Output&)>& show) {
   }
   messages_.push_back({"assistant", last_answer_->text});
   if (!last_answer_->speculated() && last_answer_->tokens.size() >= 32)
-    plain_rate_ = {last_answer_->decode_rate(), "measured on an answer without speculation"};
+    plain_rate_ = {last_answer_->decode_rate(), "in the last plain answer"};
   return *last_answer_;
 }
 
@@ -99,8 +99,7 @@ Comparison Chat::compare(const std::string& prompt) {
       std::equal(result.plain.tokens.begin(), result.plain.tokens.end(),
                  result.speculative.tokens.begin(), result.speculative.tokens.end(),
                  [](const OutputToken& a, const OutputToken& b) { return a.token == b.token; });
-  if (result.plain.tokens.size() >= 16)
-    plain_rate_ = {result.plain.decode_rate(), "measured by /compare"};
+  if (result.plain.tokens.size() >= 16) plain_rate_ = {result.plain.decode_rate(), "in /compare"};
   return result;
 }
 
@@ -124,7 +123,7 @@ void Chat::measure_plain_rate() {
   const Answer warm_up = run_request(engine_, std::move(request));
   const double seconds = std::chrono::duration<double>(last - first).count();
   if (warm_up.finish_reason != FinishReason::cancelled && tokens > 4 && seconds > 0)
-    plain_rate_ = {(tokens - 2) / seconds, "measured at the start"};
+    plain_rate_ = {(tokens - 2) / seconds, "at the start"};
 }
 
 void Chat::set_speculation(const std::string& value) {

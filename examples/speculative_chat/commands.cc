@@ -164,11 +164,12 @@ constexpr std::array<Command, 9> kCommands = {{{"/spec", spec},
 }  // namespace
 
 std::function<void(const Output&)> Screen::streamer(const Tokenizer& tokenizer) {
+  wrap_.reset();
   return [this, &tokenizer](const Output& output) {
     if (marking_)
       out_ << mark_accepted(output.tokens, tokenizer, paint_);
     else
-      out_ << cli::printable(output.text);
+      out_ << wrap_.feed(cli::printable(output.text), cli::terminal_width());
     out_ << std::flush;
   };
 }

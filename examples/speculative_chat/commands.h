@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "examples/speculative_chat/chat.h"
+#include "examples/speculative_chat/word_wrap.h"
 #include "tools/cli/terminal.h"
 
 namespace specdec::chat {
@@ -27,6 +28,7 @@ class Screen {
   std::ostream& out_;
   cli::Painter paint_;
   bool marking_ = false;
+  WordWrap wrap_;
 };
 
 /// Runs one line that begins with '/'. False: the program is to end. Errors are shown, not thrown.

@@ -32,9 +32,9 @@ std::string closing_line(const Answer& answer, const PlainRate& plain) {
   const double rate = answer.decode_rate();
   if (rate > 0) line += format(" · %.0f tok/s", rate);
   if (answer.speculated()) {
-    line += format(" · %.2f tokens a step", stats.speculation.mean_acceptance_length());
+    line += format(" · %.2f a step", stats.speculation.mean_acceptance_length());
     if (rate > 0 && plain.tokens_per_second > 0)
-      line += format(" · %.2fx plain (%.0f tok/s, %s)", rate / plain.tokens_per_second,
+      line += format(" · %.2fx plain (%.0f tok/s %s)", rate / plain.tokens_per_second,
                      plain.tokens_per_second, plain.how.c_str());
   } else {
     line += " · no speculation";

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <clocale>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 #include "examples/speculative_chat/answer.h"
 #include "examples/speculative_chat/report.h"
 #include "examples/speculative_chat/tree_view.h"
+#include "examples/speculative_chat/word_wrap.h"
 
 namespace {
 
@@ -111,10 +113,10 @@ Answer answer_with(double seconds_per_token, std::int64_t steps, std::int64_t dr
 
 TEST_CASE("the closing line tells a speed-up when a plain rate was measured, and never invents") {
   const Answer answer = answer_with(0.004, 12, 12);
-  const std::string line = closing_line(answer, {125, "measured at the start"});
+  const std::string line = closing_line(answer, {125, "at the start"});
   CHECK(line ==
-        "30 tokens · 250 tok/s · 2.50 tokens a step · 2.00x plain (125 tok/s, measured at the "
-        "start) · first token 40 ms");
+        "30 tokens · 250 tok/s · 2.50 a step · 2.00x plain (125 tok/s at the start) · first token "
+        "40 ms");
   CHECK(closing_line(answer, {}).find("plain") == std::string::npos);
   const std::string plain = closing_line(answer_with(0.008, 30, 0), {125, "measured"});
   CHECK(plain.find("no speculation") != std::string::npos);
@@ -152,4 +154,51 @@ TEST_CASE("an answer is one line of JSON, invalid bytes and large seeds included
   failed.finish_reason = FinishReason::error;
   failed.error = Error(ErrorCode::internal, "broken");
   CHECK(nlohmann::json::parse(to_json(failed)).at("error").at("message") == "broken");
+}
+
+namespace {
+
+// What a terminal shows after these bytes: enough of one for WordWrap.
+std::string show(const std::string& bytes) {
+  std::vector<std::string> lines = {""};
+  for (std::size_t i = 0; i < bytes.size();) {
+    if (bytes[i] == '\n') {
+      lines.emplace_back();
+      ++i;
+    } else if (bytes.compare(i, 2, "\x1b[") == 0) {
+      const std::size_t end = bytes.find_first_of("DK", i);
+      if (bytes[end] == 'D')
+        lines.back().resize(lines.back().size() - std::stoul(bytes.substr(i + 2)));
+      i = end + 1;
+    } else {
+      lines.back() += bytes[i++];
+    }
+  }
+  std::string text;
+  for (const std::string& line : lines) text += line + '|';
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("streamed text is broken between words, whatever the pieces") {
+  const std::string text = "The quick brown fox jumps over the lazy dog.\n\nIt sleeps.";
+  for (std::size_t piece = 1; piece <= text.size(); ++piece) {
+    CAPTURE(piece);
+    WordWrap wrap;
+    std::string written;
+    for (std::size_t i = 0; i < text.size(); i += piece)
+      written += wrap.feed(text.substr(i, piece), 21);
+    CHECK(show(written) == "The quick brown fox |jumps over the lazy |dog.||It sleeps.|");
+  }
+}
+
+TEST_CASE("a word longer than a line is cut, wide characters count twice") {
+  WordWrap wrap;
+  CHECK(show(wrap.feed("abcdefghijklmnopqrstuvwxyz", 21)) == "abcdefghijklmnopqrst|uvwxyz|");
+  wrap.reset();
+  std::setlocale(LC_CTYPE, "C.UTF-8");
+  std::string wide;
+  for (int i = 0; i < 11; ++i) wide += "日";
+  CHECK(wrap.feed(wide, 21) == wide.substr(0, 30) + "\n日");
 }

@@ -3,6 +3,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -123,6 +124,22 @@ std::string quoted(std::string_view bytes) {
     bytes.remove_prefix(used);
   }
   return out + '"';
+}
+
+std::size_t character_size(std::string_view bytes) noexcept {
+  return static_cast<std::size_t>(std::max(1, character_length(bytes)));
+}
+
+char32_t code_point(std::string_view character) noexcept {
+  const int length = character_length(character);
+  const auto lead = static_cast<unsigned char>(character[0]);
+  if (length == 1) return lead;
+  if (length <= 0) return 0xFFFD;
+  char32_t value = lead & (0xFFu >> (length + 1));
+  for (int i = 1; i < length; ++i)
+    value =
+        value << 6 | (static_cast<unsigned char>(character[static_cast<std::size_t>(i)]) & 0x3Fu);
+  return value;
 }
 
 std::size_t whole_utf8(std::string_view bytes) noexcept {

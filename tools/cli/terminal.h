@@ -32,6 +32,11 @@ std::string printable(std::string_view text);
 /// The same in double quotes on one line, with newlines and the like as \n, and bytes that are no
 /// whole UTF-8 as \xNN: for a token's text.
 std::string quoted(std::string_view bytes);
+/// Size in bytes of the character at the front of `bytes`, which are not empty; 1 for a byte that
+/// is part of none.
+std::size_t character_size(std::string_view bytes) noexcept;
+/// The code point of one whole UTF-8 character; U+FFFD for a byte that is part of none.
+char32_t code_point(std::string_view character) noexcept;
 /// Length in bytes of the longest prefix that ends on a whole UTF-8 character.
 std::size_t whole_utf8(std::string_view bytes) noexcept;
 
