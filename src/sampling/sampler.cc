@@ -20,6 +20,9 @@ RandomStream noise_stream(const RowContext& context) {
     static std::int64_t calls = 0;
     return {context.seed, ++calls, RandomPurpose::token_noise};
   }
+  if (mutant_active("noise_without_position")) {
+    return {context.seed, 0, RandomPurpose::token_noise};
+  }
   return {context.seed, context.position, RandomPurpose::token_noise};
 }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "sampling/mutation.h"
+
 namespace specdec {
 
 // Aho and Corasick, "Efficient string matching: an aid to bibliographic search", CACM 18 (1975).
@@ -71,7 +73,8 @@ bool StopMatcher::feed(std::string_view bytes, std::string& visible) {
   }
   // The state's depth is the longest suffix of the text that may still grow into a stop string.
   held_.append(bytes);
-  const std::size_t shown = held_.size() - states_[state_].depth;
+  std::size_t shown = held_.size() - states_[state_].depth;
+  if (mutant_active("stop_prefix_shown")) shown = held_.size();
   visible.append(held_, 0, shown);
   held_.erase(0, shown);
   return false;

@@ -19,7 +19,7 @@ Verdict verify_block(const DraftTree& tree, TargetRows& target, Chance& chance) 
     const auto token = static_cast<std::size_t>(tree.tokens[static_cast<std::size_t>(node)]);
     const double draft_prob = draft.probability(node);
     double ratio = reach * probs[token];
-    if (mutant_active("accept_x1.01")) ratio *= 1.01;
+    if (mutant_active("block_accept_x1.01")) ratio *= 1.01;
     reach = draft_prob > 0 ? std::min(ratio / draft_prob, 1.0) : (ratio > 0 ? 1.0 : 0.0);
 
     probs = target_distribution(target, node);

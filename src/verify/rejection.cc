@@ -19,19 +19,13 @@ Verdict verify_rejection(const DraftTree& tree, TargetRows& target, Chance& chan
       const auto token = static_cast<std::size_t>(tree.tokens[static_cast<std::size_t>(child)]);
       const double draft_prob = draft.probability(child);
       double ratio = draft_prob > 0 ? probs[token] / draft_prob : (probs[token] > 0 ? 1.0 : 0.0);
-      if (mutant_active("accept_x1.01")) ratio *= 1.01;
+      if (mutant_active("rejection_accept_x1.01")) ratio *= 1.01;
       if (chance.accept(std::min(ratio, 1.0), child)) {
         accepted = child;
         break;
       }
       std::vector<double> residual = probs;
-      double sum = 0;
-      if (mutant_active("residual_wrong_side")) {
-        for (std::size_t i = 0; i < residual.size(); ++i) residual[i] = 1 - residual[i];
-        sum = draft.subtract_from(residual, 1.0, child);
-      } else {
-        sum = draft.subtract_from(residual, 1.0, child);
-      }
+      const double sum = draft.subtract_from(residual, 1.0, child);
       // A rejected token has target < draft, so some other one has target > draft: the sum is only
       // 0 when both are equal but for rounding.
       if (sum > 0) {

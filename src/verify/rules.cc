@@ -11,7 +11,9 @@ namespace specdec {
 
 bool KeyedChance::accept(double probability, int node) {
   const std::int64_t position = params_.position + tree_.depths[static_cast<std::size_t>(node)] - 1;
-  const RandomStream stream(params_.seed, position, RandomPurpose::verify_accept, node);
+  const bool shared = mutant_active("uniforms_shared_by_nodes");
+  const RandomStream stream(params_.seed, shared ? 0 : position, RandomPurpose::verify_accept,
+                            shared ? 0 : node);
   return stream.uniform(0) < probability;
 }
 
@@ -79,7 +81,8 @@ double DraftDistribution::subtract_from(std::vector<double>& weights, double sca
   const auto token = static_cast<std::size_t>(tree_.tokens[static_cast<std::size_t>(child)]);
   for (std::size_t i = 0; i < weights.size(); ++i) {
     const double draft = deterministic_ ? (i == token ? 1.0 : 0.0) : probs_[i];
-    weights[i] = std::max(scale * weights[i] - draft, 0.0);
+    const double difference = scale * weights[i] - draft;
+    weights[i] = std::max(mutant_active("residual_wrong_side") ? -difference : difference, 0.0);
     sum += weights[i];
   }
   return sum;

@@ -21,7 +21,7 @@ class Traversal {
       const auto token = static_cast<std::size_t>(tree_.tokens[static_cast<std::size_t>(child)]);
       const double draft_prob = draft.probability(child);
       double ratio = reach * probs[token];
-      if (mutant_active("accept_x1.01")) ratio *= 1.01;
+      if (mutant_active("traversal_accept_x1.01")) ratio *= 1.01;
       const double child_reach =
           draft_prob > 0 ? std::min(ratio / draft_prob, 1.0) : (ratio > 0 ? 1.0 : 0.0);
       if (std::optional<Verdict> verdict = visit(child, child_reach)) return verdict;
