@@ -17,6 +17,8 @@ namespace specdec {
 struct TargetConfig {
   std::string model;  ///< GGUF file, or a Hugging Face folder with config.json, safetensors and
                       ///< tokenizer.json
+
+  bool operator==(const TargetConfig&) const = default;
 };
 
 /// `[draft.length]`
@@ -29,18 +31,24 @@ struct DraftLengthConfig {
   /// less than this: decided from the shape of the distribution, so it never biases the output. 0 =
   /// off.
   float min_confidence = 0.0f;
+
+  bool operator==(const DraftLengthConfig&) const = default;
 };
 
 /// `[draft.tree]`
 struct DraftTreeConfig {
   int topk = 1;               ///< children per node; 1 = a chain
   int num_draft_tokens = 16;  ///< most nodes below the root, when topk > 1
+
+  bool operator==(const DraftTreeConfig&) const = default;
 };
 
 /// `[draft.ngram]`
 struct NgramConfig {
   int prompt_lookup_min = 2;  ///< shortest suffix that is looked up
   int prompt_lookup_max = 5;  ///< longest suffix that is looked up
+
+  bool operator==(const NgramConfig&) const = default;
 };
 
 /// `[draft]`
@@ -51,6 +59,8 @@ struct DraftConfig {
   DraftLengthConfig length;
   DraftTreeConfig tree;
   NgramConfig ngram;
+
+  bool operator==(const DraftConfig&) const = default;
 };
 
 /// `[verify]`
@@ -58,6 +68,8 @@ struct VerifyConfig {
   std::string method = "coupled";  ///< coupled | rejection | block | traversal | typical (lossy)
   float typical_epsilon = 0.09f;   ///< typical acceptance (arXiv 2401.10774): hard threshold
   float typical_delta = 0.3f;      ///< typical acceptance: entropy factor
+
+  bool operator==(const VerifyConfig&) const = default;
 };
 
 /// `[kv_cache]`
@@ -66,6 +78,8 @@ struct KvCacheConfig {
   int block_size = 32;       ///< tokens per block: 16, 32 or 64
   std::string type = "f16";  ///< f16 | f32
   bool prefix_cache = true;
+
+  bool operator==(const KvCacheConfig&) const = default;
 };
 
 /// `[scheduler]`
@@ -73,6 +87,8 @@ struct SchedulerConfig {
   int max_num_seqs = 32;             ///< sequences in one step
   int max_num_batched_tokens = 512;  ///< rows of one step: the token budget
   int max_queue = 1024;              ///< requests that may wait
+
+  bool operator==(const SchedulerConfig&) const = default;
 };
 
 /// `[backend]`
@@ -80,11 +96,15 @@ struct BackendConfig {
   std::string device = "auto";  ///< auto | cpu
   int threads = 0;              ///< 0 = the physical cores this process may use
   std::string isa = "auto";     ///< auto | avx2 | avx512 | amx: the most the CPU kernels may use
+
+  bool operator==(const BackendConfig&) const = default;
 };
 
 /// `[log]`
 struct LogConfig {
   std::string level = "warn";  ///< trace | debug | info | warn | error | off
+
+  bool operator==(const LogConfig&) const = default;
 };
 
 /// Everything specdec.toml says. Precedence: defaults < file < SPECDEC_* environment < overrides
@@ -120,6 +140,8 @@ struct SPECDEC_API Config {
   std::string to_toml() const;
   /// All dotted keys, in the order of to_toml().
   static std::vector<std::string> keys();
+  /// One line about a key, without a full stop; empty for an unknown one.
+  static std::string_view describe(std::string_view key);
 
   /// Where each key that is not at its default came from: "specdec.toml:12", "SPECDEC_...",
   /// "--flag".
