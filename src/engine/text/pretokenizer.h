@@ -8,7 +8,11 @@
 namespace specdec {
 
 /// Cuts text into the pieces that BPE merges within: gpt2, smollm, llama3, qwen2. The patterns are
-/// those of the models' tokenizer.json, run by PCRE2. Safe to use from any thread.
+/// those of the models' tokenizer.json. Safe to use from any thread.
+///
+/// PCRE2 runs them over a shadow of the text, one ASCII byte per code point that stands for its
+/// class (char_class), so what a letter is does not depend on PCRE2's Unicode version, matching is
+/// linear and needs no UTF mode; ASCII text is its own shadow.
 class Pretokenizer {
  public:
   /// Throws Error(unsupported) naming `source` and the known names.
