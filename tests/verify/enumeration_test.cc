@@ -190,7 +190,7 @@ TEST_CASE("a deterministic tree may repeat a sibling") {
                        first[make_path(tree, rows, verdict).tokens[0].token] += weight;
                      });
     for (int token = 0; token < 4; ++token) {
-      CHECK(first[token] == doctest::Approx(model.target({})[token]).epsilon(1e-12));
+      CHECK(first[token] == doctest::Approx(model.target(toy::Prefix{})[token]).epsilon(1e-12));
     }
   }
 }

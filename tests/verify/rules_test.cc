@@ -154,8 +154,8 @@ TEST_CASE("typical acceptance takes the deepest run of typical tokens") {
   CHECK(run(tree, model, shut).nodes == std::vector<std::int32_t>{0});
   // Between: the threshold is min(epsilon, delta * exp(-entropy)) of the target at the parent.
   double entropy = 0;
-  for (const float prob : model.target({})) entropy -= prob * std::log(double{prob});
-  const double second = model.target({})[(first + 1) % 4];
+  for (const float prob : model.target(toy::Prefix{})) entropy -= prob * std::log(double{prob});
+  const double second = model.target(toy::Prefix{})[(first + 1) % 4];
   const auto delta = static_cast<float>(second * std::exp(entropy) * 1.001);
   CHECK(run(tree, model,
             {.method = VerifyMethod::typical, .typical_epsilon = 1, .typical_delta = delta})

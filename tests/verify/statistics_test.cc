@@ -63,15 +63,15 @@ double bound() {
 void check(VerifyMethod method, const std::vector<Setting>& settings) {
   for (const Setting& setting : settings) {
     const double distance = total_variation(method, setting);
-    INFO(to_string(method) << ", " << toy::name(setting.kind) << ", "
-                           << toy::to_string(setting.shape) << ", sampling "
-                           << static_cast<int>(setting.sampling));
+    INFO(std::string(to_string(method))
+         << ", " << toy::name(setting.kind) << ", " << toy::to_string(setting.shape)
+         << ", sampling " << static_cast<int>(setting.sampling));
     CHECK(distance < bound());
     if (kFull) {
-      MESSAGE(to_string(method) << ", " << toy::name(setting.kind) << ", "
-                                << toy::to_string(setting.shape) << ", sampling "
-                                << static_cast<int>(setting.sampling) << ": total variation "
-                                << distance);
+      MESSAGE(std::string(to_string(method))
+              << ", " << toy::name(setting.kind) << ", " << toy::to_string(setting.shape)
+              << ", sampling " << static_cast<int>(setting.sampling) << ": total variation "
+              << distance);
     }
   }
 }

@@ -6,7 +6,7 @@
 
 namespace specdec::toy {
 
-const char* name(Kind kind) {
+std::string name(Kind kind) {
   constexpr const char* kNames[] = {"random",   "near_equal", "equal",      "peaked",
                                     "disjoint", "zeros",      "flat_draft", "flat_target"};
   return kNames[static_cast<int>(kind)];
@@ -21,10 +21,22 @@ std::string to_string(const Shape& shape) {
   return text;
 }
 
-const Dist& Model::get(const Prefix& prefix, std::map<Prefix, Dist>& known, bool is_draft) const {
-  auto found = known.find(prefix);
-  if (found == known.end()) found = known.emplace(prefix, make(prefix, is_draft)).first;
-  return found->second;
+std::size_t Model::code(std::span<const TokenId> prefix) const {
+  std::size_t result = 0;
+  for (const TokenId token : prefix) result = extend(result, token);
+  return result;
+}
+
+const Model::Pair& Model::at(std::size_t prefix_code) const {
+  if (prefix_code >= known_.size()) known_.resize(prefix_code + 1);
+  std::unique_ptr<Pair>& pair = known_[prefix_code];
+  if (!pair) {
+    pair = std::make_unique<Pair>();
+    pair->target = make(prefix_code, false);
+    pair->draft = make(prefix_code, true);
+    for (const float prob : pair->target) pair->logits.push_back(std::log(prob));
+  }
+  return *pair;
 }
 
 namespace {
@@ -45,10 +57,8 @@ Dist from_weights(std::vector<double> weights) {
 
 }  // namespace
 
-Dist Model::make(const Prefix& prefix, bool is_draft) const {
-  std::uint32_t hash = salt * 2654435761u + 17;
-  for (const TokenId token : prefix) hash = hash * 31 + static_cast<std::uint32_t>(token) + 1;
-  std::mt19937 random(hash);
+Dist Model::make(std::size_t prefix_code, bool is_draft) const {
+  std::mt19937 random(salt * 2654435761u + 17 + static_cast<std::uint32_t>(prefix_code));
   const auto uniform = [&] { return static_cast<double>(random() % 1000 + 1) / 1000; };
   std::vector<double> target_weights;
   std::vector<double> draft_weights;
@@ -75,7 +85,7 @@ Dist Model::make(const Prefix& prefix, bool is_draft) const {
         d = i == two ? 20 : d;
         break;
       case Kind::disjoint:
-        (i % 2 == 0 ? t : d) = 0;
+        (i % 2 == 0 ? d : t) = 0;
         break;
       case Kind::zeros:
         if (i == one) t = 0;
@@ -119,11 +129,16 @@ DraftTree draw_tree(const Model& model, const Shape& shape, DraftSampling sampli
                     std::uint64_t seed, std::int64_t position) {
   DraftTree tree;
   tree.sampling = sampling;
+  std::vector<std::size_t> codes{0};
   for (int node = 0; node < tree.size(); ++node) {
     const int depth = tree.depths[node];
     if (sampling != DraftSampling::deterministic) tree.draft_probs.emplace_back();
+    if (node > 0) {
+      codes.push_back(
+          model.extend(codes[static_cast<std::size_t>(tree.parents[node])], tree.tokens[node]));
+    }
     if (depth == static_cast<int>(shape.size())) continue;
-    const Dist& dist = model.draft(prefix_of(tree, node));
+    const Dist& dist = model.at(codes.back()).draft;
     std::vector<TokenId> children;
     if (sampling == DraftSampling::deterministic) {
       children = most_likely(dist, shape[depth]);
@@ -189,25 +204,38 @@ std::vector<WeightedTree> all_trees(const Model& model, const Shape& shape,
   return result;
 }
 
+ToyRows::ToyRows(const Model& model, const DraftTree& tree, std::uint64_t seed,
+                 std::int64_t position)
+    : model_(model), tree_(tree), seed_(seed), position_(position), codes_(tree.tokens.size()) {
+  for (std::size_t node = 1; node < codes_.size(); ++node) {
+    const auto parent = static_cast<std::size_t>(tree.parents[node]);
+    codes_[node] = model.extend(codes_[parent], tree.tokens[node]);
+  }
+}
+
 OutputToken ToyRows::sample(int node) {
-  const Dist& dist = model_.target(prefix_of(tree_, node));
-  std::vector<float> logits;
-  for (const float prob : dist) logits.push_back(std::log(prob));
   static const SamplingOptions kOptions{.temperature = 1.0f};
+  static RowSampler sampler(model_.vocab);
+  static int sampler_vocab = model_.vocab;
+  if (sampler_vocab != model_.vocab) {
+    sampler = RowSampler(model_.vocab);
+    sampler_vocab = model_.vocab;
+  }
   RowContext context;
   context.options = &kOptions;
   context.seed = seed_;
   context.position = position_ + tree_.depths[static_cast<std::size_t>(node)];
-  return sampler_.sample(logits, context);
+  return sampler.sample(model_.at(codes_[static_cast<std::size_t>(node)]).logits, context);
 }
 
 void ToyRows::probabilities(int node, std::span<float> out) {
-  const Dist& dist = model_.target(prefix_of(tree_, node));
+  const Dist& dist = model_.at(codes_[static_cast<std::size_t>(node)]).target;
   std::copy(dist.begin(), dist.end(), out.begin());
 }
 
 void ToyRows::fill_logprobs(int node, OutputToken& token) {
-  token.logprob = std::log(model_.target(prefix_of(tree_, node))[token.token]);
+  token.logprob = model_.at(codes_[static_cast<std::size_t>(node)])
+                      .logits[static_cast<std::size_t>(token.token)];
 }
 
 }  // namespace specdec::toy

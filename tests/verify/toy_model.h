@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -30,7 +30,7 @@ enum class Kind {
 inline constexpr Kind kKinds[] = {Kind::random,     Kind::near_equal, Kind::equal,
                                   Kind::peaked,     Kind::disjoint,   Kind::zeros,
                                   Kind::flat_draft, Kind::flat_target};
-const char* name(Kind kind);
+std::string name(Kind kind);
 
 struct Model {
   Kind kind = Kind::random;
@@ -39,14 +39,24 @@ struct Model {
 
   Model(Kind which, int size, std::uint32_t variant) : kind(which), vocab(size), salt(variant) {}
 
-  const Dist& target(const Prefix& prefix) const { return get(prefix, targets_, false); }
-  const Dist& draft(const Prefix& prefix) const { return get(prefix, drafts_, true); }
+  const Dist& target(std::span<const TokenId> prefix) const { return at(code(prefix)).target; }
+  const Dist& draft(std::span<const TokenId> prefix) const { return at(code(prefix)).draft; }
+
+  /// Prefixes as numbers in base vocab + 1, last token last, so that a walk needs no vectors.
+  std::size_t extend(std::size_t prefix_code, TokenId token) const {
+    return prefix_code * static_cast<std::size_t>(vocab + 1) + static_cast<std::size_t>(token) + 1;
+  }
+  std::size_t code(std::span<const TokenId> prefix) const;
+  struct Pair {
+    Dist target;
+    Dist draft;
+    std::vector<float> logits;  ///< log of the target
+  };
+  const Pair& at(std::size_t prefix_code) const;
 
  private:
-  const Dist& get(const Prefix& prefix, std::map<Prefix, Dist>& known, bool draft) const;
-  Dist make(const Prefix& prefix, bool draft) const;
-  mutable std::map<Prefix, Dist> targets_;
-  mutable std::map<Prefix, Dist> drafts_;
+  Dist make(std::size_t prefix_code, bool draft) const;
+  mutable std::vector<std::unique_ptr<Pair>> known_;
 };
 
 /// How many children each node of a level has: {1, 1} is a chain of two, {3, 2} a tree.
@@ -72,8 +82,7 @@ std::vector<WeightedTree> all_trees(const Model& model, const Shape& shape, Draf
 class ToyRows final : public TargetRows {
  public:
   ToyRows(const Model& model, const DraftTree& tree, std::uint64_t seed = 0,
-          std::int64_t position = 0)
-      : model_(model), tree_(tree), seed_(seed), position_(position), sampler_(model.vocab) {}
+          std::int64_t position = 0);
 
   int vocab_size() const override { return model_.vocab; }
   OutputToken sample(int node) override;
@@ -85,7 +94,7 @@ class ToyRows final : public TargetRows {
   const DraftTree& tree_;
   std::uint64_t seed_;
   std::int64_t position_;
-  RowSampler sampler_;
+  std::vector<std::size_t> codes_;  // [nodes]
 };
 
 /// Calls visit(sequence, exact target probability) for every sequence of `length` tokens.
@@ -97,7 +106,7 @@ void for_sequences(const Model& model, int length, const Visit& visit) {
       visit(sequence, probability);
       return;
     }
-    const Dist next = model.target(sequence);
+    const Dist& next = model.target(sequence);
     for (TokenId token = 0; token < model.vocab; ++token) {
       sequence.push_back(token);
       self(self, probability * next[static_cast<std::size_t>(token)]);
