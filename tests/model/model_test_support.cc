@@ -165,4 +165,23 @@ void check_error(const std::function<void()>& action, ErrorCode code,
   FAIL_CHECK("no error");
 }
 
+GgufFileSpec good_gguf_spec() {
+  GgufOptions options;
+  options.type = DataType::q4_0;
+  options.embedding_type = DataType::q8_0;
+  return gguf_spec(random_model(micro_model_config(), 7), options);
+}
+
+void check_gguf_cases(const std::vector<GgufCase>& cases,
+                      const std::function<void(std::shared_ptr<const MappedFile>)>& open) {
+  for (const GgufCase& c : cases) {
+    CAPTURE(c.name);
+    GgufFileSpec spec = good_gguf_spec();
+    c.bend(spec);
+    std::vector<std::string> fragments = {"bent.gguf: "};
+    fragments.insert(fragments.end(), c.fragments.begin(), c.fragments.end());
+    check_error([&] { open(in_memory(spec.bytes(), "bent.gguf")); }, c.code, fragments);
+  }
+}
+
 }  // namespace specdec::testing

@@ -47,4 +47,17 @@ void check_valid(const ModelSource& source,
 void check_error(const std::function<void()>& action, ErrorCode code,
                  const std::vector<std::string>& fragments);
 
+/// A bend of a good GGUF file that must be refused, with `fragments` in the message.
+struct GgufCase {
+  std::string name;
+  ErrorCode code;
+  std::function<void(GgufFileSpec&)> bend;
+  std::vector<std::string> fragments;  // beside the file's name
+};
+
+/// A micro model with Q4_0 layers and a Q8_0 embedding.
+GgufFileSpec good_gguf_spec();
+void check_gguf_cases(const std::vector<GgufCase>& cases,
+                      const std::function<void(std::shared_ptr<const MappedFile>)>& open);
+
 }  // namespace specdec::testing
