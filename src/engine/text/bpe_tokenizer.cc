@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "engine/text/byte_level.h"
+#include "engine/text/nfc.h"
 #include "specdec/error.h"
 
 namespace specdec {
@@ -197,6 +198,8 @@ std::vector<TokenId> BpeTokenizer::encode(std::string_view text, bool parse_spec
 }
 
 void BpeTokenizer::encode_text(std::string_view text, std::vector<TokenId>& tokens) const {
+  std::string normalized;
+  if (normalize_nfc_ && !is_trivially_nfc(text)) text = normalized = to_nfc(text);
   std::vector<std::size_t> ends;
   pretokenizer_.split(text, ends);
   std::vector<TokenId> symbols;
