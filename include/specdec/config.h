@@ -146,6 +146,9 @@ struct SPECDEC_API Config {
   /// Where each key that is not at its default came from: "specdec.toml:12", "SPECDEC_...",
   /// "--flag".
   std::map<std::string, std::string, std::less<>> origins;
+
+  /// Equal values; origins do not count.
+  bool operator==(const Config& other) const;
 };
 
 }  // namespace specdec

@@ -168,4 +168,10 @@ std::string_view Config::describe(std::string_view key) {
   return known == nullptr ? std::string_view() : known->doc;
 }
 
+bool Config::operator==(const Config& other) const {
+  return target == other.target && draft == other.draft && verify == other.verify &&
+         kv_cache == other.kv_cache && scheduler == other.scheduler && backend == other.backend &&
+         log == other.log && sampling == other.sampling;
+}
+
 }  // namespace specdec

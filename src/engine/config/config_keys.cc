@@ -167,8 +167,8 @@ std::string_view nearest_config_name(std::string_view name) {
   std::size_t best_distance = std::numeric_limits<std::size_t>::max();
   const auto consider = [&](std::string_view known) {
     std::size_t distance = 2 * edit_distance(name, known);
-    // The right name in the wrong place: one step away from the place.
-    if (last_part(known) == last_part(name)) distance = std::min<std::size_t>(distance, 1);
+    // The right name in the wrong section is further than one slip of a key and nearer than two.
+    if (last_part(known) == last_part(name)) distance = std::min<std::size_t>(distance, 3);
     if (distance < best_distance) {
       best_distance = distance;
       best = known;
@@ -204,8 +204,7 @@ std::string expectation(const ConfigKey& key) {
     std::string operator()(float*) const { return range(key, "a number"); }
     std::string operator()(bool*) const { return "true or false"; }
     std::string operator()(std::optional<std::uint64_t>*) const {
-      return "a whole number from 0 to 18446744073709551615 (in quotes above "
-             "9223372036854775807), or \"random\"";
+      return "a whole number from 0 to 18446744073709551615, or \"random\"";
     }
     std::string operator()(std::vector<std::string>*) const {
       return "a list of texts that are not empty, as in [\"END\"]";

@@ -275,7 +275,7 @@ void read_text(const ConfigKey& key, std::string_view text, std::string_view ori
     if (!read_bool(text, value)) wrong("is " + quote(text));
     assign(*flag, value);
   } else if (std::holds_alternative<std::optional<std::uint64_t>*>(field)) {
-    as_toml(quote(text, text.size()));
+    as_toml(text.starts_with('"') ? std::string(text) : quote(text, text.size()));
   } else if (const auto* texts = std::get_if<std::vector<std::string>*>(&field)) {
     if (text.starts_with('[') && text.ends_with(']')) {
       as_toml(std::string(text));
