@@ -91,19 +91,22 @@ constexpr float kNegativeInfinity = -__builtin_inff();
 
 SPECDEC_INLINE RowScan scan(std::span<const float> row, std::span<float> chunk_max) {
   RowScan result{kNegativeInfinity, false};
-  Ints nan{};
+  Ints largest{};  // of the bits without sign: beyond infinity's for NaN
   for_chunks(row, kNegativeInfinity, [&](const float* x, int begin, int) SPECDEC_INLINE_LAMBDA {
     Floats best = splat(kNegativeInfinity);
     for (int i = 0; i < kChunk; i += kLanes) {
       const Floats value = load<Floats>(x + i);
       best = value > best ? value : best;
-      nan |= value != value;
+      Ints bits;
+      std::memcpy(&bits, &value, sizeof(bits));
+      bits &= 0x7FFFFFFF;
+      largest = bits > largest ? bits : largest;
     }
     const float chunk_best = reduce_max(best);
     chunk_max[begin / kChunk] = chunk_best;
     if (chunk_best > result.max) result.max = chunk_best;
   });
-  result.has_nan = any(nan);
+  result.has_nan = any(largest > 0x7F800000);
   return result;
 }
 

@@ -10,9 +10,11 @@ namespace specdec {
 // (SpecInfer, arXiv 2305.09781, with replacement; Jeon et al., arXiv 2402.14160, without).
 Verdict verify_rejection(const DraftTree& tree, TargetRows& target, Chance& chance) {
   const auto children = children_of(tree);
+  TargetReader reader(target);
+  std::vector<double> probs;
   int node = 0;
   for (;;) {
-    std::vector<double> probs = target_distribution(target, node);
+    reader.read(node, probs);
     DraftDistribution draft(tree, node);
     int accepted = -1;
     for (const int child : children[static_cast<std::size_t>(node)]) {
@@ -24,14 +26,12 @@ Verdict verify_rejection(const DraftTree& tree, TargetRows& target, Chance& chan
         accepted = child;
         break;
       }
-      std::vector<double> residual = probs;
-      const double sum = draft.subtract_from(residual, 1.0, child);
       // A rejected token has target < draft, so some other one has target > draft: the sum is only
       // 0 when both are equal but for rounding.
+      const double sum = draft.residual_sum(probs, 1.0, child);
       if (sum > 0) {
         const double norm = mutant_active("residual_not_normalised") ? 1.0 : sum;
-        for (double& value : residual) value /= norm;
-        probs = std::move(residual);
+        draft.make_residual(probs, 1.0, child, 1 / norm);
       }
       draft.remove(child);
     }

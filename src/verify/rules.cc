@@ -9,6 +9,27 @@
 
 namespace specdec {
 
+namespace {
+
+// Sum of term(begin..end), eight partial sums in a fixed order: one chain of additions would wait
+// for each.
+template <typename Term>
+double sum_over(std::size_t begin, std::size_t end, const Term& term) {
+  constexpr std::size_t kSums = 8;
+  double parts[kSums] = {};
+  std::size_t i = begin;
+  for (; i + kSums <= end; i += kSums) {
+    for (std::size_t j = 0; j < kSums; ++j) parts[j] += term(i + j);
+  }
+  for (std::size_t j = 0; i < end; ++i, ++j) parts[j] += term(i);
+  return ((parts[0] + parts[4]) + (parts[2] + parts[6])) +
+         ((parts[1] + parts[5]) + (parts[3] + parts[7]));
+}
+
+double positive(double value) { return value > 0 ? value : 0.0; }
+
+}  // namespace
+
 bool KeyedChance::accept(double probability, int node) {
   const std::int64_t position = params_.position + tree_.depths[static_cast<std::size_t>(node)] - 1;
   const bool shared = mutant_active("uniforms_shared_by_nodes");
@@ -20,8 +41,8 @@ bool KeyedChance::accept(double probability, int node) {
 TokenId KeyedChance::draw(std::span<const double> weights, int node) {
   const std::int64_t position = params_.position + tree_.depths[static_cast<std::size_t>(node)];
   const RandomStream stream(params_.seed, position, RandomPurpose::verify_token, node);
-  double total = 0;
-  for (const double weight : weights) total += weight;
+  const double total =
+      sum_over(0, weights.size(), [&](std::size_t token) { return weights[token]; });
   double rest = stream.uniform(0) * total;
   TokenId last = 0;
   for (std::size_t token = 0; token < weights.size(); ++token) {
@@ -50,53 +71,85 @@ AcceptedPath make_path(const DraftTree& tree, TargetRows& target, const Verdict&
   return path;
 }
 
-std::vector<double> target_distribution(TargetRows& target, int node) {
-  std::vector<float> row(static_cast<std::size_t>(target.vocab_size()));
-  target.probabilities(node, row);
-  std::vector<double> probs(row.begin(), row.end());
-  double total = 0;
-  for (const double prob : probs) total += prob;
-  for (double& prob : probs) prob /= total;
-  return probs;
+void TargetReader::read(int node, std::vector<double>& out) {
+  row_.resize(static_cast<std::size_t>(target_.vocab_size()));
+  target_.probabilities(node, row_);
+  const double total =
+      sum_over(0, row_.size(), [&](std::size_t i) { return static_cast<double>(row_[i]); });
+  const double factor = 1 / total;
+  out.resize(row_.size());
+  for (std::size_t i = 0; i < row_.size(); ++i) out[i] = row_[i] * factor;
 }
 
 DraftDistribution::DraftDistribution(const DraftTree& tree, int node)
     : tree_(tree), deterministic_(tree.sampling == DraftSampling::deterministic) {
   if (deterministic_ || static_cast<std::size_t>(node) >= tree.draft_probs.size()) return;
-  const auto& row = tree.draft_probs[static_cast<std::size_t>(node)];
-  probs_.assign(row.begin(), row.end());
-  double total = 0;
-  for (const double prob : probs_) total += prob;
-  for (double& prob : probs_) prob /= total;
+  probs_ = tree.draft_probs[static_cast<std::size_t>(node)];
+  inverse_total_ =
+      1 / sum_over(0, probs_.size(), [&](std::size_t i) { return static_cast<double>(probs_[i]); });
 }
 
 double DraftDistribution::probability(int child) const {
   if (deterministic_) return 1;
-  return probs_[static_cast<std::size_t>(tree_.tokens[static_cast<std::size_t>(child)])];
+  const std::size_t token = token_of(child);
+  if (std::find(removed_.begin(), removed_.end(), token) != removed_.end()) return 0;
+  return probs_[token] * inverse_total_;
 }
 
-double DraftDistribution::subtract_from(std::vector<double>& weights, double scale,
-                                        int child) const {
-  double sum = 0;
-  const auto token = static_cast<std::size_t>(tree_.tokens[static_cast<std::size_t>(child)]);
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    const double draft = deterministic_ ? (i == token ? 1.0 : 0.0) : probs_[i];
-    const double difference = scale * weights[i] - draft;
-    weights[i] = std::max(mutant_active("residual_wrong_side") ? -difference : difference, 0.0);
-    sum += weights[i];
+double DraftDistribution::residual_sum(std::span<const double> weights, double scale,
+                                       int child) const {
+  const std::size_t size = weights.size();
+  if (deterministic_) {
+    const std::size_t token = token_of(child);
+    const auto scaled = [&](std::size_t i) { return scale * weights[i]; };
+    return sum_over(0, token, scaled) + sum_over(token + 1, size, scaled) +
+           positive(scaled(token) - 1);
+  }
+  double sum = sum_over(0, size, [&](std::size_t i) {
+    return positive(scale * weights[i] - probs_[i] * inverse_total_);
+  });
+  for (const std::size_t token : removed_) {
+    sum +=
+        scale * weights[token] - positive(scale * weights[token] - probs_[token] * inverse_total_);
   }
   return sum;
 }
 
+void DraftDistribution::make_residual(std::span<double> weights, double scale, int child,
+                                      double factor) const {
+  if (deterministic_) {
+    double& own = weights[token_of(child)];
+    const double left = positive(scale * own - 1);
+    for (double& weight : weights) weight *= scale * factor;
+    own = left * factor;
+    return;
+  }
+  std::vector<double> kept;
+  for (const std::size_t token : removed_) kept.push_back(scale * weights[token] * factor);
+  const bool wrong_side = mutant_active("residual_wrong_side");
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const double difference = scale * weights[i] - probs_[i] * inverse_total_;
+    weights[i] = positive(wrong_side ? -difference : difference) * factor;
+  }
+  for (std::size_t i = 0; i < removed_.size(); ++i) weights[removed_[i]] = kept[i];
+}
+
 void DraftDistribution::remove(int child) {
   if (tree_.sampling != DraftSampling::without_replacement) return;
-  probs_[static_cast<std::size_t>(tree_.tokens[static_cast<std::size_t>(child)])] = 0;
+  const std::size_t token = token_of(child);
+  const auto place = std::lower_bound(removed_.begin(), removed_.end(), token);
+  if (place == removed_.end() || *place != token) removed_.insert(place, token);
   if (mutant_active("draft_not_renormalised")) return;
+  // Around the gaps, not the whole less the gaps: what is left may be tiny.
+  const auto prob = [&](std::size_t i) { return static_cast<double>(probs_[i]); };
   double total = 0;
-  for (const double prob : probs_) total += prob;
-  if (total > 0) {
-    for (double& prob : probs_) prob /= total;
+  std::size_t begin = 0;
+  for (const std::size_t gone : removed_) {
+    total += sum_over(begin, gone, prob);
+    begin = gone + 1;
   }
+  total += sum_over(begin, probs_.size(), prob);
+  inverse_total_ = total > 0 ? 1 / total : 0;
 }
 
 std::vector<std::vector<int>> children_of(const DraftTree& tree) {
@@ -127,6 +180,9 @@ void check_sampled_tree(const DraftTree& tree, int vocab_size) {
         tree.draft_probs[row].size() != static_cast<std::size_t>(vocab_size)) {
       fail(parent, "its children were sampled, so it needs draft_probs of " +
                        std::to_string(vocab_size) + " entries");
+    }
+    if (!(tree.draft_probs[row][static_cast<std::size_t>(tree.tokens[i])] > 0)) {
+      fail(node, "it was sampled, but its draft probability is not positive");
     }
   }
 }

@@ -50,8 +50,17 @@ AcceptedPath verify_typical(const DraftTree& tree, TargetRows& target, const Ver
 /// A rule's path with its tokens and their logprobs.
 AcceptedPath make_path(const DraftTree& tree, TargetRows& target, const Verdict& verdict);
 
-/// Target distribution after `node`, normalised in double.
-std::vector<double> target_distribution(TargetRows& target, int node);
+/// Reads target distributions, normalised in double. Keeps scratch, so that a walk over many nodes
+/// does not allocate a vocabulary's worth for each.
+class TargetReader {
+ public:
+  explicit TargetReader(TargetRows& target) : target_(target) {}
+  void read(int node, std::vector<double>& out);
+
+ private:
+  TargetRows& target_;
+  std::vector<float> row_;
+};
 
 /// The distributions that the children of one node were drawn from, in drawing order.
 ///
@@ -65,15 +74,23 @@ class DraftDistribution {
 
   /// Probability with which `child` was drawn; `child` is the next one in order.
   double probability(int child) const;
-  /// weights = [scale * weights - draft]+ for the draft distribution of `child`; returns their sum.
-  double subtract_from(std::vector<double>& weights, double scale, int child) const;
+  /// Sum of [scale * weights - draft]+ for the draft distribution of `child`.
+  double residual_sum(std::span<const double> weights, double scale, int child) const;
+  /// weights = factor * [scale * weights - draft]+.
+  void make_residual(std::span<double> weights, double scale, int child, double factor) const;
   /// `child` was looked at: without replacement, later siblings are not it.
   void remove(int child);
 
  private:
+  std::size_t token_of(int child) const {
+    return static_cast<std::size_t>(tree_.tokens[static_cast<std::size_t>(child)]);
+  }
+
   const DraftTree& tree_;
   bool deterministic_;
-  std::vector<double> probs_;  // [vocab] normalised; empty when deterministic
+  std::span<const float> probs_;      // [vocab]; empty when deterministic
+  double inverse_total_ = 1;          // of probs_ less removed_
+  std::vector<std::size_t> removed_;  // ascending; earlier siblings, without replacement
 };
 
 /// Children of each node in drawing order.

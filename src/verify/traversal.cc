@@ -10,11 +10,16 @@ namespace {
 class Traversal {
  public:
   Traversal(const DraftTree& tree, TargetRows& target, Chance& chance)
-      : tree_(tree), target_(target), chance_(chance), children_(children_of(tree)) {}
+      : tree_(tree),
+        reader_(target),
+        chance_(chance),
+        children_(children_of(tree)),
+        probs_(static_cast<std::size_t>(tree.max_depth()) + 1) {}
 
   // `reach` is the node's a on entry.
   std::optional<Verdict> visit(int node, double reach) {
-    std::vector<double> probs = target_distribution(target_, node);
+    auto& probs = probs_[static_cast<std::size_t>(tree_.depths[static_cast<std::size_t>(node)])];
+    reader_.read(node, probs);
     DraftDistribution draft(tree_, node);
     double draft_left = 1;
     for (const int child : children_[static_cast<std::size_t>(node)]) {
@@ -26,18 +31,14 @@ class Traversal {
           draft_prob > 0 ? std::min(ratio / draft_prob, 1.0) : (ratio > 0 ? 1.0 : 0.0);
       if (std::optional<Verdict> verdict = visit(child, child_reach)) return verdict;
 
-      std::vector<double> residual = probs;
-      const double sum = draft.subtract_from(residual, reach, child);
+      const double sum = draft.residual_sum(probs, reach, child);
+      if (sum > 0) draft.make_residual(probs, reach, child, 1 / sum);
       if (mutant_active("traversal_biased_variant")) {
         draft_left -= draft_prob;
         reach = draft_left > 0 ? std::min(sum / draft_left, 1.0) : 0.0;
       } else {
         const double denominator = sum + 1 - reach;
         reach = denominator > 0 ? sum / denominator : 1.0;
-      }
-      if (sum > 0) {
-        for (double& value : residual) value /= sum;
-        probs = std::move(residual);
       }
       draft.remove(child);
     }
@@ -47,9 +48,10 @@ class Traversal {
 
  private:
   const DraftTree& tree_;
-  TargetRows& target_;
+  TargetReader reader_;
   Chance& chance_;
   std::vector<std::vector<int>> children_;
+  std::vector<std::vector<double>> probs_;  // [depth][vocab]: of the node being visited there
 };
 
 }  // namespace

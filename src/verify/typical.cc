@@ -10,7 +10,8 @@ namespace {
 int deepest(const std::vector<std::vector<int>>& children, const DraftTree& tree,
             TargetRows& target, const VerifyParams& params, int node) {
   if (children[static_cast<std::size_t>(node)].empty()) return node;
-  const std::vector<double> probs = target_distribution(target, node);
+  std::vector<double> probs;
+  TargetReader(target).read(node, probs);
   double entropy = 0;
   for (const double prob : probs) {
     if (prob > 0) entropy -= prob * std::log(prob);

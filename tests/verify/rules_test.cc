@@ -186,6 +186,8 @@ TEST_CASE("trees that a rule cannot take are errors") {
   CHECK(code_of(sampled, VerifyMethod::rejection) == ErrorCode::invalid_argument);
   sampled.draft_probs = {{0.0f, 0.5f, 0.5f, 0.0f}};
   CHECK(code_of(sampled, VerifyMethod::rejection) == ErrorCode::io);
+  sampled.draft_probs = {{0.5f, 0.5f, 0.0f, 0.0f}};  // token 2 was never drawn from that
+  CHECK(code_of(sampled, VerifyMethod::rejection) == ErrorCode::invalid_argument);
   DraftTree outside;
   outside.add(4, 0);
   CHECK(code_of(outside, VerifyMethod::traversal) == ErrorCode::invalid_argument);
