@@ -151,7 +151,7 @@ std::string Config::to_toml() const {
     // A comment ends with its line and holds no control characters.
     std::ranges::replace_if(
         from, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
-    if (!is_utf8(from)) from.clear();
+    if (!is_valid_utf8(from)) from.clear();
     text += std::string(key.leaf()) + " = " + toml_text(key.field(copy)) + "  # " + from + "\n";
   }
   return text;

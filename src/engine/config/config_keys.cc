@@ -229,7 +229,7 @@ std::string value_problem(const ConfigKey& key, const std::string& value) {
   if (!key.choices.empty() && std::ranges::count(choices_of(key), value) == 0)
     return "is " + quote(value);
   if (key.kind == ConfigKey::Kind::method && value.empty()) return "is empty";
-  if (!is_utf8(value)) return "is not valid UTF-8";
+  if (!is_valid_utf8(value)) return "is not valid UTF-8";
   if (value.find('\0') != std::string::npos) return "holds a zero byte";
   return "";
 }
@@ -261,7 +261,7 @@ template <>
 std::string value_problem(const ConfigKey&, const std::vector<std::string>& value) {
   for (const std::string& text : value) {
     if (text.empty()) return "holds an empty text";
-    if (!is_utf8(text)) return "holds a text that is not valid UTF-8";
+    if (!is_valid_utf8(text)) return "holds a text that is not valid UTF-8";
   }
   return "";
 }

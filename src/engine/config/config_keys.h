@@ -64,7 +64,7 @@ std::string value_problem(const ConfigKey& key, const T& value);
 
 /// `text` in double quotes, TOML escapes, at most `limit` bytes of it: safe on a terminal.
 std::string quote(std::string_view text, std::size_t limit = 60);
-bool is_utf8(std::string_view text);
+bool is_valid_utf8(std::string_view text);
 
 /// SPECDEC_SAMPLING_SEED for sampling.seed
 std::string environment_name(std::string_view key);

@@ -86,7 +86,7 @@ std::string quote(std::string_view text, std::size_t limit) {
   return result;
 }
 
-bool is_utf8(std::string_view text) {
+bool is_valid_utf8(std::string_view text) {
   while (!text.empty()) {
     const std::size_t length = utf8_length(text);
     if (length == 0) return false;
