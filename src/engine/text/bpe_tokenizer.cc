@@ -118,7 +118,10 @@ void BpeTokenizer::store_bytes(const TokenizerData& data) {
   if (total > std::numeric_limits<std::uint32_t>::max()) fail(data, "the tokens exceed 4 GiB");
   bytes_.reserve(total);
   offsets_.reserve(data.tokens.size() + 1);
-  byte_token_.fill(-1);
+  if (data.unknown_token != -1 && !in_vocabulary(data.unknown_token)) {
+    fail(data, "unknown token " + name(data.unknown_token, data));
+  }
+  byte_token_.fill(data.unknown_token);
   for (std::size_t i = 0; i < data.tokens.size(); ++i) {
     const std::size_t begin = bytes_.size();
     offsets_.push_back(static_cast<std::uint32_t>(begin));

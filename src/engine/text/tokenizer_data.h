@@ -27,6 +27,7 @@ struct TokenizerData {
                                         // pre-tokenizer's family does (qwen2)
   TokenId bos_token = -1;
   bool add_bos = false;
+  TokenId unknown_token = -1;  // stands for a byte that has no token; -1: such bytes are dropped
   bool ignore_merges = false;  // a pretoken that is a whole token is taken as it is (llama3)
   std::vector<TokenId> eos_tokens;
   std::string chat_template;  // Jinja text; empty = none
