@@ -1,61 +1,234 @@
 #include "kernels/cpu/cpu_ops.h"
 
+#include <algorithm>
+#include <cstring>
+#include <functional>
+
+#include "kernels/cpu/attention_plan.h"
+#include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/packing.h"
-#include "kernels/reference/reference_ops.h"
 
 namespace specdec::kernels {
 namespace {
 
-reference::DenseMatrix unpack(const PackedMatrix& matrix) {
-  reference::DenseMatrix dense{matrix.rows, matrix.cols, {}};
-  dense.data.resize(static_cast<std::size_t>(matrix.rows) * matrix.cols);
-  for (int r = 0; r < matrix.rows; ++r) {
-    unpack_row(matrix, r, dense.data.data() + static_cast<std::size_t>(r) * matrix.cols);
-  }
-  return dense;
-}
+constexpr std::size_t size(int n) { return static_cast<std::size_t>(n); }
+
+constexpr int tiles_of(int rows) { return (rows + kTileRows - 1) / kTileRows; }
+
+// Up to this many rows a weight matrix is read once, split over threads by tiles alone.
+constexpr int kNarrowRows = 32;
+// Wider products go through blocks of rows whose activations stay in the second-level cache.
+constexpr int kRowBlock = 128;
+constexpr int kTilesPerTask = 6;
 
 }  // namespace
 
-CpuOps::CpuOps(Isa isa, Executor& executor) : isa_(isa), executor_(&executor) {}
+void* CpuOps::Scratch::reserve(std::size_t bytes) {
+  constexpr std::size_t kAlignment = 64;
+  if (bytes_.size() < bytes + kAlignment) bytes_ = std::vector<std::byte>(bytes + kAlignment);
+  void* start = bytes_.data();
+  std::size_t space = bytes_.size();
+  return std::align(kAlignment, bytes, start, space);
+}
+
+CpuOps::CpuOps(Isa isa, Executor& executor)
+    : isa_(isa),
+      executor_(&executor),
+      kernels_(isa == Isa::avx2 ? &avx2_kernels() : &avx512_kernels()),
+      plan_(std::make_unique<AttentionPlan>()) {}
 CpuOps::~CpuOps() = default;
 
 std::size_t CpuOps::packed_bytes(DataType type, int rows, int cols) noexcept {
-  return static_cast<std::size_t>((rows + kTileRows - 1) / kTileRows) * tile_bytes(type, cols);
+  return size(tiles_of(rows)) * tile_bytes(type, cols);
 }
 
 void CpuOps::pack_rows(DataType type, int cols, int first_row, int count,
                        const std::byte* const* row_pointers, void* packed) const noexcept {
-  std::byte* tile = static_cast<std::byte*>(packed) +
-                    static_cast<std::size_t>(first_row / kTileRows) * tile_bytes(type, cols);
+  std::byte* tile =
+      static_cast<std::byte*>(packed) + size(first_row / kTileRows) * tile_bytes(type, cols);
   for (int i = 0; i < count; i += kTileRows, tile += tile_bytes(type, cols)) {
-    const int rows = count - i < kTileRows ? count - i : kTileRows;
-    pack_tile(type, cols, rows, row_pointers + i, tile);
+    pack_tile(type, cols, std::min(count - i, kTileRows), row_pointers + i, tile);
   }
 }
 
-void CpuOps::embed_rows(const EmbedRowsParams& params) {
-  for (int r = 0; r < params.num_rows; ++r) {
-    unpack_row(params.table, params.tokens[r],
-               params.out + static_cast<std::size_t>(r) * params.table.cols);
+template <typename Body>
+void CpuOps::parallel(int count, const Body& body) {
+  if (count <= 1) {
+    if (count == 1) body(0);
+    return;
   }
+  executor_->parallel_for(count, std::ref(body));  // a reference fits without an allocation
+}
+
+const void* CpuOps::prepare(const float* x, const std::int32_t* row_ids, const float* norm_weight,
+                            float norm_eps, int num_rows, const PackedMatrix& matrix) {
+  const bool quantise = is_quantised(matrix.type);
+  const std::size_t row_size = quantise ? size(matrix.cols / kGroupSize) * sizeof(ActivationGroup)
+                                        : size(matrix.cols) * sizeof(float);
+  const PrepareJob job = {.x = x,
+                          .row_ids = row_ids,
+                          .norm_weight = norm_weight,
+                          .norm_eps = norm_eps,
+                          .num_rows = num_rows,
+                          .cols = matrix.cols,
+                          .quantise = quantise,
+                          .out = activations_.get<std::byte>(size(num_rows) * row_size)};
+  // A few rows take less time than waking anybody.
+  constexpr int kSerialRows = 4;
+  const int chunk = num_rows <= kSerialRows ? kSerialRows : num_rows <= 32 ? 2 : 8;
+  parallel((num_rows + chunk - 1) / chunk,
+           [&](int i) { kernels_->prepare(job, i * chunk, std::min(num_rows, (i + 1) * chunk)); });
+  return job.out;
+}
+
+void CpuOps::multiply(const GemmJob& job, int tiles) {
+  const int threads = executor_->num_threads();
+  if (job.num_rows <= kNarrowRows) {
+    const int tasks = threads == 1 ? 1 : std::min(tiles, 4 * threads);
+    parallel(tasks, [&](int i) {
+      kernels_->gemm(job, tiles * i / tasks, tiles * (i + 1) / tasks, 0, job.num_rows);
+    });
+    return;
+  }
+  const int row_blocks = (job.num_rows + kRowBlock - 1) / kRowBlock;
+  const int tile_blocks = (tiles + kTilesPerTask - 1) / kTilesPerTask;
+  parallel(row_blocks * tile_blocks, [&](int i) {
+    const int row = i / tile_blocks * kRowBlock;
+    const int tile = i % tile_blocks * kTilesPerTask;
+    kernels_->gemm(job, tile, std::min(tiles, tile + kTilesPerTask), row,
+                   std::min(job.num_rows, row + kRowBlock));
+  });
+}
+
+namespace {
+
+GemmJob gemm_job(const PackedMatrix& matrix, const void* activations, int num_rows,
+                 Epilogue epilogue, float* out) {
+  return {.type = matrix.type,
+          .epilogue = epilogue,
+          .weights = static_cast<const std::byte*>(matrix.data),
+          .tile_bytes = tile_bytes(matrix.type, matrix.cols),
+          .steps = steps(matrix.type, matrix.cols),
+          .activations = activations,
+          .num_rows = num_rows,
+          .out = out,
+          .out_cols = matrix.rows};
+}
+
+}  // namespace
+
+void CpuOps::embed_rows(const EmbedRowsParams& params) {
+  constexpr int kChunk = 16;
+  parallel((params.num_rows + kChunk - 1) / kChunk, [&](int i) {
+    const int end = std::min(params.num_rows, (i + 1) * kChunk);
+    for (int r = i * kChunk; r < end; ++r) {
+      unpack_row(params.table, params.tokens[r], params.out + size(r) * size(params.table.cols));
+    }
+  });
 }
 
 void CpuOps::norm_qkv_rope_append(const NormQkvRopeAppendParams& params) {
-  reference::norm_qkv_rope_append(params, unpack(params.qkv));
+  const int n = params.batch.num_rows;
+  const KvLayer& kv = params.kv;
+  const void* activations =
+      prepare(params.x, nullptr, params.norm_weight, params.norm_eps, n, params.qkv);
+  float* qkv = product_.get<float>(size(n) * size(params.qkv.rows));
+  multiply(gemm_job(params.qkv, activations, n, Epilogue::store, qkv), tiles_of(params.qkv.rows));
+
+  const auto append = [&](int begin, int end) {
+    for (const SequenceRows& sequence : params.batch.sequences) {
+      const int first = std::max(begin, sequence.row_begin);
+      const int last = std::min(end, sequence.row_begin + sequence.num_rows);
+      for (int r = first; r < last; ++r) {
+        const int slot = params.batch.slots[r];
+        kernels_->rope_append({.qkv = qkv + size(r) * size(params.qkv.rows),
+                               .cosines = params.rope_cos + size(r) * size(kv.head_dim / 2),
+                               .sines = params.rope_sin + size(r) * size(kv.head_dim / 2),
+                               .num_heads = params.num_heads,
+                               .kv = kv,
+                               .block = sequence.block_table[slot / kv.block_size],
+                               .offset = slot % kv.block_size,
+                               .q = params.q + size(r) * size(params.num_heads * kv.head_dim)});
+      }
+    }
+  };
+  constexpr int kChunk = 4;
+  parallel((n + kChunk - 1) / kChunk,
+           [&](int i) { append(i * kChunk, std::min(n, (i + 1) * kChunk)); });
 }
+
 void CpuOps::tree_attention(const TreeAttentionParams& params) {
-  reference::tree_attention(params);
+  plan_->build(params, executor_->num_threads());
+  float* partials = partials_.get<float>(plan_->partial_floats());
+  parallel(plan_->num_tasks(), [&](int i) { plan_->run(*kernels_, params, i, partials); });
+  if (plan_->split()) {
+    parallel(plan_->num_items(), [&](int i) { plan_->combine(*kernels_, params, i, partials); });
+  }
 }
+
 void CpuOps::project_residual(const ProjectResidualParams& params) {
-  reference::project_residual(params, unpack(params.weight));
+  const void* activations =
+      prepare(params.in, nullptr, nullptr, 0.0f, params.num_rows, params.weight);
+  multiply(gemm_job(params.weight, activations, params.num_rows, Epilogue::add, params.x),
+           tiles_of(params.weight.rows));
 }
+
 void CpuOps::norm_gate_up(const NormGateUpParams& params) {
-  reference::norm_gate_up(params, unpack(params.gate_up));
+  const int n = params.num_rows;
+  const int ffn = params.gate_up.rows / 2;
+  const void* activations =
+      prepare(params.x, nullptr, params.norm_weight, params.norm_eps, n, params.gate_up);
+  if (ffn % kTileRows == 0) {
+    GemmJob job = gemm_job(params.gate_up, activations, n, Epilogue::silu_mul, params.out);
+    job.out_cols = ffn;
+    job.pair_tiles = ffn / kTileRows;
+    multiply(job, job.pair_tiles);
+    return;
+  }
+  // Gate and up rows share a tile: take the product first.
+  float* both = product_.get<float>(size(n) * size(2 * ffn));
+  multiply(gemm_job(params.gate_up, activations, n, Epilogue::store, both), tiles_of(2 * ffn));
+  parallel(n, [&](int r) {
+    const float* gate = both + size(r) * size(2 * ffn);
+    kernels_->silu_mul(gate, gate + ffn, params.out + size(r) * size(ffn), ffn);
+  });
 }
+
 void CpuOps::norm_head(const NormHeadParams& params) {
-  reference::norm_head(params, unpack(params.head));
+  const void* activations = prepare(params.x, params.row_ids, params.norm_weight, params.norm_eps,
+                                    params.num_outputs, params.head);
+  multiply(gemm_job(params.head, activations, params.num_outputs, Epilogue::store, params.logits),
+           tiles_of(params.head.rows));
 }
-void CpuOps::move_kv(const MoveKvParams& params) { reference::move_kv(params); }
+
+void CpuOps::move_kv(const MoveKvParams& params) {
+  const KvLayer& kv = params.kv;
+  const std::size_t element = kv.type == DataType::f32 ? 4 : 2;
+  const std::size_t head_bytes = size(kv.head_dim) * size(kv.block_size) * element;
+  const std::size_t row_size = size(kv.head_dim) * element;
+  const std::size_t key_stride = size(kv.block_size) * element;
+  for (const KvMove& move : params.moves) {
+    if (move.source_slot == move.destination_slot) continue;
+    const auto base = [&](int slot) {
+      return size(params.block_table[slot / kv.block_size]) * size(kv.num_kv_heads) * head_bytes;
+    };
+    const std::size_t from = base(move.source_slot);
+    const std::size_t to = base(move.destination_slot);
+    const std::size_t from_offset = size(move.source_slot % kv.block_size);
+    const std::size_t to_offset = size(move.destination_slot % kv.block_size);
+    auto* values = static_cast<std::byte*>(kv.values);
+    auto* keys = static_cast<std::byte*>(kv.keys);
+    for (int h = 0; h < kv.num_kv_heads; ++h) {
+      const std::size_t head = size(h) * head_bytes;
+      std::memcpy(values + to + head + to_offset * row_size,
+                  values + from + head + from_offset * row_size, row_size);
+      for (int d = 0; d < kv.head_dim; ++d) {
+        const std::size_t row = head + size(d) * key_stride;
+        std::memcpy(keys + to + row + to_offset * element,
+                    keys + from + row + from_offset * element, element);
+      }
+    }
+  }
+}
 
 }  // namespace specdec::kernels

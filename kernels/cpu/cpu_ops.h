@@ -2,12 +2,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "kernels/executor.h"
 #include "kernels/ops.h"
 
 namespace specdec::kernels {
+
+struct KernelTable;
+struct GemmJob;
 
 /// Instruction sets that the CPU kernels are built for, in rising order. `amx` has no kernels of
 /// its own yet: it runs the avx512_vnni ones.
@@ -58,8 +62,33 @@ class CpuOps {
   void move_kv(const MoveKvParams& params);
 
  private:
+  /// Memory for one call's intermediate values; grows, aligned to cache lines.
+  class Scratch {
+   public:
+    template <typename T>
+    T* get(std::size_t count) {
+      return static_cast<T*>(reserve(count * sizeof(T)));
+    }
+
+   private:
+    void* reserve(std::size_t bytes);
+    std::vector<std::byte> bytes_;
+  };
+  struct AttentionPlan;
+
+  template <typename Body>
+  void parallel(int count, const Body& body);
+  const void* prepare(const float* x, const std::int32_t* row_ids, const float* norm_weight,
+                      float norm_eps, int num_rows, const PackedMatrix& matrix);
+  void multiply(const GemmJob& job, int tiles);
+
   Isa isa_;
   Executor* executor_;
+  const KernelTable* kernels_;
+  Scratch activations_;
+  Scratch product_;
+  Scratch partials_;
+  std::unique_ptr<AttentionPlan> plan_;
 };
 
 }  // namespace specdec::kernels

@@ -1,42 +1,32 @@
 #include "kernels/cpu/row_ops.h"
 
 #include <cmath>
-#include <cstddef>
-#include <limits>
+
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/kernel_table.h"
 
 namespace specdec::kernels {
+namespace {
 
-int argmax(std::span<const float> row) {
-  int best = -1;
-  float best_value = 0;
-  for (std::size_t i = 0; i < row.size(); ++i) {
-    if (std::isnan(row[i])) continue;
-    if (best < 0 || row[i] > best_value) {
-      best = static_cast<int>(i);
-      best_value = row[i];
-    }
-  }
-  return best;
+const KernelTable& kernels() noexcept {
+  static const KernelTable& table = best_isa() == Isa::avx2 ? avx2_kernels() : avx512_kernels();
+  return table;
 }
 
-float max_value(std::span<const float> row) {
-  float best = -std::numeric_limits<float>::infinity();
-  for (const float value : row) {
-    if (value > best) best = value;
-  }
-  return best;
-}
+}  // namespace
+
+int argmax(std::span<const float> row) { return kernels().argmax(row.data(), row.size()); }
+
+float max_value(std::span<const float> row) { return kernels().max_value(row.data(), row.size()); }
 
 float log_sum_exp(std::span<const float> row) {
   const float top = max_value(row);
   if (!std::isfinite(top)) return top;
-  double sum = 0;
-  for (const float value : row) sum += std::exp(static_cast<double>(value) - top);
-  return static_cast<float>(top + std::log(sum));
+  return static_cast<float>(top + std::log(kernels().sum_exp(row.data(), row.size(), top)));
 }
 
 void exp_minus(std::span<const float> row, float shift, std::span<float> out) {
-  for (std::size_t i = 0; i < row.size(); ++i) out[i] = std::exp(row[i] - shift);
+  kernels().exp_minus(row.data(), row.size(), shift, out.data());
 }
 
 }  // namespace specdec::kernels

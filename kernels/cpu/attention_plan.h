@@ -1,0 +1,65 @@
+#pragma once
+
+#include <vector>
+
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/kernel_table.h"
+
+namespace specdec::kernels {
+
+/// How one tree_attention call is cut into tasks.
+///
+/// A tile is a run of rows of one sequence that read the same number of units. An item is a tile x
+/// a KV head x a run of its query heads. A task is an item, or, when there are too few items for
+/// the threads, one unit of an item; then combine() folds the units. Both ways run the same
+/// functions in the same order on the same numbers, so the choice does not show in the result.
+struct CpuOps::AttentionPlan {
+  void build(const TreeAttentionParams& params, int threads);
+
+  int num_tasks() const noexcept { return static_cast<int>(tasks_.size()); }
+  int num_items() const noexcept { return static_cast<int>(items_.size()); }
+  bool split() const noexcept { return split_; }
+  /// Floats of the partial results that run() writes and combine() reads.
+  std::size_t partial_floats() const noexcept { return split_ ? partial_floats_ : 0; }
+
+  void run(const KernelTable& kernels, const TreeAttentionParams& params, int task,
+           float* partials) const;
+  void combine(const KernelTable& kernels, const TreeAttentionParams& params, int item,
+               float* partials) const;
+
+ private:
+  struct Tile {
+    const SequenceRows* sequence;
+    int row_begin;
+    int num_rows;
+    int units;
+    bool linear;  // slot = position for all its rows
+  };
+  struct Item {
+    int tile;
+    int kv_head;
+    int head_begin;  // within the KV head's group
+    int num_heads;
+    std::size_t partial;  // where the item's partial results start: [units][queries][2 + head_dim]
+  };
+  struct Task {
+    int item;
+    int unit_begin;
+    int unit_end;
+  };
+  struct Result;
+
+  void add_tiles(const TreeAttentionParams& params, const SequenceRows& sequence, int max_rows);
+  void run_unit(const KernelTable& kernels, const TreeAttentionParams& params, const Item& item,
+                int unit, const float* q, const Result& result) const;
+  void write(const KernelTable& kernels, const TreeAttentionParams& params, const Item& item,
+             const Result& result) const;
+
+  std::vector<Tile> tiles_;
+  std::vector<Item> items_;
+  std::vector<Task> tasks_;
+  std::size_t partial_floats_ = 0;
+  bool split_ = false;
+};
+
+}  // namespace specdec::kernels

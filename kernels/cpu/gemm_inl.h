@@ -1,0 +1,207 @@
+#pragma once
+
+// Quantised and float matrix products for any vector width; after simd_*.h, math_inl.h, rows_inl.h.
+//
+// Lanes are output rows and the loop over k ascends: every output element is one chain of
+// f = fma(dw * dx, dot32, f) over the groups, whatever the panel's width.
+
+#include "kernels/cpu/kernel_table.h"
+
+namespace specdec::kernels {
+namespace {
+
+constexpr int kTile = 16;
+
+inline void prefetch(const std::byte* at, int lines) {
+  for (int i = 0; i < lines; ++i) {
+    _mm_prefetch(reinterpret_cast<const char*>(at + 64 * i), _MM_HINT_T0);
+  }
+}
+
+/// out[t][0..16) for one tile and the R rows of a panel.
+template <DataType type, int R>
+inline void nibble_tile(const std::byte* tile, int steps, const ActivationGroup* x, float* out) {
+  constexpr bool has_min = type == DataType::q4_1;
+  constexpr int scale_bytes = has_min ? 64 : 32;
+  constexpr int step_size = scale_bytes + 256;
+  constexpr int vector_bytes = 4 * kLanes;
+  for (int half = 0; half < kTile / kLanes; ++half) {
+    F f[R];
+    for (int t = 0; t < R; ++t) f[t] = zero();
+    const std::byte* step = tile;
+    const ActivationGroup* group = x;
+    for (int s = 0; s < steps; ++s, step += step_size, group += R) {
+      if (half == 0) prefetch(step + 6 * step_size, (step_size + 63) / 64);
+      NibbleDot dot[R];
+      SPECDEC_UNROLL
+      for (int t = 0; t < R; ++t) dot[t].start(has_min ? 0 : group[t].q4_bias);
+      SPECDEC_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        const I both = load_bytes(step + scale_bytes + 64 * j + half * vector_bytes);
+        const I low = low_nibbles(both);
+        const I high = high_nibbles(both);
+        SPECDEC_UNROLL
+        for (int t = 0; t < R; ++t) {
+          dot[t].step(low, broadcast_4(group[t].q + 4 * j));
+          dot[t].step(high, broadcast_4(group[t].q + 16 + 4 * j));
+        }
+      }
+      const F d = load_f16(step + 2 * kLanes * half);
+      SPECDEC_UNROLL
+      for (int t = 0; t < R; ++t) f[t] = fma(mul(d, set1(group[t].d)), dot[t].finish(), f[t]);
+      if constexpr (has_min) {
+        const F m = load_f16(step + 32 + 2 * kLanes * half);
+        SPECDEC_UNROLL
+        for (int t = 0; t < R; ++t) f[t] = fma(m, set1(group[t].d_sum), f[t]);
+      }
+    }
+    for (int t = 0; t < R; ++t) store(out + kTile * t + kLanes * half, f[t]);
+  }
+}
+
+template <int R>
+inline void byte_tile(const std::byte* tile, int steps, const ActivationGroup* x, float* out) {
+  constexpr int step_size = 32 + 512;
+  constexpr int vector_bytes = 4 * kLanes;
+  for (int half = 0; half < kTile / kLanes; ++half) {
+    F f[R];
+    for (int t = 0; t < R; ++t) f[t] = zero();
+    const std::byte* step = tile;
+    const ActivationGroup* group = x;
+    for (int s = 0; s < steps; ++s, step += step_size, group += R) {
+      if (half == 0) prefetch(step + 4 * step_size, (step_size + 63) / 64);
+      ByteDot dot[R];
+      SPECDEC_UNROLL
+      for (int t = 0; t < R; ++t) dot[t].start(group[t].q8_bias);
+      SPECDEC_UNROLL
+      for (int j = 0; j < 8; ++j) {
+        const I w = ByteDot::prepare(load_bytes(step + 32 + 64 * j + half * vector_bytes));
+        SPECDEC_UNROLL
+        for (int t = 0; t < R; ++t) dot[t].step(w, broadcast_4(group[t].q + 4 * j));
+      }
+      const F d = load_f16(step + 2 * kLanes * half);
+      SPECDEC_UNROLL
+      for (int t = 0; t < R; ++t) f[t] = fma(mul(d, set1(group[t].d)), dot[t].finish(), f[t]);
+    }
+    for (int t = 0; t < R; ++t) store(out + kTile * t + kLanes * half, f[t]);
+  }
+}
+
+template <DataType type, int R>
+inline void float_tile(const std::byte* tile, int steps, const float* x, float* out) {
+  constexpr int element = type == DataType::f32 ? 4 : 2;
+  constexpr int step_size = kTile * element;
+  for (int half = 0; half < kTile / kLanes; ++half) {
+    F f[R];
+    for (int t = 0; t < R; ++t) f[t] = zero();
+    const std::byte* step = tile + half * kLanes * element;
+    for (int s = 0; s < steps; ++s, step += step_size, x += R) {
+      if (half == 0) prefetch(step + 2048, 1);
+      F w;
+      if constexpr (type == DataType::f32) {
+        w = load(reinterpret_cast<const float*>(step));
+      } else if constexpr (type == DataType::f16) {
+        w = load_f16(step);
+      } else {
+        w = load_bf16(step);
+      }
+      SPECDEC_UNROLL
+      for (int t = 0; t < R; ++t) f[t] = fma(w, set1(x[t]), f[t]);
+    }
+    for (int t = 0; t < R; ++t) store(out + kTile * t + kLanes * half, f[t]);
+    x -= static_cast<std::ptrdiff_t>(steps) * R;
+  }
+}
+
+template <DataType type, int R>
+inline void tile_product(const GemmJob& job, int tile, int row, float* out) {
+  const std::byte* weights = job.weights + static_cast<std::size_t>(tile) * job.tile_bytes;
+  const std::size_t at = static_cast<std::size_t>(row) * static_cast<std::size_t>(job.steps);
+  if constexpr (type == DataType::q8_0) {
+    byte_tile<R>(weights, job.steps, static_cast<const ActivationGroup*>(job.activations) + at,
+                 out);
+  } else if constexpr (type == DataType::q4_0 || type == DataType::q4_1) {
+    nibble_tile<type, R>(weights, job.steps,
+                         static_cast<const ActivationGroup*>(job.activations) + at, out);
+  } else {
+    float_tile<type, R>(weights, job.steps, static_cast<const float*>(job.activations) + at, out);
+  }
+}
+
+/// One tile against the panel that starts at `row`.
+template <DataType type, int R>
+void tile_panel(const GemmJob& job, int tile, int row) {
+  alignas(64) float y[R * kTile];
+  tile_product<type, R>(job, tile, row, y);
+  const int columns = job.out_cols - kTile * tile;
+  float* out = job.out + static_cast<std::size_t>(row) * static_cast<std::size_t>(job.out_cols) +
+               kTile * tile;
+  if (job.epilogue == Epilogue::silu_mul) {
+    alignas(64) float up[R * kTile];
+    tile_product<type, R>(job, tile + job.pair_tiles, row, up);
+    for (int i = 0; i < R * kTile; i += kLanes) {
+      store(y + i, silu_mul(load(y + i), load(up + i)));
+    }
+  }
+  for (int t = 0; t < R; ++t, out += job.out_cols) {
+    for (int i = 0; i < kTile; i += kLanes) {
+      F v = load(y + t * kTile + i);
+      if (job.epilogue == Epilogue::add) v = add(load_first(out + i, columns - i, 0.0f), v);
+      store_first(out + i, columns - i, v);
+    }
+  }
+}
+
+template <DataType type>
+void gemm_typed(const GemmJob& job, int tile_begin, int tile_end, int row_begin, int row_end) {
+  for (int tile = tile_begin; tile < tile_end; ++tile) {
+    for (int row = row_begin; row < row_end; row += kPanelRows) {
+      switch (row_end - row) {
+        case 1:
+          tile_panel<type, 1>(job, tile, row);
+          break;
+        case 2:
+          tile_panel<type, 2>(job, tile, row);
+          break;
+        case 3:
+          tile_panel<type, 3>(job, tile, row);
+          break;
+        case 4:
+          tile_panel<type, 4>(job, tile, row);
+          break;
+        case 5:
+          tile_panel<type, 5>(job, tile, row);
+          break;
+        case 6:
+          tile_panel<type, 6>(job, tile, row);
+          break;
+        case 7:
+          tile_panel<type, 7>(job, tile, row);
+          break;
+        default:
+          tile_panel<type, 8>(job, tile, row);
+          break;
+      }
+    }
+  }
+}
+
+void gemm(const GemmJob& job, int tile_begin, int tile_end, int row_begin, int row_end) {
+  switch (job.type) {
+    case DataType::f32:
+      return gemm_typed<DataType::f32>(job, tile_begin, tile_end, row_begin, row_end);
+    case DataType::f16:
+      return gemm_typed<DataType::f16>(job, tile_begin, tile_end, row_begin, row_end);
+    case DataType::bf16:
+      return gemm_typed<DataType::bf16>(job, tile_begin, tile_end, row_begin, row_end);
+    case DataType::q8_0:
+      return gemm_typed<DataType::q8_0>(job, tile_begin, tile_end, row_begin, row_end);
+    case DataType::q4_0:
+      return gemm_typed<DataType::q4_0>(job, tile_begin, tile_end, row_begin, row_end);
+    case DataType::q4_1:
+      return gemm_typed<DataType::q4_1>(job, tile_begin, tile_end, row_begin, row_end);
+  }
+}
+
+}  // namespace
+}  // namespace specdec::kernels

@@ -1,0 +1,31 @@
+// The vector type comes first: the _inl.h files are written over it.
+// clang-format off
+#include "kernels/cpu/simd_avx2.h"
+#include "kernels/cpu/math_inl.h"
+#include "kernels/cpu/rows_inl.h"
+#include "kernels/cpu/gemm_inl.h"
+#include "kernels/cpu/attention_inl.h"
+// clang-format on
+
+namespace specdec::kernels {
+
+const KernelTable& avx2_kernels() noexcept {
+  static constexpr KernelTable kTable = {
+      .prepare = prepare,
+      .gemm = gemm,
+      .silu_mul = silu_mul_row,
+      .rope_append = rope_append,
+      .scores = scores,
+      .softmax = softmax,
+      .weigh = weigh,
+      .combine = combine,
+      .divide = divide,
+      .argmax = argmax,
+      .max_value = max_value,
+      .sum_exp = sum_exp,
+      .exp_minus = exp_minus,
+  };
+  return kTable;
+}
+
+}  // namespace specdec::kernels
