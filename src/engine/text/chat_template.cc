@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <optional>
-#include <vector>
 
+#include "engine/text/jinja_outline.h"
 #include "engine/text/utf8.h"
 #include "specdec/error.h"
 
@@ -13,61 +13,8 @@ namespace {
 constexpr std::string_view kWhatToDo =
     "; render the prompt yourself and pass it as Request::prompt (or prompt_tokens)";
 
-// The string literals inside the template's {{ }} and {% %}, with their escapes resolved.
-std::vector<std::string> literals(std::string_view jinja) {
-  std::vector<std::string> found;
-  for (std::size_t at = 0; at + 1 < jinja.size();) {
-    const std::string_view open = jinja.substr(at, 2);
-    if (open == "{#") {
-      at = std::min(jinja.find("#}", at), jinja.size());
-      continue;
-    }
-    if (open != "{{" && open != "{%") {
-      ++at;
-      continue;
-    }
-    const std::string_view close = open == "{{" ? "}}" : "%}";
-    for (at += 2; at < jinja.size() && jinja.substr(at, 2) != close; ++at) {
-      const char quote = jinja[at];
-      if (quote != '\'' && quote != '"') continue;
-      std::string text;
-      for (++at; at < jinja.size() && jinja[at] != quote; ++at) {
-        if (jinja[at] != '\\' || at + 1 == jinja.size()) {
-          text.push_back(jinja[at]);
-          continue;
-        }
-        ++at;
-        if (jinja[at] == 'n')
-          text.push_back('\n');
-        else if (jinja[at] == 't')
-          text.push_back('\t');
-        else
-          text.push_back(jinja[at]);
-      }
-      found.push_back(std::move(text));
-    }
-  }
-  return found;
-}
-
 bool has(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
-}
-
-// The template without spaces and with one kind of quote, so that formatting does not matter.
-std::string squeezed(std::string_view jinja) {
-  std::string text;
-  for (const char c : jinja) {
-    if (c != ' ' && c != '\n' && c != '\t' && c != '\r') text.push_back(c == '"' ? '\'' : c);
-  }
-  // message['content'] and message.content are one.
-  for (const std::string_view key : {"content", "role"}) {
-    const std::string subscript = "['" + std::string(key) + "']";
-    for (std::size_t at = 0; (at = text.find(subscript, at)) != std::string::npos;) {
-      text.replace(at, subscript.size(), "." + std::string(key));
-    }
-  }
-  return text;
 }
 
 // Python's str.isspace().
@@ -101,71 +48,116 @@ ChatTemplate::ChatTemplate(std::string_view jinja, std::string bos, std::string 
     : bos_(std::move(bos)), eos_(std::move(eos)) {
   if (jinja.empty()) return;
   family_ = Family::unknown;
-  // A template with a marker of something that changes plain turns too is not one of the four.
-  for (const std::string_view marker : {"think", "<<SYS>>", "[SYSTEM_PROMPT]", "{%macro"}) {
-    if (has(squeezed(jinja), marker)) return;
+  const JinjaOutline outline = outline_jinja(jinja);
+  // What changes plain turns in ways that are not rendered here.
+  for (const std::string_view marker : {"think>", "<<SYS>>", "[SYSTEM_PROMPT]", "{%macro"}) {
+    if (has(outline.code, marker)) return;
   }
-  const std::string squeezed_jinja = squeezed(jinja);
-  if (!has(squeezed_jinja, "bos_token")) bos_.clear();
-  trim_ = has(squeezed_jinja, "content|trim") || has(squeezed_jinja, "content.strip()");
-  if (has(jinja, "<|im_start|>"))
-    recognise_chatml(jinja);
-  else if (has(jinja, "<|start_header_id|>"))
-    recognise_llama3(jinja);
-  else if (has(jinja, "<|user|>"))
-    recognise_zephyr(jinja);
-  else if (has(jinja, "[INST]"))
-    recognise_mistral(jinja);
+  if (!has(outline.code, "bos_token")) bos_.clear();
+  trim_ = has(outline.code, "content|trim") || has(outline.code, "content.strip()");
+  if (has(outline.code, "<|im_start|>"))
+    recognise_chatml(outline);
+  else if (has(outline.code, "<|start_header_id|>"))
+    recognise_llama3(outline);
+  else if (has(outline.code, "<|user|>"))
+    recognise_zephyr(outline);
+  else if (has(outline.code, "[INST]"))
+    recognise_mistral(outline);
 }
 
-void ChatTemplate::recognise_chatml(std::string_view jinja) {
-  if (!has(jinja, "<|im_end|>") || has(jinja, "<|im_sep|>")) return;
+void ChatTemplate::recognise_chatml(const JinjaOutline& outline) {
+  const std::string turn = "'<|im_start|>'+message.role+'\n'+" + content_code();
+  const bool closed = has(outline.code, turn + "+'<|im_end|>'+'\n'}}") ||
+                      has(outline.code, turn + "+'<|im_end|>\n'}}");
+  // Qwen 1.5 ends a turn in a statement of its own.
+  open_last_turn_ = has(outline.code, turn +
+                                          "}}{%if(loop.last and add_generation_prompt)or not "
+                                          "loop.last%}{{'<|im_end|>'+'\n'}}{%endif%}");
+  if (outline.has_text || closed == open_last_turn_) return;
+  if (!has(outline.code, "{%if add_generation_prompt%}{{'<|im_start|>assistant\n'}}{%endif%}")) {
+    return;
+  }
   constexpr std::string_view kSystem = "<|im_start|>system\n";
-  for (const std::string& literal : literals(jinja)) {
-    const std::size_t begin = literal.find(kSystem);
-    const std::size_t end = literal.find("<|im_end|>", begin == std::string::npos ? 0 : begin);
-    if (begin == std::string::npos || end == std::string::npos) continue;
-    if (begin != 0 || literal.substr(end) != "<|im_end|>\n") return;
+  for (const std::string& literal : outline.literals) {
+    if (!literal.starts_with(kSystem) || !has(literal, "<|im_end|>")) continue;
+    if (!literal.ends_with("<|im_end|>\n")) return;
     if (!default_system_.empty() && default_system_ != literal) return;
     default_system_ = literal;
   }
-  const std::string text = squeezed(jinja);
-  if (!has(text, "add_generation_prompt")) return;
-  open_last_turn_ = has(text, "(loop.lastandadd_generation_prompt)ornotloop.last");
   family_ = Family::chatml;
 }
 
-void ChatTemplate::recognise_llama3(std::string_view jinja) {
-  if (!has(jinja, "<|end_header_id|>") || !has(jinja, "<|eot_id|>")) return;
-  const std::string text = squeezed(jinja);
-  always_prompts_ = !has(text, "add_generation_prompt");
-  if (has(text, "CuttingKnowledgeDate")) {
+void ChatTemplate::recognise_llama3(const JinjaOutline& outline) {
+  const std::string turn = "'<|start_header_id|>'+message.role+'<|end_header_id|>\n\n'+" +
+                           content_code() + "+'<|eot_id|>'";
+  const std::string_view prompt = "{{'<|start_header_id|>assistant<|end_header_id|>\n\n'}}";
+  if (outline.has_text || !has(outline.code, turn) || !has(outline.code, prompt)) return;
+  always_prompts_ = !has(outline.code, "add_generation_prompt");
+  if (has(outline.code, "Today Date")) {
     // Llama 3.2 asks for the day where it can; the same request must give the same tokens tomorrow,
     // so it gets the date that the template itself falls back to, as 3.1 does.
-    constexpr std::string_view kDate = "date_string='26Jul2024'";
-    if (!has(text, "CuttingKnowledgeDate:December2023") &&
-        !has(text, "CuttingKnowledgeDate:December2022")) {
+    if (!has(outline.code, "date_string='26 Jul 2024'") ||
+        !has(outline.code, "{{'<|start_header_id|>system<|end_header_id|>\n\n'}}") ||
+        !has(outline.code,
+             "{{'Cutting Knowledge Date: December 2023\n'}}"
+             "{{'Today Date: '+date_string+'\n\n'}}")) {
       return;
     }
-    if (!has(text, kDate) && !has(text, "date_string=\"26Jul2024\"")) return;
     system_preamble_ = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
   }
   family_ = Family::llama3;
 }
 
-void ChatTemplate::recognise_zephyr(std::string_view jinja) {
-  if (!has(jinja, "<|assistant|>") || !has(jinja, "eos_token")) return;
+void ChatTemplate::recognise_zephyr(const JinjaOutline& outline) {
+  for (const std::string_view role : {"user", "system", "assistant"}) {
+    const std::string turn = "{{'<|" + std::string(role) + "|>\n'+" + content_code() + "+eos_token";
+    if (!has(outline.code, turn + "}}{{'\n'}}") && !has(outline.code, turn + "+'\n'}}")) return;
+  }
+  if (!has(outline.code, "add_generation_prompt%}{{'<|assistant|>'}}{{'\n'}}{%endif%}") &&
+      !has(outline.code, "add_generation_prompt%}{{'<|assistant|>\n'}}{%endif%}")) {
+    return;
+  }
   family_ = Family::zephyr;
 }
 
-void ChatTemplate::recognise_mistral(std::string_view jinja) {
-  const std::string text = squeezed(jinja);
-  if (!has(jinja, "[/INST]") || !has(text, "eos_token")) return;
-  for (const std::string& literal : literals(jinja)) {
-    if (has(literal, "[INST]")) instruction_begin_ = literal;
-    if (has(literal, "[/INST]")) instruction_end_ = literal;
+void ChatTemplate::recognise_mistral(const JinjaOutline& outline) {
+  const auto one_literal = [&](std::string_view part, std::string& literal) {
+    for (const std::string& candidate : outline.literals) {
+      if (!has(candidate, part)) continue;
+      if (!literal.empty() && literal != candidate) return false;
+      literal = candidate;
+    }
+    return !literal.empty();
+  };
+  if (outline.has_text || !one_literal("[INST]", instruction_begin_) ||
+      !one_literal("[/INST]", instruction_end_)) {
+    return;
+  }
+  const auto user_turn = [&](std::string_view system) {
+    return has(outline.code, "{{'" + instruction_begin_ + "'" + std::string(system) +
+                                 "+message.content+'" + instruction_end_ + "'}}");
+  };
+  if (!user_turn("")) return;
+  const std::string answer = content_code() + "+eos_token";
+  const auto answer_is = [&](std::string_view begin, std::string_view end) {
+    return has(outline.code, "{{" + std::string(begin) + answer + std::string(end) + "}}");
+  };
+  const bool blank_before = answer_is("' '+", "");
+  const bool blank_after = answer_is("", "+' '");
+  if (blank_before + blank_after + answer_is("", "") != 1) return;
+  if (blank_before) answer_begin_ = " ";
+  answer_end_ = eos_ + (blank_after ? " " : "");
+  takes_system_ = has(outline.code, "system_message");
+  if (takes_system_) {
+    const bool first = has(outline.code, "{%if loop.first and system_message is defined%}");
+    system_in_last_turn_ = has(outline.code, "{%if loop.last and system_message is defined%}");
+    if (first == system_in_last_turn_ || !user_turn("+system_message+'\n\n'")) return;
   }
   family_ = Family::mistral;
+}
+
+std::string ChatTemplate::content_code() const {
+  return trim_ ? "message.content|trim" : "message.content";
 }
 
 std::string ChatTemplate::content(const ChatMessage& message) const {

@@ -8,6 +8,8 @@
 
 namespace specdec {
 
+struct JinjaOutline;
+
 /// A model's chat template. The Jinja text is recognised, not run: ChatML, Llama 3 (and 3.1, 3.2),
 /// Zephyr and Mistral, each with the variations that published models have. What is rendered is
 /// what Jinja renders under Python's transformers (trim_blocks, lstrip_blocks) without tools.
@@ -26,15 +28,16 @@ class ChatTemplate {
  private:
   enum class Family { none, unknown, chatml, llama3, zephyr, mistral };
 
-  void recognise_chatml(std::string_view jinja);
-  void recognise_llama3(std::string_view jinja);
-  void recognise_zephyr(std::string_view jinja);
-  void recognise_mistral(std::string_view jinja);
+  void recognise_chatml(const JinjaOutline& outline);
+  void recognise_llama3(const JinjaOutline& outline);
+  void recognise_zephyr(const JinjaOutline& outline);
+  void recognise_mistral(const JinjaOutline& outline);
   std::string render_chatml(std::span<const ChatMessage> messages) const;
   std::string render_llama3(std::span<const ChatMessage> messages) const;
   std::string render_zephyr(std::span<const ChatMessage> messages) const;
   std::string render_mistral(std::span<const ChatMessage> messages) const;
   std::string content(const ChatMessage& message) const;
+  std::string content_code() const;  // how the template writes it
 
   Family family_ = Family::none;
   std::string bos_;  // empty where the template writes none
