@@ -43,7 +43,7 @@ Request make_request(const std::string& prompt, bool sampled, int max_tokens, st
 }
 
 struct Setting {
-  const char* name;
+  std::string name;
   int topk = 1;
   int num_draft_tokens = 16;
   int batch = 1;
@@ -88,10 +88,10 @@ TEST_CASE("speculation changes no token and no logprob of the real model") {
     return;
   }
   const bool full = full_tests();
-  const std::vector<std::string> texts = prompts(full ? 60 : 6);
-  REQUIRE(texts.size() == (full ? 60U : 6U));
-  const int max_tokens = full ? 200 : 40;
-  const int small_cache_mb = full ? 48 : 24;
+  const std::vector<std::string> texts = prompts(full ? 60 : 5);
+  REQUIRE(texts.size() == (full ? 60U : 5U));
+  const int max_tokens = full ? 200 : 32;
+  const int small_cache_mb = full ? 64 : 36;
 
   const std::vector<Setting> settings = {
       {.name = "chain of 5, alone", .method = "draft_model"},
@@ -133,7 +133,7 @@ TEST_CASE("speculation changes no token and no logprob of the real model") {
         run_requests(reference, with_methods(requests, plain), 1);
 
     for (const Setting& setting : settings) {
-      INFO(setting.name << (sampled ? ", sampled" : ", greedy"));
+      INFO(setting.name + (sampled ? ", sampled" : ", greedy"));
       Engine engine = Engine::load(config_for(setting));
       for (int run = 0; run < (setting.repeat ? 2 : 1); ++run) {
         const std::vector<RunResult> actual = run_requests(engine, with_methods(requests, setting),
