@@ -133,7 +133,8 @@ TEST_CASE("speculation changes no token and no logprob of the real model") {
         run_requests(reference, with_methods(requests, plain), 1);
 
     for (const Setting& setting : settings) {
-      INFO(setting.name + (sampled ? ", sampled" : ", greedy"));
+      const std::string title = setting.name + (sampled ? ", sampled" : ", greedy");
+      INFO(title);
       Engine engine = Engine::load(config_for(setting));
       for (int run = 0; run < (setting.repeat ? 2 : 1); ++run) {
         const std::vector<RunResult> actual = run_requests(engine, with_methods(requests, setting),
