@@ -38,6 +38,7 @@ struct PcreFree {
   }
 };
 using Code = std::unique_ptr<pcre2_code, PcreFree<pcre2_code_free>>;
+using MatchContext = std::unique_ptr<pcre2_match_context, PcreFree<pcre2_match_context_free>>;
 using MatchData = std::unique_ptr<pcre2_match_data, PcreFree<pcre2_match_data_free>>;
 
 Code compile(const char* pattern) {
@@ -64,6 +65,7 @@ bool is_ascii(std::string_view text) {
 
 struct Pretokenizer::Impl {
   Code pattern;
+  MatchContext limits;
   bool single_digits = false;  // smollm: the Digits pre-tokenizer cuts first
   bool ignore_case = false;    // of contractions
 
@@ -106,7 +108,8 @@ struct Pretokenizer::Impl {
     const auto run_pattern = [&](std::string_view run) {
       const auto* subject = reinterpret_cast<PCRE2_SPTR>(run.data());
       for (std::size_t from = 0; from < run.size();) {
-        const int found = pcre2_match(pattern.get(), subject, run.size(), from, 0, match, nullptr);
+        const int found =
+            pcre2_match(pattern.get(), subject, run.size(), from, 0, match, limits.get());
         if (found < 0) {
           throw Error(ErrorCode::internal,
                       "PCRE2 fails in a pre-tokenizer: error " + std::to_string(found));
@@ -146,6 +149,11 @@ Pretokenizer::Pretokenizer(std::string_view name, std::string_view source)
                                             "\" is not supported; specdec knows gpt2, smollm, "
                                             "llama3 and qwen2");
   }
+  // PCRE2 counts one step for each blank that \s*[\r\n]+ gives back, which is linear here: a text
+  // of 2^31 bytes stays below this limit.
+  impl_->limits.reset(pcre2_match_context_create(nullptr));
+  if (!impl_->limits) throw Error(ErrorCode::out_of_memory, "no memory for a pre-tokenizer");
+  pcre2_set_match_limit(impl_->limits.get(), UINT32_MAX);
 }
 
 Pretokenizer::~Pretokenizer() = default;
