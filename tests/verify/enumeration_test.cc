@@ -81,7 +81,9 @@ Exact enumerate(const Rule& rule, const toy::Model& model, const toy::Shape& sha
   std::map<toy::Prefix, double> emitted;
   Exact exact;
   double total_draft = 0;
-  for (const auto& [tree, draft_weight] : toy::all_trees(model, shape, sampling)) {
+  for (const toy::WeightedTree& weighted : toy::all_trees(model, shape, sampling)) {
+    const DraftTree& tree = weighted.tree;
+    const double draft_weight = weighted.weight;
     toy::ToyRows rows(model, tree);
     EnumeratedChance chance;
     total_draft += draft_weight;
