@@ -25,6 +25,7 @@ std::uint16_t double_to_half(double value) {
   const double magnitude = std::fabs(value);
   if (std::isnan(value)) return static_cast<std::uint16_t>(sign | 0x7e00);
   if (magnitude >= 65520.0) return static_cast<std::uint16_t>(sign | 0x7c00);
+  if (magnitude == 0) return sign;
   int exponent = 0;
   std::frexp(magnitude, &exponent);
   if (exponent < -13) exponent = -13;
