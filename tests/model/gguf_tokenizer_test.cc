@@ -91,7 +91,8 @@ TEST_CASE("GGUF tokenizer: unused tokens and padded rows stand for nothing") {
   CHECK(data.tokens[290].empty());
   CHECK_FALSE(data.tokens[291].empty());
   CHECK(data.tokens[319].empty());
-  CHECK(data.special_tokens == std::vector<TokenId>{0, 1, 2, 291});
+  CHECK(data.special_tokens == std::vector<TokenId>{0, 1, 2});
+  CHECK(data.added_tokens == std::vector<TokenId>{291});
 }
 
 TEST_CASE("GGUF tokenizer: -1 means no token") {

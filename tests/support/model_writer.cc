@@ -170,7 +170,9 @@ GgufFileSpec gguf_spec(const RandomModel& model, const GgufOptions& options) {
   spec.alignment = options.alignment;
   set_config(spec, model.config);
   if (options.alignment != 32) spec.set_u32("general.alignment", options.alignment);
-  set_tokenizer(spec, TestTokenizer(model.config.vocab_size, options.chatml));
+  if (options.tokenizer) {
+    set_tokenizer(spec, TestTokenizer(model.config.vocab_size, options.chatml));
+  }
   if (!model.config.rope_factors.empty()) {
     spec.tensors.push_back({"rope_freqs.weight",
                             {model.config.rope_factors.size()},

@@ -59,6 +59,7 @@ struct GgufOptions {
   std::uint32_t version = 3;
   std::uint32_t alignment = 32;
   bool chatml = true;
+  bool tokenizer = true;  // false: no tokenizer metadata, and any vocabulary size
 };
 
 struct HfOptions {

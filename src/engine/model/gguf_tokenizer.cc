@@ -49,8 +49,9 @@ std::optional<TokenId> token_id(const GgufFile& file, std::string_view key, std:
   return static_cast<TokenId>(*id);
 }
 
-/// Kinds of tokens as llama.cpp numbers them: 3 control and 4 user-defined are special, and 2
-/// (unknown) stands for no bytes either; 5 is unused.
+/// Kinds of tokens as llama.cpp numbers them: 3 (control) is special, and 2 (unknown) stands for no
+/// bytes either; 4 (user-defined) is what Hugging Face calls an added token that is not special; 5
+/// is unused.
 void read_token_types(const GgufFile& file, TokenizerData& data) {
   constexpr std::string_view kKey = "tokenizer.ggml.token_type";
   const auto types = file.integers(kKey);
@@ -67,7 +68,8 @@ void read_token_types(const GgufFile& file, TokenizerData& data) {
            "token " + std::to_string(i) + " has type " + std::to_string(type) +
                ", 0 to 6 are known");
     }
-    if (type >= 2 && type <= 4) data.special_tokens.push_back(static_cast<TokenId>(i));
+    if (type == 2 || type == 3) data.special_tokens.push_back(static_cast<TokenId>(i));
+    if (type == 4) data.added_tokens.push_back(static_cast<TokenId>(i));
     if (type == 5) data.tokens[i].clear();
   }
 }

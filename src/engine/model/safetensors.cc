@@ -162,9 +162,10 @@ std::vector<TensorView> read_safetensors(const MappedFile& file) {
       }
       continue;
     }
-    tensors.push_back(read_entry(entry, data, [&](ErrorCode code, const std::string& what) {
-      throw Error(code, file.name() + ": tensor " + in_quotes(name) + ": " + what);
-    }));
+    tensors.push_back(
+        read_entry(entry, data, [&, &tensor = name](ErrorCode code, const std::string& what) {
+          throw Error(code, file.name() + ": tensor " + in_quotes(tensor) + ": " + what);
+        }));
     tensors.back().name = name;
     tensors.back().file = file.name();
   }

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Builds the fuzz targets with clang and runs each from its seeds: tests/fuzz/run.sh SECONDS [TARGET...]
+# Targets: gguf safetensors tokenizer_json toml. Corpora stay in build/fuzz/corpus, findings in build/fuzz/findings.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+seconds=${1:?usage: tests/fuzz/run.sh SECONDS [TARGET...]}
+shift
+targets=("$@")
+((${#targets[@]})) || targets=(gguf safetensors tokenizer_json toml)
+
+generator=()
+command -v ninja >/dev/null && generator=(-G Ninja)
+cmake -B build/fuzz "${generator[@]}" -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Release -DSPECDEC_BUILD_FUZZ=ON \
+  -DSPECDEC_BUILD_TESTS=OFF -DSPECDEC_BUILD_TOOLS=OFF >/dev/null
+cmake --build build/fuzz -j "$(nproc)" --target "${targets[@]/#/fuzz_}" >build/fuzz/build.log 2>&1 ||
+  { tail -40 build/fuzz/build.log; exit 1; }
+
+mkdir -p build/fuzz/findings
+status=0
+for target in "${targets[@]}"; do
+  corpus=build/fuzz/corpus/$target
+  mkdir -p "$corpus"
+  arguments=(-max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 -verbosity=1
+             -artifact_prefix="build/fuzz/findings/$target-")
+  [[ -f tests/fuzz/dictionaries/$target.dict ]] && arguments+=(-dict="tests/fuzz/dictionaries/$target.dict")
+  log=build/fuzz/$target.log
+  if "build/fuzz/tests/fuzz/fuzz_$target" "${arguments[@]}" "$corpus" "tests/fuzz/seeds/$target" >"$log" 2>&1; then
+    awk -v name="$target" '/number_of_executed_units/ { runs = $2 } / cov: / { for (i = 1; i < NF; ++i)
+      if ($i == "cov:") cov = $(i + 1) } END { printf "%s: %d runs, %d edges, no finding\n", name, runs, cov }' "$log"
+  else
+    printf '%s: FINDING, see %s\n' "$target" "$log"
+    grep -v '^#' "$log" | tail -40
+    status=1
+  fi
+done
+exit $status
