@@ -180,7 +180,9 @@ void Screen::close(const Answer& answer, Chat& chat) {
   if (!note.empty())
     out_ << paint_(answer.finish_reason == FinishReason::error ? Style::red : Style::yellow, note)
          << '\n';
-  out_ << paint_(Style::dim, closing_line(answer, chat.plain_rate())) << "\n\n" << std::flush;
+  wrap_.reset();
+  const std::string line = wrap_.feed(closing_line(answer, chat.plain_rate()), cli::terminal_width());
+  out_ << paint_(Style::dim, line) << "\n\n" << std::flush;
 }
 
 bool run_command(std::string_view line, Chat& chat, Screen& screen) {
