@@ -35,8 +35,8 @@ constexpr PhiloxBlock philox4x32(PhiloxBlock counter, PhiloxKey key) noexcept {
 enum class RandomPurpose : std::uint32_t {
   token_noise = 0,    ///< Gumbel noise of the coupled rule: one word per (position, token)
   draft_draw = 1,     ///< a drafter's own draws: one per (position, node, child)
-  verify_accept = 2,  ///< an acceptance test: one per (position, node)
-  verify_token = 3,   ///< the token that a sampled rule emits last: one per (position, node)
+  verify_accept = 2,  ///< an acceptance test: one per (step, node)
+  verify_token = 3,   ///< the token that a sampled rule emits last: one per (step, node)
 };
 
 /// The generator's key and counter layout, the same for every backend:

@@ -97,8 +97,9 @@ class RowSampler {
 };
 
 /// Draws k children of a draft node from `probs` [vocab], keyed by (seed, position, node),
-/// independent of the target's noise. Without replacement when asked; fewer than k when the support
-/// is smaller. Appends to `out` in drawing order.
+/// independent of the target's noise. `position` is that of the step's first new token, the same
+/// for every node of the tree: then no two steps of a sequence share a draw. Without replacement
+/// when asked; fewer than k when the support is smaller. Appends to `out` in drawing order.
 void draw_draft_children(std::span<const float> probs, std::uint64_t seed, std::int64_t position,
                          int node, int k, bool without_replacement, std::vector<TokenId>& out);
 

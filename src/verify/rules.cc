@@ -31,16 +31,13 @@ double positive(double value) { return value > 0 ? value : 0.0; }
 }  // namespace
 
 bool KeyedChance::accept(double probability, int node) {
-  const std::int64_t position = params_.position + tree_.depths[static_cast<std::size_t>(node)] - 1;
-  const bool shared = mutant_active("uniforms_shared_by_nodes");
-  const RandomStream stream(params_.seed, shared ? 0 : position, RandomPurpose::verify_accept,
-                            shared ? 0 : node);
+  const RandomStream stream(params_.seed, params_.position, RandomPurpose::verify_accept,
+                            mutant_active("uniforms_shared_by_nodes") ? 0 : node);
   return stream.uniform(0) < probability;
 }
 
 TokenId KeyedChance::draw(std::span<const double> weights, int node) {
-  const std::int64_t position = params_.position + tree_.depths[static_cast<std::size_t>(node)];
-  const RandomStream stream(params_.seed, position, RandomPurpose::verify_token, node);
+  const RandomStream stream(params_.seed, params_.position, RandomPurpose::verify_token, node);
   const double total =
       sum_over(0, weights.size(), [&](std::size_t token) { return weights[token]; });
   double rest = stream.uniform(0) * total;

@@ -21,16 +21,17 @@ class Chance {
   virtual TokenId draw(std::span<const double> weights, int node) = 0;
 };
 
-/// Uniforms from (seed, position of the node's depth, purpose, node).
+/// Uniforms from (seed, position of the step's first token, purpose, node). That position rises
+/// with every step and nodes are unique within one, so no uniform is ever used twice; the position
+/// of the node itself would not do, since trees of two steps can share (position, node).
 class KeyedChance final : public Chance {
  public:
-  KeyedChance(const DraftTree& tree, const VerifyParams& params) : tree_(tree), params_(params) {}
+  explicit KeyedChance(const VerifyParams& params) : params_(params) {}
 
   bool accept(double probability, int node) override;
   TokenId draw(std::span<const double> weights, int node) override;
 
  private:
-  const DraftTree& tree_;
   const VerifyParams& params_;
 };
 

@@ -49,7 +49,7 @@ AcceptedPath verify(const DraftTree& tree, TargetRows& target, const VerifyParam
 
   check_sampled_tree(tree, target.vocab_size());
   if (params.method == VerifyMethod::typical) return verify_typical(tree, target, params);
-  KeyedChance chance(tree, params);
+  KeyedChance chance(params);
   switch (params.method) {
     case VerifyMethod::block:
       return make_path(tree, target, verify_block(tree, target, chance));

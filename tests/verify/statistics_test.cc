@@ -53,11 +53,44 @@ double total_variation(VerifyMethod method, const Setting& setting) {
   return distance;
 }
 
+// Several steps, each with a draft of its own, until kSteps tokens are out: what one step drew must
+// tell nothing about the draws of the next. Shapes alternate, so that the nodes of two steps that
+// stand at the same position have all kinds of indices.
+constexpr int kSteps = 5;
+double total_variation_of_steps(VerifyMethod method, const Setting& setting) {
+  const toy::Model model(setting.kind, 2, 4);
+  std::vector<int> counts(1 << kSteps, 0);
+  for (int draw = 0; draw < kDraws; ++draw) {
+    const auto seed = static_cast<std::uint64_t>(draw);
+    toy::Prefix tokens;
+    for (int step = 0; static_cast<int>(tokens.size()) < kSteps; ++step) {
+      const auto position = static_cast<std::int64_t>(tokens.size());
+      const toy::Shape shape = method != VerifyMethod::block && (draw + step) % 2 == 0
+                                   ? setting.shape
+                                   : toy::Shape{1, 1};
+      const DraftTree tree = toy::draw_tree(model, shape, setting.sampling, seed, position, tokens);
+      toy::ToyRows rows(model, tree, seed, position, tokens);
+      const AcceptedPath path =
+          verify(tree, rows, {.method = method, .seed = seed, .position = position});
+      for (const OutputToken& token : path.tokens) tokens.push_back(token.token);
+    }
+    int outcome = 0;
+    for (int i = 0; i < kSteps; ++i) outcome = 2 * outcome + tokens[static_cast<std::size_t>(i)];
+    ++counts[static_cast<std::size_t>(outcome)];
+  }
+  double distance = 0;
+  std::size_t outcome = 0;
+  toy::for_sequences(model, kSteps, [&](const toy::Prefix&, double expected) {
+    distance += std::abs(static_cast<double>(counts[outcome++]) / kDraws - expected) / 2;
+  });
+  return distance;
+}
+
 // E[TV] <= sum sqrt(p (1 - p) / N) / 2, and by McDiarmid's inequality TV exceeds its mean by t with
 // probability at most exp(-2 N t^2); here 1e-6.
 double bound() {
   if (kFull) return 2e-3;
-  return 0.5 * std::sqrt(26.0 / kDraws) + std::sqrt(std::log(1e6) / (2.0 * kDraws));
+  return 0.5 * std::sqrt(31.0 / kDraws) + std::sqrt(std::log(1e6) / (2.0 * kDraws));
 }
 
 void check(VerifyMethod method, const std::vector<Setting>& settings) {
@@ -106,4 +139,22 @@ TEST_CASE("block verification has the target's distribution") {
 }
 TEST_CASE("traversal verification has the target's distribution") {
   check(VerifyMethod::traversal, kTrees);
+}
+TEST_CASE("several steps in a row have the target's distribution") {
+  for (const VerifyMethod method : {VerifyMethod::coupled, VerifyMethod::rejection,
+                                    VerifyMethod::block, VerifyMethod::traversal}) {
+    for (const Setting& setting : {Setting{toy::Kind::random, {2, 2}, without_replacement},
+                                   Setting{near_equal, {2, 1}, with_replacement},
+                                   Setting{zeros, {2, 1, 1}, without_replacement}}) {
+      const double distance = total_variation_of_steps(method, setting);
+      INFO(std::string(to_string(method))
+           << ", " << toy::name(setting.kind) << ", " << toy::to_string(setting.shape));
+      CHECK(distance < bound());
+      if (kFull) {
+        MESSAGE(std::string(to_string(method))
+                << ", steps, " << toy::name(setting.kind) << ", " << toy::to_string(setting.shape)
+                << ": total variation " << distance);
+      }
+    }
+  }
 }

@@ -126,10 +126,10 @@ std::vector<TokenId> most_likely(const Dist& dist, int count) {
 }  // namespace
 
 DraftTree draw_tree(const Model& model, const Shape& shape, DraftSampling sampling,
-                    std::uint64_t seed, std::int64_t position) {
+                    std::uint64_t seed, std::int64_t position, const Prefix& committed) {
   DraftTree tree;
   tree.sampling = sampling;
-  std::vector<std::size_t> codes{0};
+  std::vector<std::size_t> codes{model.code(committed)};
   for (int node = 0; node < tree.size(); ++node) {
     const int depth = tree.depths[node];
     if (sampling != DraftSampling::deterministic) tree.draft_probs.emplace_back();
@@ -143,7 +143,7 @@ DraftTree draw_tree(const Model& model, const Shape& shape, DraftSampling sampli
     if (sampling == DraftSampling::deterministic) {
       children = most_likely(dist, shape[depth]);
     } else {
-      draw_draft_children(dist, seed, position + depth, node, shape[depth],
+      draw_draft_children(dist, seed, position, node, shape[depth],
                           sampling == DraftSampling::without_replacement, children);
       tree.draft_probs[node] = dist;
     }
@@ -205,8 +205,9 @@ std::vector<WeightedTree> all_trees(const Model& model, const Shape& shape,
 }
 
 ToyRows::ToyRows(const Model& model, const DraftTree& tree, std::uint64_t seed,
-                 std::int64_t position)
+                 std::int64_t position, const Prefix& committed)
     : model_(model), tree_(tree), seed_(seed), position_(position), codes_(tree.tokens.size()) {
+  codes_[0] = model.code(committed);
   for (std::size_t node = 1; node < codes_.size(); ++node) {
     const auto parent = static_cast<std::size_t>(tree.parents[node]);
     codes_[node] = model.extend(codes_[parent], tree.tokens[node]);

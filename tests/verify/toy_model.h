@@ -69,7 +69,7 @@ Prefix prefix_of(const DraftTree& tree, int node);
 /// The model's draft for a step, drawn as the library's drafters draw it; point masses take the
 /// draft's most likely tokens.
 DraftTree draw_tree(const Model& model, const Shape& shape, DraftSampling sampling,
-                    std::uint64_t seed, std::int64_t position);
+                    std::uint64_t seed, std::int64_t position, const Prefix& committed = {});
 
 /// Every draft that draw_tree can make, with its exact probability.
 struct WeightedTree {
@@ -82,7 +82,7 @@ std::vector<WeightedTree> all_trees(const Model& model, const Shape& shape, Draf
 class ToyRows final : public TargetRows {
  public:
   ToyRows(const Model& model, const DraftTree& tree, std::uint64_t seed = 0,
-          std::int64_t position = 0);
+          std::int64_t position = 0, const Prefix& committed = {});
 
   int vocab_size() const override { return model_.vocab; }
   OutputToken sample(int node) override;
