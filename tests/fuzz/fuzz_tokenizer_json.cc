@@ -1,42 +1,26 @@
-// tokenizer.json: read from a folder in memory, built, and used.
-#include <unistd.h>
+// A Hugging Face tokenizer: tokenizer.json, tokenizer_config.json, generation_config.json and
+// chat_template.jinja, with a NUL between them.
+#include <array>
 
-#include <filesystem>
-#include <fstream>
-
-#include "engine/text/tokenizer_data.h"
+#include "engine/text/tokenizer_json.h"
 #include "fuzz_input.h"
 #include "specdec/error.h"
 
 using namespace specdec;
-namespace fs = std::filesystem;
-
-namespace {
-
-class Folder {
- public:
-  Folder() {
-    const fs::path memory = fs::exists("/dev/shm") ? "/dev/shm" : fs::temp_directory_path();
-    path = memory / ("specdec_fuzz_" + std::to_string(::getpid()));
-    fs::create_directories(path);
-  }
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  fs::path path;
-};
-
-}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const Folder folder;
-  const std::string_view text = fuzz::text_of(data, size);
-  std::ofstream(folder.path / "tokenizer.json", std::ios::binary | std::ios::trunc)
-      .write(text.data(), static_cast<std::streamsize>(text.size()));
+  std::string_view rest = fuzz::text_of(data, size);
+  std::array<std::string_view, 4> parts;
+  for (std::string_view& part : parts) {
+    part = rest.substr(0, rest.find('\0'));
+    rest.remove_prefix(part.size() < rest.size() ? part.size() + 1 : rest.size());
+  }
   try {
-    const auto tokenizer = make_bpe_tokenizer(read_tokenizer_json(folder.path));
+    const auto tokenizer =
+        make_bpe_tokenizer(parse_tokenizer_files({parts[0], parts[1], parts[2], parts[3]}, "fuzz"));
     tokenizer->decode(tokenizer->encode("Hello <|im_start|> 12 \xff world"), true);
+    const std::array<ChatMessage, 2> messages = {{{"system", "Be brief."}, {"user", "Why?"}}};
+    tokenizer->apply_chat_template(messages, true);
   } catch (const Error&) {
   }
   return 0;

@@ -87,6 +87,14 @@ int main(int argc, char** argv) {
   tokenizer.tokens = kTokens;
   tokenizer.tokens.pop_back();
   tokenizer.merges = {"a b"};
-  write_file(root / "tokenizer_json" / "small.json", tokenizer_json(tokenizer));
+  std::string files = tokenizer_json(tokenizer);
+  write_file(root / "tokenizer_json" / "small.json", files);
+  for (const std::string& part :
+       {std::string(R"({"bos_token": "<|endoftext|>", "eos_token": {"content": "<|im_end|>"},
+                        "add_bos_token": true})"),
+        std::string(R"({"eos_token_id": [0, 2]})"), tokenizer.chat_template}) {
+    files += '\0' + part;
+  }
+  write_file(root / "tokenizer_json" / "all_files", files);
   return 0;
 }

@@ -21,7 +21,10 @@ void set_array_length(GgufFileSpec& spec, const char* key, std::uint64_t length)
 
 std::vector<GgufCase> header_cases() {
   return {
-      {"wrong magic", kInvalid, [](auto& s) { s.magic = "GGML"; }, {"this is no GGUF file"}},
+      {"wrong magic",
+       kInvalid,
+       [](auto& s) { s.magic = std::string("GGML"); },
+       {"this is no GGUF file"}},
       {"version 1", kUnsupported, [](auto& s) { s.version = 1; }, {"GGUF version 1"}},
       {"version 4", kUnsupported, [](auto& s) { s.version = 4; }, {"GGUF version 4", "2 and 3"}},
       {"big-endian", kUnsupported, [](auto& s) { s.version = 0x03000000; }, {"big-endian"}},
@@ -137,11 +140,11 @@ std::vector<GgufCase> tensor_cases() {
   return {
       {"empty tensor name",
        kInvalid,
-       bend(kDown, [](auto& t) { t.name = ""; }),
+       bend(kDown, [](auto& t) { t.name.clear(); }),
        {"the tensor name '' is no name"}},
       {"tensor name that is not UTF-8",
        kInvalid,
-       bend(kDown, [](auto& t) { t.name = "\x80"; }),
+       bend(kDown, [](auto& t) { t.name = std::string("\x80"); }),
        {"'\\x80' is no name"}},
       {"tensor name of 65 bytes",
        kInvalid,
@@ -149,7 +152,7 @@ std::vector<GgufCase> tensor_cases() {
        {"a tensor name is 65 bytes long, at most 64"}},
       {"tensor twice",
        kInvalid,
-       bend(kDown, [](auto& t) { t.name = "blk.0.ffn_up.weight"; }),
+       bend(kDown, [](auto& t) { t.name = std::string("blk.0.ffn_up.weight"); }),
        {"'blk.0.ffn_up.weight' appears twice"}},
       {"no dimensions",
        kInvalid,

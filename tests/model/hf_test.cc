@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "engine/model/hf_folder.h"
@@ -122,6 +123,41 @@ TEST_CASE("HF folder: the folder's name stands in for a missing model name") {
   model.config.name.clear();
   write_hf_folder(folder.path() / "tiny-llama", model);
   CHECK(open_model(folder.path() / "tiny-llama")->config().name == "tiny-llama");
+}
+
+TEST_CASE("HF folder and GGUF file give the same tokenizer") {
+  const TemporaryFolder folder;
+  const RandomModel model = random_model(micro_model_config(), 9);
+  write_hf_folder(folder.path() / "hf", model);
+  write_gguf(folder.path() / "model.gguf", model);
+  const auto hf = open_model(folder.path() / "hf")->load_tokenizer();
+  const auto gguf = open_model(folder.path() / "model.gguf")->load_tokenizer();
+  CHECK(hf->vocab_size() == 300);
+  CHECK(gguf->vocab_size() == 300);
+  const std::string text = "<|im_start|>user\nThe tree, 42 then\xc3\xa9 <|im_end|>";
+  const auto ids = hf->encode(text);
+  CHECK(ids == gguf->encode(text));
+  CHECK(ids.front() == 1);
+  CHECK(ids.back() == 2);
+  CHECK(ids.size() < text.size() - 20);  // merges were applied
+  CHECK(hf->decode(ids, true) == text);
+  CHECK(std::ranges::equal(hf->eos_tokens(), gguf->eos_tokens()));
+  const ChatMessage question[] = {{"user", "Why?"}};
+  CHECK(hf->apply_chat_template(question, true) ==
+        "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n");
+  CHECK(hf->apply_chat_template(question, true) == gguf->apply_chat_template(question, true));
+}
+
+TEST_CASE("HF folder: a tokenizer smaller than the embedding is padded, a larger one refused") {
+  const TemporaryFolder folder;
+  ModelConfig config = micro_model_config();
+  write_hf_folder(folder.path(), random_model(config, 9));
+  write_file(folder.path() / "tokenizer.json", tokenizer_json(TestTokenizer(270, true)));
+  CHECK(open_model(folder.path())->load_tokenizer()->vocab_size() == 300);
+  write_file(folder.path() / "tokenizer.json", tokenizer_json(TestTokenizer(301, true)));
+  const auto source = open_model(folder.path());
+  check_error([&] { source->load_tokenizer(); }, ErrorCode::invalid_model,
+              {"the tokenizer has 301 tokens, the embedding 300 rows"});
 }
 
 TEST_CASE("config.json: defaults are those of LlamaConfig") {

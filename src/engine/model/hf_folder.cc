@@ -138,10 +138,20 @@ std::unique_ptr<ModelSource> open_hf_folder(const fs::path& folder) {
     throw Error(ErrorCode::io, folder.string() + ": holds neither " + kSingleFile + " nor " +
                                    kIndexFile + "; give a folder with safetensors weights");
   }
-  return build(std::move(config), folder.string(), std::move(files), std::move(tensors), [folder] {
-    auto tokenizer = read_tokenizer_json(folder);
-    return make_bpe_tokenizer(std::move(tokenizer));
-  });
+  const auto vocab_size = static_cast<std::size_t>(config.vocab_size);
+  return build(std::move(config), folder.string(), std::move(files), std::move(tensors),
+               [folder, vocab_size] {
+                 TokenizerData data = read_tokenizer_json(folder);
+                 if (data.tokens.size() > vocab_size) {
+                   throw Error(ErrorCode::invalid_model, folder.string() + ": the tokenizer has " +
+                                                             std::to_string(data.tokens.size()) +
+                                                             " tokens, the embedding " +
+                                                             std::to_string(vocab_size) + " rows");
+                 }
+                 // Rows past the tokenizer's vocabulary are padding: ids that no text has.
+                 data.tokens.resize(vocab_size);
+                 return make_bpe_tokenizer(std::move(data));
+               });
 }
 
 }  // namespace specdec
