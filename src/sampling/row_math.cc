@@ -19,7 +19,6 @@ namespace {
 
 struct Table {
   RowScan (*scan)(std::span<const float>, std::span<float>);
-  int (*find_first)(std::span<const float>, float);
   double (*sum_exp)(std::span<const float>, float, float);
   void (*exp_row)(std::span<const float>, float, float, std::span<float>);
   std::int64_t (*exp_masses)(std::span<const float>, float, float, std::span<std::int32_t>);
@@ -28,33 +27,30 @@ struct Table {
   void (*random_words)(const RandomStream&, std::uint32_t, std::span<std::uint32_t, kChunk>);
 };
 
-#define SPECDEC_ROW_MATH_WRAPPERS(TARGET)                                                         \
+#define SPECDEC_ROW_MATH_WRAPPERS(TARGET, W)                                                      \
   TARGET RowScan scan(std::span<const float> row, std::span<float> chunk_max) {                   \
-    return body::scan(row, chunk_max);                                                            \
-  }                                                                                               \
-  TARGET int find_first(std::span<const float> row, float value) {                                \
-    return body::find_first(row, value);                                                          \
+    return body::scan<W>(row, chunk_max);                                                         \
   }                                                                                               \
   TARGET double sum_exp(std::span<const float> row, float max, float scale) {                     \
-    return body::sum_exp(row, max, scale);                                                        \
+    return body::sum_exp<W>(row, max, scale);                                                     \
   }                                                                                               \
   TARGET void exp_row(std::span<const float> row, float max, float scale, std::span<float> out) { \
-    body::exp_row(row, max, scale, out);                                                          \
+    body::exp_row<W>(row, max, scale, out);                                                       \
   }                                                                                               \
   TARGET std::int64_t exp_masses(std::span<const float> row, float max, float scale,              \
                                  std::span<std::int32_t> out) {                                   \
-    return body::exp_masses(row, max, scale, out);                                                \
+    return body::exp_masses<W>(row, max, scale, out);                                             \
   }                                                                                               \
   TARGET float noisy_bound(std::span<const float> row, float max, float scale,                    \
                            std::span<const std::uint32_t, kChunk> words,                          \
                            std::span<float, kChunk> bounds) {                                     \
-    return body::noisy_bound(row, max, scale, words, bounds);                                     \
+    return body::noisy_bound<W>(row, max, scale, words, bounds);                                  \
   }
 #define SPECDEC_ROW_MATH_TABLE \
-  { scan, find_first, sum_exp, exp_row, exp_masses, noisy_bound, random_words }
+  { scan, sum_exp, exp_row, exp_masses, noisy_bound, random_words }
 
 namespace plain {
-SPECDEC_ROW_MATH_WRAPPERS()
+SPECDEC_ROW_MATH_WRAPPERS(, 4)
 void random_words(const RandomStream& stream, std::uint32_t first,
                   std::span<std::uint32_t, kChunk> out) {
   for (std::uint32_t i = 0; i < kChunk; i += 4) {
@@ -69,7 +65,7 @@ constexpr Table kTable = SPECDEC_ROW_MATH_TABLE;
 // A 64-bit lane holds one counter word of one block in its low half. The high half may hold
 // anything: the widening multiply reads the low one.
 namespace avx2 {
-SPECDEC_ROW_MATH_WRAPPERS(SPECDEC_AVX2)
+SPECDEC_ROW_MATH_WRAPPERS(SPECDEC_AVX2, 8)
 SPECDEC_AVX2 void random_words(const RandomStream& stream, std::uint32_t first,
                                std::span<std::uint32_t, kChunk> out) {
   const __m256i mul0 = _mm256_set1_epi64x(kPhiloxMul0);
@@ -107,7 +103,7 @@ constexpr Table kTable = SPECDEC_ROW_MATH_TABLE;
 }  // namespace avx2
 
 namespace avx512 {
-SPECDEC_ROW_MATH_WRAPPERS(SPECDEC_AVX512)
+SPECDEC_ROW_MATH_WRAPPERS(SPECDEC_AVX512, 16)
 SPECDEC_AVX512 void random_words(const RandomStream& stream, std::uint32_t first,
                                  std::span<std::uint32_t, kChunk> out) {
   const __m512i mul0 = _mm512_set1_epi64(kPhiloxMul0);
@@ -181,7 +177,6 @@ void force_isa(Isa isa) { forced = isa < best_isa() ? isa : best_isa(); }
 RowScan scan(std::span<const float> row, std::span<float> chunk_max) {
   return table().scan(row, chunk_max);
 }
-int find_first(std::span<const float> row, float value) { return table().find_first(row, value); }
 double sum_exp(std::span<const float> row, float max, float scale) {
   return table().sum_exp(row, max, scale);
 }
@@ -201,7 +196,10 @@ void random_words(const RandomStream& stream, std::uint32_t first,
   table().random_words(stream, first, out);
 }
 
-float exp_one(float x) { return body::exp_lanes(body::splat(x))[0]; }
+float exp_one(float x) {
+  using Floats = body::Vectors<4>::Floats;
+  return body::exp_lanes<4>(body::splat<Floats>(x))[0];
+}
 std::int32_t mass_one(float x) {
   return static_cast<std::int32_t>(exp_one(x) * static_cast<float>(kUnitMass) + 0.5f);
 }

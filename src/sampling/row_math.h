@@ -28,9 +28,6 @@ struct RowScan {
 /// Maximum of the row and of each chunk, chunk_max [num_chunks].
 RowScan scan(std::span<const float> row, std::span<float> chunk_max);
 
-/// The lowest index that holds `value`, or -1.
-int find_first(std::span<const float> row, float value);
-
 /// Sum of exp((row[i] - max) * scale); -infinity counts 0. max >= every row[i].
 double sum_exp(std::span<const float> row, float max, float scale);
 

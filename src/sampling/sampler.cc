@@ -39,8 +39,8 @@ TokenId arg_max(const ProcessedRow& row) {
   }
   for (std::size_t chunk = 0; chunk < row.chunk_max.size(); ++chunk) {
     if (row.chunk_max[chunk] != row.max) continue;
-    const std::size_t begin = chunk * row_math::kChunk;
-    return static_cast<TokenId>(begin) + row_math::find_first(row.scores.subspan(begin), row.max);
+    const auto begin = row.scores.begin() + static_cast<std::ptrdiff_t>(chunk * row_math::kChunk);
+    return static_cast<TokenId>(std::find(begin, row.scores.end(), row.max) - row.scores.begin());
   }
   return 0;
 }
