@@ -32,14 +32,27 @@ inline F load_kv_8(const T* at) {
   }
 }
 
-/// V vectors of positions x Q queries.
+/// The cache line `distance` bytes from `at`. Blocks are scattered over the pool and no larger than
+/// a page, which is as far as hardware prefetchers look.
+inline void prefetch_at(const void* at, std::ptrdiff_t distance) {
+  _mm_prefetch(static_cast<const char*>(at) + distance, _MM_HINT_T0);
+}
+inline std::ptrdiff_t distance(const void* from, const void* to) {
+  return to == nullptr ? 0 : static_cast<const char*>(to) - static_cast<const char*>(from);
+}
+
+/// V vectors of positions x Q queries. `next`, `next_keys`: distances to blocks read after this
+/// one.
 template <typename T, int Q, int V>
-inline void score_block(const T* keys, int block_size, int head_dim, const float* q, float* out) {
+inline void score_block(const T* keys, int block_size, int head_dim, const float* q, float* out,
+                        std::ptrdiff_t next, std::ptrdiff_t next_keys) {
   F sums[Q][V];
   for (int i = 0; i < Q; ++i) {
     for (int v = 0; v < V; ++v) sums[i][v] = zero();
   }
   for (int d = 0; d < head_dim; ++d, keys += block_size) {
+    prefetch_at(keys, next);
+    prefetch_at(keys, next_keys);
     F k[V];
     SPECDEC_UNROLL
     for (int v = 0; v < V; ++v) k[v] = load_kv(keys + v * kLanes);
@@ -58,16 +71,22 @@ inline void score_block(const T* keys, int block_size, int head_dim, const float
 template <typename T, int Q>
 void scores_of(const KvUnit& keys, int begin, int end, const float* q, float* scores) {
   for (int p = begin; p < end; p += 16) {
-    const T* block = static_cast<const T*>(keys.blocks[p / keys.block_size]) + p % keys.block_size;
+    const int b = p / keys.block_size;
+    const T* block = static_cast<const T*>(keys.blocks[b]) + p % keys.block_size;
+    const std::ptrdiff_t next =
+        keys.next_blocks == nullptr ? 0 : distance(keys.blocks[b], keys.next_blocks[b]);
+    const std::ptrdiff_t next_keys = (b + 1) * keys.block_size < end && keys.next_blocks != nullptr
+                                         ? distance(keys.blocks[b], keys.blocks[b + 1])
+                                         : 0;
     if constexpr (kLanes == 16) {
       if (p % 32 == 0 && p + 16 < end && keys.block_size >= 32) {
-        score_block<T, Q, 2>(block, keys.block_size, keys.head_dim, q, scores + p);
+        score_block<T, Q, 2>(block, keys.block_size, keys.head_dim, q, scores + p, next, next_keys);
         p += 16;
       } else {
-        score_block<T, Q, 1>(block, keys.block_size, keys.head_dim, q, scores + p);
+        score_block<T, Q, 1>(block, keys.block_size, keys.head_dim, q, scores + p, next, next_keys);
       }
     } else {
-      score_block<T, Q, 2>(block, keys.block_size, keys.head_dim, q, scores + p);
+      score_block<T, Q, 2>(block, keys.block_size, keys.head_dim, q, scores + p, next, next_keys);
     }
   }
 }
@@ -121,8 +140,8 @@ void softmax(float* scores, int queries, const int* counts, float* top, float* s
 }
 
 template <typename T, int Q, int V, bool kEight>
-inline void weigh_block(const T* values, int head_dim, int count, const float* weights,
-                        float* out) {
+inline void weigh_block(const T* values, int head_dim, int count, const float* weights, float* out,
+                        std::ptrdiff_t next) {
   F sums[Q][V];
   for (int i = 0; i < Q; ++i) {
     for (int v = 0; v < V; ++v) {
@@ -131,6 +150,8 @@ inline void weigh_block(const T* values, int head_dim, int count, const float* w
     }
   }
   for (int p = 0; p < count; ++p, values += head_dim) {
+    prefetch_at(values, next);
+    if constexpr (sizeof(T) * V * kLanes > 64) prefetch_at(values, next + 64);
     F x[V];
     SPECDEC_UNROLL
     for (int v = 0; v < V; ++v) {
@@ -158,9 +179,11 @@ void weigh_dims(const KvUnit& values, int begin, int end, int dim, const float* 
     const int offset = p % values.block_size;
     const int left = values.block_size - offset;
     const int n = end - p < left ? end - p : left;
-    const T* rows = static_cast<const T*>(values.blocks[p / values.block_size]) +
-                    offset * values.head_dim + dim;
-    weigh_block<T, Q, V, kEight>(rows, values.head_dim, n, weights + p, out + dim);
+    const int b = p / values.block_size;
+    const T* rows = static_cast<const T*>(values.blocks[b]) + offset * values.head_dim + dim;
+    const std::ptrdiff_t next =
+        values.next_blocks == nullptr ? 0 : distance(values.blocks[b], values.next_blocks[b]);
+    weigh_block<T, Q, V, kEight>(rows, values.head_dim, n, weights + p, out + dim, next);
     p += n;
   }
 }

@@ -11,6 +11,7 @@ constexpr std::size_t size(int n) { return static_cast<std::size_t>(n); }
 // Queries that share one pass over the keys. Twelve fill the registers of the score kernel; more
 // would only lengthen the tasks.
 constexpr int kTileQueries = 12;
+constexpr int kPrefetchQueries = 6;
 constexpr int kMaxBlockSize = 64;
 constexpr int kMinBlockSize = 16;
 
@@ -153,12 +154,16 @@ void CpuOps::AttentionPlan::build(const TreeAttentionParams& params, int threads
       tasks_.push_back({i, 0, units});
       continue;
     }
-    for (int unit = 0; unit < units; ++unit) tasks_.push_back({i, unit, unit + 1});
+    // Long runs prefetch better, short ones spread better: about four tasks a thread.
+    const int run = std::max(1, units * num_items() / (4 * threads));
+    for (int unit = 0; unit < units; unit += run) {
+      tasks_.push_back({i, unit, std::min(units, unit + run)});
+    }
   }
 }
 
 void CpuOps::AttentionPlan::run_unit(const KernelTable& kernels, const TreeAttentionParams& params,
-                                     const Item& item, int unit, const float* q,
+                                     const Item& item, int unit, int unit_end, const float* q,
                                      const Result& result) const {
   const Tile& tile = tiles_[size(item.tile)];
   const SequenceRows& sequence = *tile.sequence;
@@ -184,8 +189,20 @@ void CpuOps::AttentionPlan::run_unit(const KernelTable& kernels, const TreeAtten
     keys[p / kv.block_size] = block_head(kv, kv.keys, block, item.kv_head);
     values[p / kv.block_size] = block_head(kv, kv.values, block, item.kv_head);
   }
-  const KvUnit key_unit = {kv.type, kv.head_dim, kv.block_size, keys};
-  const KvUnit value_unit = {kv.type, kv.head_dim, kv.block_size, values};
+  KvUnit key_unit = {kv.type, kv.head_dim, kv.block_size, keys, nullptr};
+  KvUnit value_unit = {kv.type, kv.head_dim, kv.block_size, values, nullptr};
+  // A narrow pass is bound by memory: fetch the values while the keys are read, the next unit's
+  // keys while the values are.
+  const void* later[kUnit / kMinBlockSize] = {};
+  if (queries <= kPrefetchQueries) {
+    key_unit.next_blocks = values;
+    const int first = (start + kUnit) / kv.block_size;
+    const int limit = (sequence.context_len + kv.block_size - 1) / kv.block_size;
+    for (int b = 0; unit + 1 < unit_end && b < kUnit / kv.block_size && first + b < limit; ++b) {
+      later[b] = block_head(kv, kv.keys, sequence.block_table[first + b], item.kv_head);
+    }
+    value_unit.next_blocks = later;
+  }
   alignas(64) float scores[kMaxQueries * kUnit];
   kernels.scores(key_unit, 0, shared, q, queries, scores);
   const auto for_gathered = [&](auto&& body) {
@@ -200,6 +217,7 @@ void CpuOps::AttentionPlan::run_unit(const KernelTable& kernels, const TreeAtten
   };
   for_gathered([&](GatheredBlock& gathered, int first, int begin, int end) {
     keys[begin / kv.block_size] = gathered.keys(start + begin);
+    values[begin / kv.block_size] = nullptr;
     kernels.scores(key_unit, begin, end, q + first * kv.head_dim, item.num_heads,
                    scores + first * kUnit);
   });
@@ -244,17 +262,19 @@ void CpuOps::AttentionPlan::run(const KernelTable& kernels, const TreeAttentionP
   }
   const std::size_t result_floats = Result::floats(queries, d);
   if (split_) {
-    run_unit(kernels, params, item, task.unit_begin, q,
-             Result::at(partials + item.partial + size(task.unit_begin) * result_floats, queries));
+    for (int unit = task.unit_begin; unit < task.unit_end; ++unit) {
+      run_unit(kernels, params, item, unit, task.unit_end, q,
+               Result::at(partials + item.partial + size(unit) * result_floats, queries));
+    }
     return;
   }
   alignas(64) float running_floats[kMaxQueries * (2 + kMaxHeadDim)];
   alignas(64) float unit_floats[kMaxQueries * (2 + kMaxHeadDim)];
   const Result running = Result::at(running_floats, queries);
   const Result part = Result::at(unit_floats, queries);
-  run_unit(kernels, params, item, 0, q, running);
+  run_unit(kernels, params, item, 0, task.unit_end, q, running);
   for (int unit = 1; unit < task.unit_end; ++unit) {
-    run_unit(kernels, params, item, unit, q, part);
+    run_unit(kernels, params, item, unit, task.unit_end, q, part);
     kernels.combine(queries, d, part.top, part.sum, part.out, running.top, running.sum,
                     running.out);
   }

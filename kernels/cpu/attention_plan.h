@@ -11,7 +11,7 @@ namespace specdec::kernels {
 ///
 /// A tile is a run of rows of one sequence that read the same number of units. An item is a tile x
 /// a KV head x a run of its query heads. A task is an item, or, when there are too few items for
-/// the threads, one unit of an item; then combine() folds the units. Both ways run the same
+/// the threads, a run of an item's units; then combine() folds the units. Both ways run the same
 /// functions in the same order on the same numbers, so the choice does not show in the result.
 struct CpuOps::AttentionPlan {
   void build(const TreeAttentionParams& params, int threads);
@@ -51,7 +51,7 @@ struct CpuOps::AttentionPlan {
 
   void add_tiles(const TreeAttentionParams& params, const SequenceRows& sequence, int max_rows);
   void run_unit(const KernelTable& kernels, const TreeAttentionParams& params, const Item& item,
-                int unit, const float* q, const Result& result) const;
+                int unit, int unit_end, const float* q, const Result& result) const;
   void write(const KernelTable& kernels, const TreeAttentionParams& params, const Item& item,
              const Result& result) const;
 

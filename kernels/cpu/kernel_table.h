@@ -77,6 +77,8 @@ struct KvUnit {
   int head_dim = 0;
   int block_size = 0;
   const void* const* blocks = nullptr;
+  /// What will be read next, block for block: brought into the cache on the way; null: nothing.
+  const void* const* next_blocks = nullptr;
 };
 
 /// The functions of one Isa. All are pure: outputs are bitwise functions of each row's inputs.
