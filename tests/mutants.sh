@@ -30,6 +30,11 @@ argmax_highest_id             sampling_test
 ties_keep_highest_id          sampling_test
 logprobs_of_processed         sampling_test
 stop_prefix_shown             sampling_test
+kv_off_by_one                 test_engine
+kv_not_moved                  test_engine
+mask_skips_parent             test_engine
+penalties_skip_accepted       test_engine
+stale_draft_kv                test_engine
 '
 
 build=${1:-build/mutants}
