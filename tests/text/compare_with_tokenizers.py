@@ -108,6 +108,18 @@ def encode(tokenizer, byte_ids, data):
     return ids
 
 
+def piece_lengths(tokenizer, data):
+    """Bytes of each piece that the pre-tokenizer cuts; special tokens are plain text here."""
+    lengths = []
+    for piece in re.split("([\udc80-\udcff])", data.decode("utf-8", "surrogateescape")):
+        if len(piece) == 1 and "\udc80" <= piece <= "\udcff":
+            lengths.append(1)
+        elif piece:
+            # ByteLevel has made one character of each byte.
+            lengths += [len(text) for text, _ in tokenizer.pre_tokenizer.pre_tokenize_str(piece)]
+    return lengths
+
+
 def read_corpus(tool):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "corpus"
@@ -134,13 +146,16 @@ def main():
     columns = ["gpt2", "smollm", "llama3", "qwen2", "llama3+ignore_merges", "qwen2+nfc"]
     tokenizers = [make_tokenizer(metadata, column) for column in columns]
     byte_ids = byte_tokens(metadata)
-    lines, total = [" ".join(["chunk", "bytes", *columns])], 0
+    pieces = ["gpt2", "smollm", "llama3", "qwen2"]
+    lines, total = [" ".join(["chunk", "bytes", *columns, *(name + "+pieces" for name in pieces)])], 0
     for name, data in read_corpus(tool):
         total += len(data)
         cells = []
-        for tokenizer in tokenizers:
-            ids = array.array("i", encode(tokenizer, byte_ids, data))
-            cells.append(f"{len(ids)}:{zlib.crc32(ids.tobytes()):x}")
+        rows = [encode(tokenizer, byte_ids, data) for tokenizer in tokenizers]
+        rows += [piece_lengths(tokenizers[columns.index(name)], data) for name in pieces]
+        for row in rows:
+            row = array.array("i", row)
+            cells.append(f"{len(row)}:{zlib.crc32(row.tobytes()):x}")
         lines.append(" ".join([name, str(len(data)), *cells]))
     text = "\n".join(lines) + "\n"
     if arguments.write:

@@ -74,10 +74,7 @@ std::string_view output_text(std::string_view jinja, const Tag& before, const Ta
   if (before.kind != 0 && jinja[before.end - 3] == '-') {
     text.remove_prefix(std::min(text.find_first_not_of(kBlank), text.size()));
   } else if (before.kind == '%' || before.kind == '#') {
-    if (text.starts_with("\r\n"))
-      text.remove_prefix(2);
-    else if (text.starts_with('\n'))
-      text.remove_prefix(1);
+    if (text.starts_with('\n')) text.remove_prefix(1);
   }
   if (after.kind != 0 && jinja[after.begin + 2] == '-') {
     text = text.substr(0, text.find_last_not_of(kBlank) + 1);
@@ -100,7 +97,10 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
 
 }  // namespace
 
-JinjaOutline outline_jinja(std::string_view jinja) {
+JinjaOutline outline_jinja(std::string_view template_text) {
+  std::string jinja(template_text);  // Jinja reads every kind of line end as \n
+  replace_all(jinja, "\r\n", "\n");
+  replace_all(jinja, "\r", "\n");
   JinjaOutline outline;
   Tag before;
   while (true) {
@@ -113,7 +113,8 @@ JinjaOutline outline_jinja(std::string_view jinja) {
     if (tag.kind == 0) break;
     before = tag;
     if (tag.kind == '#') continue;
-    std::string_view inside = jinja.substr(tag.begin + 2, tag.end - tag.begin - 4);
+    std::string_view inside =
+        std::string_view(jinja).substr(tag.begin + 2, tag.end - tag.begin - 4);
     if (inside.starts_with('-') || inside.starts_with('+')) inside.remove_prefix(1);
     if (inside.ends_with('-') || inside.ends_with('+')) inside.remove_suffix(1);
     outline.code += tag.kind == '{' ? "{{" : "{%";

@@ -18,6 +18,6 @@ struct JinjaOutline {
 };
 
 /// Never fails: broken Jinja gives an outline that nothing recognises.
-JinjaOutline outline_jinja(std::string_view jinja);
+JinjaOutline outline_jinja(std::string_view template_text);
 
 }  // namespace specdec

@@ -91,8 +91,8 @@ void compose(std::vector<Scalar>& text) {
   for (const Scalar scalar : text) {
     if (starter < kept) {
       const bool adjacent = starter + 1 == kept;
-      const bool blocked = !adjacent && text[kept - 1].combining_class >=
-                                            std::max<std::uint8_t>(scalar.combining_class, 1);
+      const bool blocked =
+          text[kept - 1].combining_class >= std::max<std::uint8_t>(scalar.combining_class, 1);
       const char32_t whole = blocked || (!adjacent && scalar.combining_class == 0)
                                  ? 0
                                  : composed(text[starter].code_point, scalar.code_point);

@@ -218,7 +218,6 @@ std::string read_chat_template(const JsonValue& value) {
   for (const JsonValue& entry : value.elements()) {
     const std::string& name = entry["name"].string();
     if (name == "default" || chosen.empty()) chosen = entry["template"].string();
-    if (name == "default") break;
   }
   return chosen;
 }

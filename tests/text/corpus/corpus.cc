@@ -223,6 +223,7 @@ void scripts(Writer& w) {
 void prose(Writer& w) {
   w.pick(kWords);
   if (w.chance(4)) w.pick(kContractions);
+  if (w.chance(9)) w.pick(kWords);
   if (w.chance(4)) w.pick(kMarks);
   w.text(w.chance(15) ? "\n\n" : w.chance(20) ? "  " : " ");
 }
@@ -261,6 +262,10 @@ void combining(Writer& w) {
   if (w.chance(4)) w.random_code_point(0x1AB0, 0x1ACE);
   if (w.chance(6)) w.random_code_point(0x20D0, 0x20F0);
   if (w.chance(3)) w.random_code_point(0x1100, 0x11FF);
+  if (w.chance(3)) {
+    w.random_code_point(0xAC00, 0xD7A3);
+    w.random_code_point(0x11A7, 0x11C3);
+  }
   if (w.chance(3)) w.pick(kSpaces);
 }
 
