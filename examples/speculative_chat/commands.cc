@@ -181,7 +181,8 @@ void Screen::close(const Answer& answer, Chat& chat) {
     out_ << paint_(answer.finish_reason == FinishReason::error ? Style::red : Style::yellow, note)
          << '\n';
   wrap_.reset();
-  const std::string line = wrap_.feed(closing_line(answer, chat.plain_rate()), cli::terminal_width());
+  const std::string line =
+      wrap_.feed(closing_line(answer, chat.plain_rate()), cli::terminal_width());
   out_ << paint_(Style::dim, line) << "\n\n" << std::flush;
 }
 

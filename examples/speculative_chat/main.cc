@@ -124,6 +124,9 @@ int run_terminal(Chat& chat, const Painter& paint) {
       screen.close(answer, chat);
     } catch (const specdec::Error& error) {
       std::cout << paint(Style::red, error.what()) << '\n';
+      // Most often the conversation has outgrown the context.
+      if (error.code() == specdec::ErrorCode::invalid_argument && !chat.empty())
+        std::cout << "/clear starts a new conversation\n";
     }
   }
 }
