@@ -73,9 +73,9 @@ const void* CpuOps::prepare(const float* x, const std::int32_t* row_ids, const f
                           .cols = matrix.cols,
                           .quantise = quantise,
                           .out = activations_.get<std::byte>(size(num_rows) * row_size)};
-  // A few rows take less time than waking anybody.
-  constexpr int kSerialRows = 4;
-  const int chunk = num_rows <= kSerialRows ? kSerialRows : num_rows <= 32 ? 2 : 8;
+  // A few rows take less time than handing them out.
+  constexpr int kSerialElements = 6000;
+  const int chunk = num_rows * matrix.cols <= kSerialElements ? num_rows : num_rows <= 32 ? 2 : 8;
   parallel((num_rows + chunk - 1) / chunk,
            [&](int i) { kernels_->prepare(job, i * chunk, std::min(num_rows, (i + 1) * chunk)); });
   return job.out;

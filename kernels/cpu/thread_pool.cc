@@ -25,28 +25,39 @@ ThreadPool::ThreadPool(int threads) {
 
 ThreadPool::~ThreadPool() {
   stop_.store(true, std::memory_order_relaxed);
-  jobs_.fetch_add(1, std::memory_order_release);
-  jobs_.notify_all();
+  publish(0);
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::run_job() noexcept {
+void ThreadPool::publish(std::uint32_t count) noexcept {
+  const std::uint64_t job = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
+  // Sequentially consistent, as is the worker's side: either this thread sees the sleeper, or the
+  // sleeper sees the ticket before it sleeps.
+  ticket_.store(job << 32 | count, std::memory_order_seq_cst);
+  if (sleepers_.load(std::memory_order_seq_cst) == 0) return;
+  alarm_.fetch_add(1, std::memory_order_seq_cst);
+  alarm_.notify_all();
+}
+
+std::uint32_t ThreadPool::run_job() noexcept {
   std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
-  while (true) {
+  const auto job = static_cast<std::uint32_t>(ticket >> 32);
+  while (static_cast<std::uint32_t>(ticket >> 32) == job) {
     const auto left = static_cast<std::uint32_t>(ticket);
-    if (left == 0) return;
+    if (left == 0) break;
     if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
                                        std::memory_order_acquire)) {
       continue;
     }
-    const auto count = static_cast<std::uint32_t>(count_.load(std::memory_order_relaxed));
+    const std::uint32_t count = count_.load(std::memory_order_relaxed);
     (*body_.load(std::memory_order_relaxed))(static_cast<int>(count - left));
     if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
       done_.notify_one();
-      return;
+      break;
     }
     ticket = ticket_.load(std::memory_order_acquire);
   }
+  return job;
 }
 
 void ThreadPool::parallel_for(int count, const std::function<void(int)>& body) {
@@ -54,15 +65,12 @@ void ThreadPool::parallel_for(int count, const std::function<void(int)>& body) {
     for (int i = 0; i < count; ++i) body(i);
     return;
   }
-  done_.store(0, std::memory_order_relaxed);
-  count_.store(count, std::memory_order_relaxed);
-  body_.store(&body, std::memory_order_relaxed);
-  const std::uint64_t job = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
-  ticket_.store(job << 32 | static_cast<std::uint32_t>(count), std::memory_order_release);
-  jobs_.fetch_add(1, std::memory_order_release);
-  jobs_.notify_all();
-  run_job();
   const auto all = static_cast<std::uint32_t>(count);
+  done_.store(0, std::memory_order_relaxed);
+  count_.store(all, std::memory_order_relaxed);
+  body_.store(&body, std::memory_order_relaxed);
+  publish(all);
+  run_job();
   for (int spin = 0; spin < kSpins; ++spin) {
     if (done_.load(std::memory_order_acquire) == all) return;
     pause();
@@ -75,14 +83,24 @@ void ThreadPool::parallel_for(int count, const std::function<void(int)>& body) {
 
 void ThreadPool::work() noexcept {
   std::uint32_t seen = 0;
+  const auto is_new = [&](std::memory_order order) {
+    return static_cast<std::uint32_t>(ticket_.load(order) >> 32) != seen;
+  };
   while (true) {
-    for (int spin = 0; spin < kSpins && jobs_.load(std::memory_order_acquire) == seen; ++spin) {
-      pause();
+    bool found = false;
+    for (int spin = 0; spin < kSpins && !found; ++spin) {
+      found = is_new(std::memory_order_acquire);
+      if (!found) pause();
     }
-    jobs_.wait(seen, std::memory_order_acquire);
-    seen = jobs_.load(std::memory_order_acquire);
+    if (!found) {
+      sleepers_.fetch_add(1, std::memory_order_seq_cst);
+      const std::uint32_t alarm = alarm_.load(std::memory_order_seq_cst);
+      if (!is_new(std::memory_order_seq_cst)) alarm_.wait(alarm, std::memory_order_acquire);
+      sleepers_.fetch_sub(1, std::memory_order_relaxed);
+      continue;
+    }
     if (stop_.load(std::memory_order_relaxed)) return;
-    run_job();
+    seen = run_job();
   }
 }
 

@@ -28,17 +28,20 @@ class ThreadPool final : public Executor {
 
  private:
   void work() noexcept;
-  /// Runs indices of the job that `ticket_` announces until none is left.
-  void run_job() noexcept;
+  /// Runs indices of the current job until none is left; returns the job's number.
+  std::uint32_t run_job() noexcept;
+  void publish(std::uint32_t count) noexcept;
 
   // A ticket is (job number << 32 | indices left). An index is claimed by a compare-exchange on the
   // whole, so a late worker can never claim from a job other than the one it has read. `count_` and
   // `body_` stand still from a successful claim until the claimed index is counted in `done_`.
+  // Waiting workers poll the ticket itself: the line that tells them also carries the job.
   alignas(64) std::atomic<std::uint64_t> ticket_{0};
-  std::atomic<int> count_{0};
+  std::atomic<std::uint32_t> count_{0};
   std::atomic<const std::function<void(int)>*> body_{nullptr};
   alignas(64) std::atomic<std::uint32_t> done_{0};
-  alignas(64) std::atomic<std::uint32_t> jobs_{0};  // what sleeping workers wait on
+  alignas(64) std::atomic<std::uint32_t> sleepers_{0};
+  std::atomic<std::uint32_t> alarm_{0};  // what sleeping workers wait on
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };
