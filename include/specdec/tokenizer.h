@@ -19,7 +19,8 @@ class SPECDEC_API Tokenizer {
 
   virtual int vocab_size() const noexcept = 0;
   /// Any bytes are accepted, invalid UTF-8 included. `parse_special`: the text of a special token
-  /// becomes that token.
+  /// becomes that token. Where the model's tokenizer begins every text with a
+  /// first token (bos), it is there, once: a chat template may have written it already.
   virtual std::vector<TokenId> encode(std::string_view text, bool parse_special = true) const = 0;
   /// The bytes that a token stands for; a special token has none unless `special` is set. Empty for
   /// an unused id.
