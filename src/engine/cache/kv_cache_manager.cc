@@ -56,9 +56,7 @@ struct KvCacheManager::Impl {
       if (oldest == BlockAllocator::kNone) return oldest;
       evict(oldest);
     }
-    const BlockId block = blocks.take_free();
-    draft_filled[index(block)] = 0;
-    return block;
+    return blocks.take_free();
   }
 
   void evict(BlockId block) noexcept {
@@ -155,7 +153,8 @@ struct KvCacheManager::Impl {
   KvCacheOptions options;
   BlockAllocator blocks;
   PrefixIndex prefixes;
-  std::vector<std::int32_t> draft_filled;   // [num_blocks] leading positions in the draft's slice
+  // [num_blocks] leading positions written in the draft's slice; of indexed blocks only
+  std::vector<std::int32_t> draft_filled;
   std::vector<std::uint8_t> draft_claimed;  // [num_blocks] see KvReservation::claim_draft
 };
 
