@@ -195,7 +195,15 @@ void DraftStage::propose_on_host(HostDrafter& host, std::span<Sequence* const> s
   }
 }
 
-void DraftStage::propose_with_model(std::span<Sequence* const> sequences) {
+void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
+  // Two sequences may share a block whose draft slice is still to be filled: one fills it, the
+  // other decodes plainly for a step and finds it filled.
+  std::vector<Sequence*> sequences;
+  for (Sequence* sequence : candidates) {
+    if (!sequence->reservation.claim_draft()) continue;
+    sequence->draft_length = sequence->kv.length(KvPool::draft);
+    sequences.push_back(sequence);
+  }
   if (sequences.empty()) return;
   std::vector<ModelDraftSequence> drafts;
   for (Sequence* sequence : sequences) {

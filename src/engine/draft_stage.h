@@ -54,7 +54,7 @@ class DraftStage {
 
   void propose_on_host(HostDrafter& host, std::span<Sequence* const> sequences);
   static void complain(HostDrafter& host, std::string_view fault);
-  void propose_with_model(std::span<Sequence* const> sequences);
+  void propose_with_model(std::span<Sequence* const> candidates);
 
   const Config& config_;
   Backend& backend_;

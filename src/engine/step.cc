@@ -237,7 +237,12 @@ void Step::commit(Sequence& sequence) {
 }
 
 void Step::publish(Sequence& sequence, EngineStats& stats) {
-  parts_.cache.publish(sequence.kv, sequence.tokens);
+  // The last, partly filled block as well when the request is over: a conversation's next turn
+  // begins there.
+  if (sequence.output.finished())
+    parts_.cache.publish_all(sequence.kv, sequence.tokens);
+  else
+    parts_.cache.publish(sequence.kv, sequence.tokens);
   if (!sequence.samples) {
     stats.num_prefill_tokens += sequence.num_known;
     return;
