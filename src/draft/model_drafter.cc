@@ -169,7 +169,9 @@ void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequen
     sampler.probabilities(logits, row, probs);
     if (*std::max_element(probs.begin(), probs.end()) < options_.min_confidence) return;
     std::vector<TokenId> drawn;
-    draw_draft_children(probs, row.seed, row.position, parent, children, options_.topk > 1, drawn);
+    // Keyed by the step's first position and the node: no two draws of a run share a key.
+    draw_draft_children(probs, row.seed, sequence.row.position, parent, children, options_.topk > 1,
+                        drawn);
     for (const TokenId token : drawn)
       growth.nodes.push_back(
           {.token = token,
