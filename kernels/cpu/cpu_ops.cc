@@ -84,7 +84,7 @@ const void* CpuOps::prepare(const float* x, const std::int32_t* row_ids, const f
 void CpuOps::multiply(const GemmJob& job, int tiles) {
   const int threads = executor_->num_threads();
   if (job.num_rows <= kNarrowRows) {
-    const int tasks = threads == 1 ? 1 : std::min(tiles, 4 * threads);
+    const int tasks = threads == 1 ? 1 : std::min(tiles, 8 * threads);
     parallel(tasks, [&](int i) {
       kernels_->gemm(job, tiles * i / tasks, tiles * (i + 1) / tasks, 0, job.num_rows);
     });

@@ -12,9 +12,12 @@ namespace {
 
 constexpr int kTile = 16;
 
+// Weights are fetched 20 (nibbles) or 12 (bytes) groups ahead, into the second-level cache:
+// measured on Zen 4, 10 to 20 % faster than 6 and 4 ahead into the first level, for 1 and for 6
+// rows.
 inline void prefetch(const std::byte* at, int lines) {
   for (int i = 0; i < lines; ++i) {
-    _mm_prefetch(reinterpret_cast<const char*>(at + 64 * i), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(at + 64 * i), _MM_HINT_T1);
   }
 }
 
@@ -31,7 +34,7 @@ inline void nibble_tile(const std::byte* tile, int steps, const ActivationGroup*
     const std::byte* step = tile;
     const ActivationGroup* group = x;
     for (int s = 0; s < steps; ++s, step += step_size, group += R) {
-      if (half == 0) prefetch(step + 6 * step_size, (step_size + 63) / 64);
+      if (half == 0) prefetch(step + 20 * step_size, (step_size + 63) / 64);
       NibbleDot dot[R];
       SPECDEC_UNROLL
       for (int t = 0; t < R; ++t) dot[t].start(has_min ? 0 : group[t].q4_bias);
@@ -69,7 +72,7 @@ inline void byte_tile(const std::byte* tile, int steps, const ActivationGroup* x
     const std::byte* step = tile;
     const ActivationGroup* group = x;
     for (int s = 0; s < steps; ++s, step += step_size, group += R) {
-      if (half == 0) prefetch(step + 4 * step_size, (step_size + 63) / 64);
+      if (half == 0) prefetch(step + 12 * step_size, (step_size + 63) / 64);
       ByteDot dot[R];
       SPECDEC_UNROLL
       for (int t = 0; t < R; ++t) dot[t].start(group[t].q8_bias);
@@ -96,7 +99,7 @@ inline void float_tile(const std::byte* tile, int steps, const float* x, float* 
     for (int t = 0; t < R; ++t) f[t] = zero();
     const std::byte* step = tile + half * kLanes * element;
     for (int s = 0; s < steps; ++s, step += step_size, x += R) {
-      if (half == 0) prefetch(step + 2048, 1);
+      if (half == 0) prefetch(step + 4096, 1);
       F w;
       if constexpr (type == DataType::f32) {
         w = load(reinterpret_cast<const float*>(step));
