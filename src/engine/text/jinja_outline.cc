@@ -90,9 +90,14 @@ std::string_view output_text(std::string_view jinja, const Tag& before, const Ta
 }
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
-  for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {
-    text.replace(at, from.size(), to);
+  std::string result;
+  std::size_t begin = 0;
+  for (std::size_t at = 0; (at = text.find(from, begin)) != std::string::npos;) {
+    result.append(text, begin, at - begin).append(to);
+    begin = at + from.size();
   }
+  result.append(text, begin);
+  text = std::move(result);
 }
 
 }  // namespace
