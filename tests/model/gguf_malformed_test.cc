@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/model/gguf_model.h"
+#include "engine/model/gguf_reader.h"
 #include "model/model_test_support.h"
 
 using namespace specdec;
@@ -340,4 +341,17 @@ TEST_CASE("GGUF: files that cannot be read") {
   check_error([&] { open_model(folder.path() / "empty.gguf"); }, kInvalid,
               {"empty.gguf", "the file ends inside the magic"});
   check_error([&] { MappedFile::open(folder.path()); }, ErrorCode::io, {"is no regular file"});
+}
+
+TEST_CASE("GGUF: the reader takes the last byte and not one more") {
+  const std::string name = "bent.gguf";
+  const auto bytes = Bytes().add_string("abc").data;
+  GgufReader whole(bytes, name);
+  CHECK(whole.string("a key") == "abc");
+  CHECK(whole.remaining() == 0);
+  for (std::size_t size = 0; size < bytes.size(); ++size) {
+    CAPTURE(size);
+    check_error([&] { GgufReader(std::span(bytes).first(size), name).string("a key"); }, kInvalid,
+                {"bent.gguf", "the file ends inside a key"});
+  }
 }
