@@ -40,8 +40,9 @@ void quantise_group(const F* v, ActivationGroup* out) {
   const int sum = quantise_32(scaled, out->q);
   out->d = tiny ? 0.0f : amax / 127.0f;
   out->d_sum = out->d * static_cast<float>(sum);
-  out->q4_bias = -8 * sum;
-  out->q8_bias = -128 * sum;
+  // Modular: a NaN among the values leaves a sum beyond any range, and d is NaN or meaningless then.
+  out->q4_bias = static_cast<int>(-8U * static_cast<unsigned>(sum));
+  out->q8_bias = static_cast<int>(-128U * static_cast<unsigned>(sum));
 }
 
 void prepare(const PrepareJob& job, int row_begin, int row_end) {

@@ -198,10 +198,11 @@ void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequen
     normaliser = candidates.front().score + std::log(normaliser);
   }
   for (const DraftCandidate& candidate : candidates)
-    growth.nodes.push_back({.token = candidate.token,
-                            .parent = parent,
-                            .depth = from.depth + 1,
-                            .log_survival = from.log_survival + candidate.score - normaliser});
+    growth.nodes.push_back(
+        {.token = candidate.token,
+         .parent = parent,
+         .depth = from.depth + 1,
+         .log_survival = from.log_survival + std::min(0.0f, candidate.score - normaliser)});
 }
 
 void ModelDrafter::choose_frontier(Growth& growth) const {

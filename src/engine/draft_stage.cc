@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <exception>
+#include <range/v3/range/conversion.hpp>
+#include <range/v3/view/filter.hpp>
+#include <range/v3/view/join.hpp>
 
 #include "draft/ngram_drafter.h"
 #include "engine/log.h"
@@ -117,9 +120,8 @@ std::vector<std::string> DraftStage::methods() const {
 }
 
 std::string DraftStage::method_list() const {
-  std::string list;
-  for (const std::string& name : methods()) list += (list.empty() ? "" : ", ") + name;
-  return list;
+  const std::vector<std::string> names = methods();
+  return names | ranges::views::join(std::string(", ")) | ranges::to<std::string>();
 }
 
 DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max_rows) const {
@@ -151,11 +153,11 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
     sequence->draft_length = sequence->kv.length(KvPool::draft);
   }
   const auto drafting = [&](std::string_view method) {
-    std::vector<Sequence*> result;
-    for (Sequence* sequence : sequences)
-      if (sequence->samples && sequence->draft_depth > 0 && sequence->draft_method == method)
-        result.push_back(sequence);
-    return result;
+    return sequences | ranges::views::filter([method](const Sequence* sequence) {
+             return sequence->samples && sequence->draft_depth > 0 &&
+                    sequence->draft_method == method;
+           }) |
+           ranges::to<std::vector>();
   };
   if (model_drafter_ != nullptr) propose_with_model(drafting(kDraftModel));
   for (HostDrafter& host : host_drafters_) propose_on_host(host, drafting(host.drafter->name()));

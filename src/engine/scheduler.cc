@@ -1,6 +1,10 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <range/v3/range/conversion.hpp>
+#include <range/v3/view/concat.hpp>
+#include <range/v3/view/filter.hpp>
+#include <range/v3/view/transform.hpp>
 #include <utility>
 
 namespace specdec {
@@ -113,16 +117,17 @@ std::vector<Sequence*> Scheduler::plan() {
 }
 
 std::vector<const KvSequence*> Scheduler::cache_sequences() const {
-  std::vector<const KvSequence*> result;
-  for (const auto& sequence : running_) result.push_back(&sequence->kv);
-  return result;
+  return running_ | ranges::views::transform([](const auto& sequence) -> const KvSequence* {
+           return &sequence->kv;
+         }) |
+         ranges::to<std::vector>();
 }
 
 const Sequence* Scheduler::find(RequestId id) const {
-  for (const auto& sequence : running_)
-    if (sequence->id == id) return sequence.get();
-  for (const auto& sequence : waiting_)
-    if (sequence->id == id) return sequence.get();
+  const auto has_id = [id](const auto& sequence) { return sequence->id == id; };
+  for (const auto& sequence :
+       ranges::views::concat(running_, waiting_) | ranges::views::filter(has_id))
+    return sequence.get();
   return nullptr;
 }
 
