@@ -122,7 +122,9 @@ void accept(const Arguments& arguments, Chat& chat, Screen& screen) {
   std::size_t drafted = 0;
   for (const OutputToken& token : answer.tokens) drafted += token.drafted;
   const bool colour = screen.paint().colour();
-  screen.out() << mark_accepted(answer.tokens, chat.engine().tokenizer(), screen.paint()) << '\n'
+  const std::string marked =
+      mark_accepted(answer.tokens, chat.engine().tokenizer(), screen.paint());
+  screen.out() << WordWrap().feed(marked, cli::terminal_width()) << '\n'
                << screen.paint()(Style::green,
                                  colour ? "accepted draft tokens" : "[accepted draft tokens]")
                << ": " << drafted << "  " << screen.paint()(Style::yellow, "the target's own")
@@ -166,11 +168,9 @@ constexpr std::array<Command, 9> kCommands = {{{"/spec", spec},
 std::function<void(const Output&)> Screen::streamer(const Tokenizer& tokenizer) {
   wrap_.reset();
   return [this, &tokenizer](const Output& output) {
-    if (marking_)
-      out_ << mark_accepted(output.tokens, tokenizer, paint_);
-    else
-      out_ << wrap_.feed(cli::printable(output.text), cli::terminal_width());
-    out_ << std::flush;
+    const std::string text =
+        marking_ ? mark_accepted(output.tokens, tokenizer, paint_) : cli::printable(output.text);
+    out_ << wrap_.feed(text, cli::terminal_width()) << std::flush;
   };
 }
 

@@ -19,6 +19,12 @@ std::string WordWrap::feed(std::string_view text, int width) {
   const int limit = std::max(width, 20) - 1;
   std::string out;
   while (!text.empty()) {
+    if (const std::size_t end = text.find('m'); text.starts_with("\x1b[") && end != text.npos) {
+      out += text.substr(0, end + 1);  // a colour: no width, and it moves with its word
+      word_ += text.substr(0, end + 1);
+      text.remove_prefix(end + 1);
+      continue;
+    }
     const std::size_t length = cli::character_size(text);
     const std::string_view character = text.substr(0, length);
     text.remove_prefix(length);

@@ -9,8 +9,8 @@ namespace specdec::chat {
 /// turns out too long for its line, it is erased there and written again on the next.
 class WordWrap {
  public:
-  /// What to write for the next piece of text, whole UTF-8 without control characters but newline
-  /// and tab. `width`: columns of the terminal now.
+  /// What to write for the next piece of text, whole UTF-8 without control characters but newline,
+  /// tab and whole sequences that set a colour. `width`: columns of the terminal now.
   std::string feed(std::string_view text, int width);
   /// The cursor stands at the start of a line, `column` columns in.
   void reset(int column = 0);

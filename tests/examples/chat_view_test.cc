@@ -202,3 +202,12 @@ TEST_CASE("a word longer than a line is cut, wide characters count twice") {
   for (int i = 0; i < 11; ++i) wide += "日";
   CHECK(wrap.feed(wide, 21) == wide.substr(0, 30) + "\n日");
 }
+
+TEST_CASE("colours have no width and move with their word") {
+  WordWrap wrap;
+  const std::string red = "\x1b[31m";
+  std::string written;
+  for (const std::string& piece : {std::string("The quick brown jum"), red + "ps"})
+    written += wrap.feed(piece, 21);
+  CHECK(written == "The quick brown jum" + red + "p\x1b[4D\x1b[K\njum" + red + "ps");
+}

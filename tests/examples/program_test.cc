@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "support/engine_runs.h"
 #include "tests/examples/run_program.h"
 
 namespace {
@@ -21,12 +22,11 @@ namespace {
 using nlohmann::json;
 using specdec::test::ProgramResult;
 using specdec::test::run_program;
-using specdec::test::target_model;
 using specdec::test::TerminalProgram;
 
 const std::string kChat = SPECDEC_CHAT_PROGRAM;
 const std::string kSource = SPECDEC_SOURCE_DIR;
-const std::string kDraft = kSource + "/models/smollm2-135m-draft.Q8_0.gguf";
+const std::string kDraft = specdec::testing::draft_model_path();
 
 std::string slurp(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -145,7 +145,7 @@ TEST_CASE("--print-config shows flags with their origin, and can be read back") 
 
 TEST_CASE(
     "answers as JSON: the same tokens with and without speculation, turns share their prefix") {
-  const std::string target = target_model();
+  const std::string target = specdec::testing::real_target_path();
   if (target.empty()) {
     MESSAGE("the target model is not here: skipped");
     return;
@@ -175,7 +175,7 @@ TEST_CASE(
 }
 
 TEST_CASE("a document piped in is one prompt, and its answer is text alone") {
-  const std::string target = target_model();
+  const std::string target = specdec::testing::real_target_path();
   if (target.empty()) {
     MESSAGE("the target model is not here: skipped");
     return;
@@ -190,7 +190,7 @@ TEST_CASE("a document piped in is one prompt, and its answer is text alone") {
 }
 
 TEST_CASE("in a terminal: commands, Ctrl-C stops the answer and not the program") {
-  const std::string target = target_model();
+  const std::string target = specdec::testing::real_target_path();
   if (target.empty()) {
     MESSAGE("the target model is not here: skipped");
     return;
@@ -218,6 +218,15 @@ TEST_CASE("in a terminal: commands, Ctrl-C stops the answer and not the program"
   CHECK(chat.wait_for("[accepted draft tokens]: "));
   chat.type("/set ignore_eos false\n/set max_tokens 16\n/compare Say hello.\n");
   CHECK(chat.wait_for("the tokens are equal"));
+  chat.type("/set temperature 5000\n");
+  CHECK(chat.wait_for("temperature"));
+  const TemporaryFile saved("", ".json");
+  chat.type("/save " + saved.path() + "\n");
+  CHECK(chat.wait_for("saved 2 messages"));
+  CHECK(json::parse(slurp(saved.path())).at("messages").at(0).at("content") ==
+        "Count from one to a thousand.");
+  chat.type("/clear\n/regen\n");
+  CHECK(chat.wait_for("no answer yet"));
   chat.type("/spec sideways\n");
   CHECK(chat.wait_for("no draft method \"sideways\""));
   chat.type("a line to drop\x03");
@@ -227,7 +236,7 @@ TEST_CASE("in a terminal: commands, Ctrl-C stops the answer and not the program"
 }
 
 TEST_CASE("specdec-bench compares methods and writes JSON") {
-  const std::string target = target_model();
+  const std::string target = specdec::testing::real_target_path();
   if (target.empty()) {
     MESSAGE("the target model is not here: skipped");
     return;
@@ -261,7 +270,7 @@ TEST_CASE("specdec-bench compares methods and writes JSON") {
 }
 
 TEST_CASE("a drafter of the user's own runs under its name") {
-  const std::string target = target_model();
+  const std::string target = specdec::testing::real_target_path();
   if (target.empty()) {
     MESSAGE("the target model is not here: skipped");
     return;

@@ -130,11 +130,4 @@ int TerminalProgram::wait_for_exit() {
   return -1;
 }
 
-std::string target_model() {
-  if (const char* path = std::getenv("SPECDEC_TEST_TARGET"); path != nullptr) return path;
-  const std::string path =
-      std::string(SPECDEC_SOURCE_DIR) + "/.cache/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-  return std::filesystem::exists(path) ? path : "";
-}
-
 }  // namespace specdec::test

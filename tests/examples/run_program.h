@@ -41,8 +41,4 @@ class TerminalProgram {
   std::size_t found_ = 0;
 };
 
-/// The path of the real target model ($SPECDEC_TEST_TARGET, else where ./run puts it); empty when
-/// there is none.
-std::string target_model();
-
 }  // namespace specdec::test
