@@ -324,7 +324,7 @@ def main():
         load, memory = {}, {}
         for name, path in peers.items():
             child = [json.loads(subprocess.run(
-                [sys.executable, __file__, "--memory-child", path, "--threads",
+                [sys.executable, str(Path(__file__).resolve()), "--memory-child", path, "--threads",
                  str(options.threads)], check=True, capture_output=True, text=True).stdout)
                 for _ in range(3)]
             load[name] = statistics.median(c["load_seconds"] for c in child)
