@@ -68,7 +68,7 @@ class TargetReader {
 /// A deterministic child is a draw from a point mass on itself. The rules only need each child's
 /// distribution to be known before its token is looked at, and to depend on nothing but earlier
 /// siblings; a sequence of point masses is such a sequence, so they stay lossless (see
-/// docs/decisions.d/sampling.md).
+/// docs/decisions.md).
 class DraftDistribution {
  public:
   DraftDistribution(const DraftTree& tree, int node);
