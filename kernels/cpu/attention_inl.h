@@ -35,7 +35,7 @@ inline F load_kv_8(const T* at) {
 /// The cache line `distance` bytes from `at`. Blocks are scattered over the pool and no larger than
 /// a page, which is as far as hardware prefetchers look.
 inline void prefetch_at(const void* at, std::ptrdiff_t distance) {
-  _mm_prefetch(static_cast<const char*>(at) + distance, _MM_HINT_T0);
+  _mm_prefetch(static_cast<const char*>(at) + distance, _MM_HINT_T1);
 }
 inline std::ptrdiff_t distance(const void* from, const void* to) {
   return to == nullptr ? 0 : static_cast<const char*>(to) - static_cast<const char*>(from);

@@ -154,8 +154,8 @@ void CpuOps::AttentionPlan::build(const TreeAttentionParams& params, int threads
       tasks_.push_back({i, 0, units});
       continue;
     }
-    // Long runs prefetch better, short ones spread better: about four tasks a thread.
-    const int run = std::max(1, units * num_items() / (4 * threads));
+    // Long runs prefetch better, short ones spread better: about six tasks a thread.
+    const int run = std::max(1, units * num_items() / (6 * threads));
     for (int unit = 0; unit < units; unit += run) {
       tasks_.push_back({i, unit, std::min(units, unit + run)});
     }
