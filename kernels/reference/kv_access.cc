@@ -11,8 +11,8 @@ namespace {
 double half_to_double(std::uint16_t bits) {
   const int exponent = bits >> 10 & 31;
   const int mantissa = bits & 1023;
-  double magnitude =
-      exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
+  const double unit = static_cast<double>(1u << exponent) * 0x1p-25;
+  double magnitude = exponent == 0 ? mantissa * 0x1p-24 : (1024 + mantissa) * unit;
   if (exponent == 31) {
     magnitude = mantissa == 0 ? std::numeric_limits<double>::infinity()
                               : std::numeric_limits<double>::quiet_NaN();
