@@ -35,7 +35,7 @@ Answer run_request(Engine& engine, Request request,
       answer.seed = output.seed;
       answer.stats = output.stats;
     }
-    if (!cancelled && cli::InterruptGuard::interrupted()) {
+    if (!cancelled && cli::InterruptGuard::take()) {
       engine.cancel(id);
       cancelled = true;
       more = true;  // one more step, so that the cancelled request's last output comes out

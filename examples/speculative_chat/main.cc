@@ -98,8 +98,11 @@ int run_terminal(Chat& chat, const Painter& paint) {
   const std::string prompt = paint.colour() ? "\1\x1b[1;36m\1>>> \1\x1b[0m\1" : ">>> ";
   std::string line;
   bool interrupted_before = false;
+  const InterruptGuard guard;
   while (true) {
-    const LineEditor::Result result = editor.read(prompt, line);
+    // Ctrl-C pressed between two prompts comes as a signal and takes what was typed ahead with it.
+    const LineEditor::Result result = InterruptGuard::take() ? LineEditor::Result::interrupted
+                                                             : editor.read(prompt, line);
     if (result == LineEditor::Result::end) {
       std::cout << '\n';
       return 0;
@@ -113,7 +116,6 @@ int run_terminal(Chat& chat, const Painter& paint) {
     interrupted_before = false;
     if (line.find_first_not_of(" \t") == std::string::npos) continue;
     editor.remember(line);
-    const InterruptGuard guard;
     if (line.starts_with('/')) {
       if (!run_command(line, chat, screen)) return 0;
       continue;

@@ -206,6 +206,8 @@ TEST_CASE("in a terminal: commands, Ctrl-C stops the answer and not the program"
   CHECK(chat.wait_for("no command \"/nonsense\""));
   chat.type("/set ignore_eos true\n");
   chat.type("Count from one to a thousand.\n");
+  REQUIRE(chat.wait_for("thousand."));
+  REQUIRE(chat.wait_for("\n"));
   REQUIRE(chat.wait_for("2"));
   chat.type("\x03");
   CHECK(chat.wait_for("stopped"));
@@ -229,6 +231,7 @@ TEST_CASE("in a terminal: commands, Ctrl-C stops the answer and not the program"
   CHECK(chat.wait_for("no answer yet"));
   chat.type("/spec sideways\n");
   CHECK(chat.wait_for("no draft method \"sideways\""));
+  REQUIRE(chat.wait_for(">>> "));  // from here on Ctrl-C is a character, no signal
   chat.type("a line to drop\x03");
   CHECK(chat.wait_for("Ctrl-D"));
   chat.type("/bye\n");

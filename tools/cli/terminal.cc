@@ -163,6 +163,10 @@ InterruptGuard::InterruptGuard() {
 InterruptGuard::~InterruptGuard() { sigaction(SIGINT, &g_previous, nullptr); }
 
 bool InterruptGuard::interrupted() noexcept { return g_interrupted != 0; }
-void InterruptGuard::clear() noexcept { g_interrupted = 0; }
+bool InterruptGuard::take() noexcept {
+  const bool pressed = interrupted();
+  if (pressed) g_interrupted = 0;
+  return pressed;
+}
 
 }  // namespace specdec::cli

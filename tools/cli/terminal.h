@@ -48,9 +48,10 @@ class InterruptGuard {
   InterruptGuard(const InterruptGuard&) = delete;
   InterruptGuard& operator=(const InterruptGuard&) = delete;
 
-  /// Ctrl-C was pressed since the guard was made or the flag was cleared.
+  /// Ctrl-C was pressed since the guard was made or the press was taken.
   static bool interrupted() noexcept;
-  static void clear() noexcept;
+  /// The same, and the press counts as dealt with.
+  static bool take() noexcept;
 };
 
 }  // namespace specdec::cli
