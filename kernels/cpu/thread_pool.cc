@@ -17,10 +17,16 @@ void pause() noexcept {
 #endif
 }
 
+std::uint32_t job_of(std::uint64_t ticket) noexcept {
+  return static_cast<std::uint32_t>(ticket >> 32);
+}
+std::uint32_t left_of(std::uint64_t ticket) noexcept { return static_cast<std::uint32_t>(ticket); }
+
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+ThreadPool::ThreadPool(int threads) : shares_(static_cast<std::size_t>(threads)) {
+  for (std::size_t own = 1; own < shares_.size(); ++own)
+    workers_.emplace_back([this, own] { work(own); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -30,33 +36,46 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::publish(std::uint32_t count) noexcept {
-  const std::uint64_t job = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
-  // Sequentially consistent, as is the worker's side: either this thread sees the sleeper, or the
-  // sleeper sees the ticket before it sleeps.
-  ticket_.store(job << 32 | count, std::memory_order_seq_cst);
+  const std::uint64_t job = job_of(shares_[0].ticket.load(std::memory_order_relaxed)) + 1U;
+  const std::uint64_t threads = shares_.size();
+  std::uint32_t begin = 0;
+  for (std::uint64_t i = 0; i < threads; ++i) {
+    const auto end = static_cast<std::uint32_t>(count * (i + 1) / threads);
+    shares_[i].end.store(end, std::memory_order_relaxed);
+    // Sequentially consistent, as is the worker's side: either this thread sees the sleeper, or the
+    // sleeper sees the ticket before it sleeps.
+    shares_[i].ticket.store(job << 32 | (end - begin), std::memory_order_seq_cst);
+    begin = end;
+  }
   if (sleepers_.load(std::memory_order_seq_cst) == 0) return;
   alarm_.fetch_add(1, std::memory_order_seq_cst);
   alarm_.notify_all();
 }
 
-std::uint32_t ThreadPool::run_job() noexcept {
-  std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
-  const auto job = static_cast<std::uint32_t>(ticket >> 32);
-  while (static_cast<std::uint32_t>(ticket >> 32) == job) {
-    const auto left = static_cast<std::uint32_t>(ticket);
-    if (left == 0) break;
-    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
-                                       std::memory_order_acquire)) {
+std::uint32_t ThreadPool::run_share(Share& share, std::uint32_t job) noexcept {
+  std::uint32_t ran = 0;
+  std::uint64_t ticket = share.ticket.load(std::memory_order_acquire);
+  while (job_of(ticket) == job && left_of(ticket) > 0) {
+    if (!share.ticket.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
+                                            std::memory_order_acquire)) {
       continue;
     }
-    const std::uint32_t count = count_.load(std::memory_order_relaxed);
-    (*body_.load(std::memory_order_relaxed))(static_cast<int>(count - left));
-    if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
-      done_.notify_one();
-      break;
-    }
-    ticket = ticket_.load(std::memory_order_acquire);
+    const std::uint32_t index = share.end.load(std::memory_order_relaxed) - left_of(ticket);
+    (*body_.load(std::memory_order_relaxed))(static_cast<int>(index));
+    ++ran;
+    ticket = share.ticket.load(std::memory_order_acquire);
   }
+  return ran;
+}
+
+std::uint32_t ThreadPool::run_job(std::size_t own) noexcept {
+  const std::uint32_t job = job_of(shares_[own].ticket.load(std::memory_order_acquire));
+  std::uint32_t ran = 0;
+  for (std::size_t i = 0; i < shares_.size(); ++i)
+    ran += run_share(shares_[(own + i) % shares_.size()], job);
+  if (ran == 0) return job;
+  const std::uint32_t count = count_.load(std::memory_order_relaxed);
+  if (done_.fetch_add(ran, std::memory_order_acq_rel) + ran == count) done_.notify_one();
   return job;
 }
 
@@ -70,7 +89,7 @@ void ThreadPool::parallel_for(int count, const std::function<void(int)>& body) {
   count_.store(all, std::memory_order_relaxed);
   body_.store(&body, std::memory_order_relaxed);
   publish(all);
-  run_job();
+  run_job(0);
   for (int spin = 0; spin < kSpins; ++spin) {
     if (done_.load(std::memory_order_acquire) == all) return;
     pause();
@@ -81,10 +100,10 @@ void ThreadPool::parallel_for(int count, const std::function<void(int)>& body) {
   }
 }
 
-void ThreadPool::work() noexcept {
+void ThreadPool::work(std::size_t own) noexcept {
   std::uint32_t seen = 0;
   const auto is_new = [&](std::memory_order order) {
-    return static_cast<std::uint32_t>(ticket_.load(order) >> 32) != seen;
+    return job_of(shares_[own].ticket.load(order)) != seen;
   };
   while (true) {
     bool found = false;
@@ -100,7 +119,7 @@ void ThreadPool::work() noexcept {
       continue;
     }
     if (stop_.load(std::memory_order_relaxed)) return;
-    seen = run_job();
+    seen = run_job(own);
   }
 }
 
