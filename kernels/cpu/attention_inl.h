@@ -106,9 +106,11 @@ constexpr int run_length(int queries, int most) {
   return (queries + runs - 1) / runs;
 }
 
-void scores(const KvUnit& keys, int begin, int end, const float* q, int queries, float* out) {
+void scores(const KvUnit& unit, int begin, int end, const float* q, int queries, float* out) {
+  KvUnit keys = unit;
   const int run = run_length(queries, kScoreQueries);
   for (int i = 0; i < queries; i += run) {
+    if (i > 0) keys.next_blocks = nullptr;  // the first run has fetched them
     const int n = queries - i < run ? queries - i : run;
     const float* qi = q + i * keys.head_dim;
     if (keys.type == DataType::f32) {
@@ -212,10 +214,12 @@ void weigh_dispatch(const KvUnit& values, int begin, int end, const float* weigh
 }
 
 template <typename T>
-void weigh_typed(const KvUnit& values, int begin, int end, const float* weights, int queries,
+void weigh_typed(const KvUnit& unit, int begin, int end, const float* weights, int queries,
                  const int* counts, float* out) {
+  KvUnit values = unit;
   const int run = run_length(queries, kWeighQueries);
   for (int i = 0; i < queries; i += run) {
+    if (i > 0) values.next_blocks = nullptr;
     const int n = queries - i < run ? queries - i : run;
     int common = end;
     for (int j = i; j < i + n; ++j) common = counts[j] < common ? counts[j] : common;

@@ -11,7 +11,6 @@ constexpr std::size_t size(int n) { return static_cast<std::size_t>(n); }
 // Queries that share one pass over the keys. Twelve fill the registers of the score kernel; more
 // would only lengthen the tasks.
 constexpr int kTileQueries = 12;
-constexpr int kPrefetchQueries = 6;
 constexpr int kMaxBlockSize = 64;
 constexpr int kMinBlockSize = 16;
 
@@ -191,18 +190,15 @@ void CpuOps::AttentionPlan::run_unit(const KernelTable& kernels, const TreeAtten
   }
   KvUnit key_unit = {kv.type, kv.head_dim, kv.block_size, keys, nullptr};
   KvUnit value_unit = {kv.type, kv.head_dim, kv.block_size, values, nullptr};
-  // A narrow pass is bound by memory: fetch the values while the keys are read, the next unit's
-  // keys while the values are.
+  // Fetch the values while the keys are read, the next unit's keys while the values are.
   const void* later[kUnit / kMinBlockSize] = {};
-  if (queries <= kPrefetchQueries) {
-    key_unit.next_blocks = values;
-    const int first = (start + kUnit) / kv.block_size;
-    const int limit = (sequence.context_len + kv.block_size - 1) / kv.block_size;
-    for (int b = 0; unit + 1 < unit_end && b < kUnit / kv.block_size && first + b < limit; ++b) {
-      later[b] = block_head(kv, kv.keys, sequence.block_table[first + b], item.kv_head);
-    }
-    value_unit.next_blocks = later;
+  key_unit.next_blocks = values;
+  const int next = (start + kUnit) / kv.block_size;
+  const int limit = (sequence.context_len + kv.block_size - 1) / kv.block_size;
+  for (int b = 0; unit + 1 < unit_end && b < kUnit / kv.block_size && next + b < limit; ++b) {
+    later[b] = block_head(kv, kv.keys, sequence.block_table[next + b], item.kv_head);
   }
+  value_unit.next_blocks = later;
   alignas(64) float scores[kMaxQueries * kUnit];
   kernels.scores(key_unit, 0, shared, q, queries, scores);
   const auto for_gathered = [&](auto&& body) {
