@@ -21,6 +21,9 @@ struct PackedMatrix {
   const void* data = nullptr;
 };
 
+/// Bytes of one K or V value in a pool of that type (f16 or f32).
+constexpr std::size_t kv_element_bytes(DataType type) { return type == DataType::f32 ? 4 : 2; }
+
 /// One layer of one model's KV pool. A block is `block_size` positions of one sequence.
 ///   keys   [num_blocks][num_kv_heads][head_dim][block_size]   positions adjacent: a SIMD lane is a
 ///   position values [num_blocks][num_kv_heads][block_size][head_dim]

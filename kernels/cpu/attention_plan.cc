@@ -14,10 +14,9 @@ constexpr int kTileQueries = 12;
 constexpr int kMaxBlockSize = 64;
 constexpr int kMinBlockSize = 16;
 
-std::size_t element_bytes(const KvLayer& kv) { return kv.type == DataType::f32 ? 4 : 2; }
-
 const std::byte* block_head(const KvLayer& kv, const void* base, int block, int head) {
-  const std::size_t head_bytes = size(kv.head_dim) * size(kv.block_size) * element_bytes(kv);
+  const std::size_t head_bytes =
+      size(kv.head_dim) * size(kv.block_size) * kv_element_bytes(kv.type);
   return static_cast<const std::byte*>(base) +
          (size(block) * size(kv.num_kv_heads) + size(head)) * head_bytes;
 }
@@ -36,7 +35,7 @@ class GatheredBlock {
   /// Positions [begin, begin + block_size) as [head_dim][block_size]; those past the row's own keep
   /// whatever the buffer held.
   const void* keys(int begin) {
-    const std::size_t element = element_bytes(kv_);
+    const std::size_t element = kv_element_bytes(kv_.type);
     const std::size_t stride = size(kv_.block_size) * element;
     const int end = std::min(count_, begin + kv_.block_size);
     if (begin < sequence_.context_len) {
@@ -61,7 +60,7 @@ class GatheredBlock {
 
   /// The same for values, [block_size][head_dim].
   const void* values(int begin) {
-    const std::size_t row_size = size(kv_.head_dim) * element_bytes(kv_);
+    const std::size_t row_size = size(kv_.head_dim) * kv_element_bytes(kv_.type);
     const int end = std::min(count_, begin + kv_.block_size);
     for (int p = begin; p < end; ++p) {
       const int slot = p < sequence_.context_len ? p : path_[p - sequence_.context_len];

@@ -203,7 +203,7 @@ void CpuOps::norm_head(const NormHeadParams& params) {
 
 void CpuOps::move_kv(const MoveKvParams& params) {
   const KvLayer& kv = params.kv;
-  const std::size_t element = kv.type == DataType::f32 ? 4 : 2;
+  const std::size_t element = kv_element_bytes(kv.type);
   const std::size_t head_bytes = size(kv.head_dim) * size(kv.block_size) * element;
   const std::size_t row_size = size(kv.head_dim) * element;
   const std::size_t key_stride = size(kv.block_size) * element;

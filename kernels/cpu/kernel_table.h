@@ -107,12 +107,6 @@ struct KernelTable {
                   float* running_top, float* running_sum, float* running_out);
   /// out[i] = in[i] / divisor
   void (*divide)(const float* in, float divisor, float* out, int count);
-
-  int (*argmax)(const float* row, std::size_t count);
-  float (*max_value)(const float* row, std::size_t count);
-  /// sum_i exp(row[i] - shift)
-  double (*sum_exp)(const float* row, std::size_t count, float shift);
-  void (*exp_minus)(const float* row, std::size_t count, float shift, float* out);
 };
 
 const KernelTable& avx2_kernels() noexcept;

@@ -20,10 +20,6 @@ const KernelTable& avx512_kernels() noexcept {
       .weigh = weigh,
       .combine = combine,
       .divide = divide,
-      .argmax = argmax,
-      .max_value = max_value,
-      .sum_exp = sum_exp,
-      .exp_minus = exp_minus,
   };
   return kTable;
 }

@@ -40,7 +40,8 @@ void quantise_group(const F* v, ActivationGroup* out) {
   const int sum = quantise_32(scaled, out->q);
   out->d = tiny ? 0.0f : amax / 127.0f;
   out->d_sum = out->d * static_cast<float>(sum);
-  // Modular: a NaN among the values leaves a sum beyond any range, and d is NaN or meaningless then.
+  // Modular: a NaN among the values leaves a sum beyond any range, and d is NaN or meaningless
+  // then.
   out->q4_bias = static_cast<int>(-8U * static_cast<unsigned>(sum));
   out->q8_bias = static_cast<int>(-128U * static_cast<unsigned>(sum));
 }
@@ -144,50 +145,6 @@ void rope_append(const RopeAppendJob& job) {
       for (i = 0; i + kLanes <= d; i += kLanes) store_f16(values + i, load(value + i));
       for (; i < d; ++i) values[i] = to_f16(value[i]);
     }
-  }
-}
-
-constexpr float kInfinity = __builtin_inff();
-
-float max_value(const float* row, std::size_t count) {
-  F best = set1(-kInfinity);
-  std::size_t i = 0;
-  // max() returns its second operand when either is NaN, so a NaN is forgotten.
-  for (; i + kLanes <= count; i += kLanes) best = max(load(row + i), best);
-  if (i < count) best = max(load_first(row + i, static_cast<int>(count - i), -kInfinity), best);
-  return reduce_max(best);
-}
-
-int argmax(const float* row, std::size_t count) {
-  const float best = max_value(row, count);
-  for (std::size_t i = 0; i < count; ++i) {
-    if (row[i] == best) return static_cast<int>(i);
-  }
-  return -1;
-}
-
-double sum_exp(const float* row, std::size_t count, float shift) {
-  alignas(64) double sums[kLanes] = {};
-  std::size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    add_to_double(exp(sub(load(row + i), set1(shift))), sums);
-  }
-  if (i < count) {
-    const int n = static_cast<int>(count - i);
-    add_to_double(first_lanes(n, exp(sub(load_first(row + i, n, 0.0f), set1(shift))), zero()),
-                  sums);
-  }
-  double total = 0;
-  for (int lane = 0; lane < kLanes; ++lane) total += sums[lane];
-  return total;
-}
-
-void exp_minus(const float* row, std::size_t count, float shift, float* out) {
-  std::size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) store(out + i, exp(sub(load(row + i), set1(shift))));
-  if (i < count) {
-    const int n = static_cast<int>(count - i);
-    store_first(out + i, n, exp(sub(load_first(row + i, n, 0.0f), set1(shift))));
   }
 }
 

@@ -77,12 +77,6 @@ inline F first_lanes(int n, F v, F other) {
   const I mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane);
   return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(mask));
 }
-inline void add_to_double(F v, double* sums) {
-  _mm256_storeu_pd(
-      sums, _mm256_add_pd(_mm256_loadu_pd(sums), _mm256_cvtps_pd(_mm256_castps256_ps128(v))));
-  _mm256_storeu_pd(sums + 4, _mm256_add_pd(_mm256_loadu_pd(sums + 4),
-                                           _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1))));
-}
 
 /// Rounds 32 values (|v| <= 127) to int8, ties to even; returns their sum.
 inline int quantise_32(const F* v, std::int8_t* out) {

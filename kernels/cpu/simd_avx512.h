@@ -70,12 +70,6 @@ inline F first_lanes(int n, F v, F other) {
   const auto mask = static_cast<__mmask16>(n >= 16 ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1u);
   return _mm512_mask_blend_ps(mask, other, v);
 }
-inline void add_to_double(F v, double* sums) {
-  _mm512_storeu_pd(
-      sums, _mm512_add_pd(_mm512_loadu_pd(sums), _mm512_cvtps_pd(_mm512_castps512_ps256(v))));
-  _mm512_storeu_pd(sums + 8, _mm512_add_pd(_mm512_loadu_pd(sums + 8),
-                                           _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1))));
-}
 
 /// Rounds 32 values (|v| <= 127) to int8, ties to even; returns their sum.
 inline int quantise_32(const F* v, std::int8_t* out) {

@@ -73,11 +73,7 @@ bool Scheduler::reserve(Sequence& sequence, int count, int fallback_count) {
       preempt_youngest();
       continue;
     }
-    const bool alone = running_.size() == 1;
     preempt_youngest();
-    // Alone and still short: its own shared prefix stands in the way of a copy. Start over without
-    // it.
-    if (alone) cache_.clear_prefix_index();
     return false;
   }
 }

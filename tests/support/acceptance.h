@@ -11,8 +11,8 @@ namespace specdec::testing {
 /// How many tokens each decoding step of one answer emitted, bonus included.
 using StepLengths = std::vector<int>;
 
-/// First turns of the development prompts whose rendered form has fewer than `longest` tokens, every
-/// `stride`-th of them.
+/// First turns of the development prompts whose rendered form has fewer than `longest` tokens,
+/// every `stride`-th of them.
 std::vector<std::string> development_prompts(const Tokenizer& tokenizer, int longest, int stride);
 
 /// Greedy answers to `prompts`, up to `max_tokens` tokens each, with the engine's configured

@@ -107,7 +107,7 @@ kernels::PackedMatrix CpuBackend::pack(const MatrixSource& source, void* destina
 void CpuBackend::copy_block(const kernels::KvLayer& layer, int source, int destination, Stream) {
   const std::size_t bytes =
       static_cast<std::size_t>(layer.num_kv_heads) * static_cast<std::size_t>(layer.head_dim) *
-      static_cast<std::size_t>(layer.block_size) * (layer.type == kernels::DataType::f32 ? 4U : 2U);
+      static_cast<std::size_t>(layer.block_size) * kernels::kv_element_bytes(layer.type);
   for (void* half : {layer.keys, layer.values}) {
     auto* const base = static_cast<std::byte*>(half);
     std::memcpy(base + static_cast<std::size_t>(destination) * bytes,

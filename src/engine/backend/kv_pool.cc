@@ -4,11 +4,9 @@ namespace specdec {
 
 namespace {
 
-std::size_t element_bytes(kernels::DataType type) { return type == kernels::DataType::f32 ? 4 : 2; }
-
 std::size_t half_block_bytes(const ModelConfig& config, int block_size, kernels::DataType type) {
   return static_cast<std::size_t>(config.num_kv_heads) * static_cast<std::size_t>(config.head_dim) *
-         static_cast<std::size_t>(block_size) * element_bytes(type);
+         static_cast<std::size_t>(block_size) * kernels::kv_element_bytes(type);
 }
 
 }  // namespace
