@@ -11,6 +11,10 @@
 /// fixed order that depends on the weight matrix alone.
 namespace specdec::kernels {
 
+namespace cuda {
+struct DeviceBatch;
+}
+
 enum class DataType : std::uint8_t { f32, f16, bf16, q8_0, q4_0, q4_1 };
 
 /// A weight matrix [rows, cols] in a backend's packed layout; y = W x has `rows` outputs.
@@ -19,6 +23,9 @@ struct PackedMatrix {
   int rows = 0;
   int cols = 0;
   const void* data = nullptr;
+  /// Rows i and i + pair_distance of each 2 * pair_distance rows are used together (the halves of a
+  /// rotated head, gate and up); 0: none are. A backend may lay them side by side.
+  int pair_distance = 0;
 };
 
 /// One layer of one model's KV pool. A block is `block_size` positions of one sequence.
@@ -56,6 +63,10 @@ struct BatchView {
   const std::int32_t* path_offsets = nullptr;  // [num_rows] see SequenceRows
   const std::int32_t* path_slots = nullptr;    // concatenated paths
   std::span<const SequenceRows> sequences;     // cover all rows, in order
+  const std::int32_t* tokens = nullptr;        // [num_rows]
+  int num_outputs = 0;
+  const std::int32_t* output_rows = nullptr;  // [num_outputs] rows that want logits, ascending
+  const cuda::DeviceBatch* device = nullptr;  // the same on a GPU, once its backend staged it
 };
 
 /// out[r] = table[tokens[r]], dequantised.
