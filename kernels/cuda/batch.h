@@ -16,6 +16,7 @@ inline constexpr std::int32_t kPaddingSlot = -1;
 struct DeviceBatch {
   int num_rows = 0;     // rows that kernels are launched for, padding included
   int num_outputs = 0;  // rows that get logits
+  int num_sequences = 0;
   int max_context = 0;  // no position of any row is this or more: how far attention is launched
   int table_stride = 0;
 
@@ -23,11 +24,12 @@ struct DeviceBatch {
   std::int32_t* positions = nullptr;      // [num_rows] absolute
   std::int32_t* slots = nullptr;          // [num_rows] own K and V go there; kPaddingSlot: nowhere
   std::int32_t* row_sequences = nullptr;  // [num_rows] index of the row's sequence
-  std::int32_t* path_offsets = nullptr;   // [num_rows] < 0: slot = position all the way
-  std::int32_t* output_rows = nullptr;    // [num_outputs]
-  std::int32_t* context_lens = nullptr;   // [num_sequences] committed positions
-  std::int32_t* path_slots = nullptr;     // slots of positions context_len.. of each path, in turn
-  std::int32_t* block_tables = nullptr;   // [num_sequences, table_stride]
+  std::int32_t* sequence_begins = nullptr;  // [num_sequences + 1] first row of each; then: padding
+  std::int32_t* path_offsets = nullptr;     // [num_rows] < 0: slot = position all the way
+  std::int32_t* output_rows = nullptr;      // [num_outputs]
+  std::int32_t* context_lens = nullptr;     // [num_sequences] committed positions
+  std::int32_t* path_slots = nullptr;    // slots of positions context_len.. of each path, in turn
+  std::int32_t* block_tables = nullptr;  // [num_sequences, table_stride]
 };
 
 /// How many of each a set of buffers holds.
