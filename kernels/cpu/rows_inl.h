@@ -40,7 +40,8 @@ void quantise_group(const F* v, ActivationGroup* out) {
   const int sum = quantise_32(scaled, out->q);
   out->d = tiny ? 0.0f : amax / 127.0f;
   out->d_sum = out->d * static_cast<float>(sum);
-  // Modular: a NaN among the values leaves a sum beyond any range, and d is NaN or meaningless then.
+  // Modular: a NaN among the values leaves a sum beyond any range, and d is NaN or meaningless
+  // then.
   out->q4_bias = static_cast<int>(-8U * static_cast<unsigned>(sum));
   out->q8_bias = static_cast<int>(-128U * static_cast<unsigned>(sum));
 }
@@ -80,6 +81,15 @@ void prepare(const PrepareJob& job, int row_begin, int row_end) {
         for (int i = 0; i < n; ++i, out += panel_rows) *out = lanes[i];
       }
     }
+  }
+}
+
+void rms_norm(const float* x, const float* weight, float eps, int cols, float* out) {
+  const F scale = set1(norm_scale(x, cols, eps));
+  for (int c = 0; c < cols; c += kLanes) {
+    const int n = cols - c;
+    store_first(out + c, n,
+                mul(mul(load_first(x + c, n, 0.0f), scale), load_first(weight + c, n, 0.0f)));
   }
 }
 

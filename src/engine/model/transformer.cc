@@ -77,13 +77,28 @@ int ForwardBatch::add_row(TokenId token, int position, std::span<const std::int3
   return row;
 }
 
+int ForwardBatch::add_row(const DraftRow& row) {
+  return row.path_slots.empty()
+             ? add_row(row.token, row.position, row.wants_logits)
+             : add_row(row.token, row.position, row.path_slots, row.wants_logits);
+}
+
+kernels::BatchView ForwardBatch::view() const noexcept {
+  return {.num_rows = num_rows(),
+          .positions = positions_.data(),
+          .slots = slots_.data(),
+          .path_offsets = path_offsets_.data(),
+          .path_slots = path_slots_.data(),
+          .sequences = sequences_};
+}
+
 Transformer::Transformer(Backend& backend, TransformerWeights weights, KvPoolStorage pool,
                          int max_rows)
     : backend_(backend),
       weights_(std::move(weights)),
       pool_(std::move(pool)),
       max_rows_(max_rows),
-      inverse_frequencies_(rope_inverse_frequencies(weights_.config)) {
+      rope_(weights_.config) {
   const ModelConfig& config = weights_.config;
   const auto rows_of = [&](int width) {
     return backend.allocate(
@@ -96,27 +111,24 @@ Transformer::Transformer(Backend& backend, TransformerWeights weights, KvPoolSto
   ffn_ = rows_of(config.ffn_size);
 }
 
-std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream stream) {
+std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream stream,
+                                            HiddenStateTap* tap) {
   const ModelConfig& config = weights_.config;
   const int rows = batch.num_rows();
   const int outputs = batch.num_outputs();
-  fill_rope(batch.positions_);
+  rope_.fill(batch.positions());
 
-  const kernels::BatchView view{.num_rows = rows,
-                                .positions = batch.positions_.data(),
-                                .slots = batch.slots_.data(),
-                                .path_offsets = batch.path_offsets_.data(),
-                                .path_slots = batch.path_slots_.data(),
-                                .sequences = batch.sequences_};
+  const kernels::BatchView view = batch.view();
   float* const x = x_.as<float>();
   float* const q = q_.as<float>();
   float* const attention = attention_.as<float>();
   float* const ffn = ffn_.as<float>();
 
   backend_.embed_rows(
-      {.num_rows = rows, .tokens = batch.tokens_.data(), .table = weights_.embedding, .out = x},
+      {.num_rows = rows, .tokens = batch.tokens().data(), .table = weights_.embedding, .out = x},
       stream);
   for (int i = 0; i < config.num_layers; ++i) {
+    if (tap != nullptr) tap->observe(i, x, rows, stream);
     const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(i)];
     backend_.norm_qkv_rope_append({.batch = view,
                                    .x = x,
@@ -124,8 +136,8 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
                                    .norm_eps = config.norm_eps,
                                    .qkv = layer.qkv,
                                    .num_heads = config.num_heads,
-                                   .rope_cos = rope_cos_.data(),
-                                   .rope_sin = rope_sin_.data(),
+                                   .rope_cos = rope_.cosines(),
+                                   .rope_sin = rope_.sines(),
                                    .kv = pool_.layer(i),
                                    .q = q},
                                   stream);
@@ -147,6 +159,7 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
                           stream);
     backend_.project_residual({.num_rows = rows, .in = ffn, .weight = layer.down, .x = x}, stream);
   }
+  if (tap != nullptr) tap->observe(config.num_layers, x, rows, stream);
   if (outputs == 0) return {};
 
   const std::size_t count =
@@ -156,7 +169,7 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
     logits_ = backend_.allocate(count * sizeof(float), MemoryUse::scratch);
   }
   backend_.norm_head({.num_outputs = outputs,
-                      .row_ids = batch.output_rows_.data(),
+                      .row_ids = batch.output_rows().data(),
                       .x = x,
                       .norm_weight = weights_.output_norm.data(),
                       .norm_eps = config.norm_eps,
@@ -165,25 +178,6 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
                      stream);
   const void* host = backend_.read(logits_.as<void>(), count * sizeof(float), stream);
   return {static_cast<const float*>(host), count};
-}
-
-void Transformer::fill_rope(std::span<const std::int32_t> positions) {
-  const std::size_t half = inverse_frequencies_.size();
-  rope_cos_.resize(positions.size() * half);
-  rope_sin_.resize(positions.size() * half);
-  for (std::size_t row = 0; row < positions.size(); ++row) {
-    const auto position = static_cast<std::size_t>(positions[row]);
-    while (cos_table_.size() <= position * half) {
-      const auto next = static_cast<double>(cos_table_.size() / half);
-      for (const double frequency : inverse_frequencies_) {
-        cos_table_.push_back(static_cast<float>(std::cos(next * frequency)));
-        sin_table_.push_back(static_cast<float>(std::sin(next * frequency)));
-      }
-    }
-    const std::size_t from = position * half;
-    std::copy_n(&cos_table_[from], half, &rope_cos_[row * half]);
-    std::copy_n(&sin_table_[from], half, &rope_sin_[row * half]);
-  }
 }
 
 }  // namespace specdec
