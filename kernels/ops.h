@@ -84,11 +84,11 @@ struct EmbedRowsParams {
 };
 
 /// q, k, v = RoPE(W_qkv * rms_norm(x)); k and v go to the rows' slots, q to `q`. RoPE in the halves
-/// layout: (i, i + d/2).
+/// layout: (i, i + d/2). Without norm_weight, x is taken as it is.
 struct NormQkvRopeAppendParams {
   BatchView batch;
   const float* x = nullptr;            // [num_rows, hidden]
-  const float* norm_weight = nullptr;  // [hidden]
+  const float* norm_weight = nullptr;  // [hidden]; null: no norm
   float norm_eps = 0;
   PackedMatrix qkv;  // [(num_heads + 2 * num_kv_heads) * head_dim, hidden]: q rows, k rows, v rows
   int num_heads = 0;
@@ -108,6 +108,17 @@ struct TreeAttentionParams {
   KvLayer kv;
   float* out = nullptr;               // [num_rows, num_heads * head_dim]
   DataType out_type = DataType::f32;  // see ProjectResidualParams::in
+  /// Positions below it get weight 0 (an EAGLE head has no entry at position 0); what their slots
+  /// hold must be finite. At most 127 and at most the position of any row.
+  int first_position = 0;
+};
+
+/// out = W * in
+struct ProjectParams {
+  int num_rows = 0;
+  const float* in = nullptr;  // [num_rows, weight.cols]
+  PackedMatrix weight;
+  float* out = nullptr;  // [num_rows, weight.rows]
 };
 
 /// x += W * in
@@ -141,6 +152,31 @@ struct NormHeadParams {
   float norm_eps = 0;
   PackedMatrix head;        // [vocab, hidden]
   float* logits = nullptr;  // [num_outputs, vocab]
+};
+
+/// out[r] = rms_norm(first[r]) followed by rms_norm(second[r]): what an EAGLE head attends with.
+struct NormConcatParams {
+  int num_rows = 0;
+  int hidden = 0;
+  const float* first = nullptr;               // [num_rows, hidden]
+  const float* second = nullptr;              // [num_rows, hidden]
+  const float* first_norm_weight = nullptr;   // [hidden]
+  const float* second_norm_weight = nullptr;  // [hidden]
+  float norm_eps = 0;
+  float* out = nullptr;         // [num_rows, 2 * hidden]
+  float* second_out = nullptr;  // [num_rows, hidden]: the normed second rows again; may be
+                                // `second`; null: not wanted
+};
+
+/// destination[destination_rows[i]] = source[source_rows[i]] for rows of `cols` floats; null row
+/// ids stand for 0, 1, ... The two do not overlap.
+struct CopyRowsParams {
+  int num_rows = 0;
+  int cols = 0;
+  const float* source = nullptr;
+  const std::int32_t* source_rows = nullptr;
+  float* destination = nullptr;
+  const std::int32_t* destination_rows = nullptr;
 };
 
 /// Copies K and V between slots of one sequence, in the order given (a destination may be a later

@@ -53,9 +53,10 @@ struct NgramConfig {
 
 /// `[draft]`
 struct DraftConfig {
-  std::string method = "none";  ///< none | ngram | draft_model | the name of a drafter added with
-                                ///< Engine::add_drafter
-  std::string model;            ///< draft model; loaded when set, whatever the method
+  std::string method = "none";  ///< none | ngram | draft_model | eagle3 | the name of a drafter
+                                ///< added with Engine::add_drafter
+  std::string model;  ///< draft model or EAGLE-3 head; loaded when set, whatever the method
+  std::string weight_type = "q8_0";  ///< q8_0 | file: what an EAGLE-3 head's matrices are kept in
   DraftLengthConfig length;
   DraftTreeConfig tree;
   NgramConfig ngram;

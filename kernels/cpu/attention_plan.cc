@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 namespace specdec::kernels {
 namespace {
@@ -216,6 +217,9 @@ void CpuOps::AttentionPlan::run_unit(const KernelTable& kernels, const TreeAtten
     kernels.scores(key_unit, begin, end, q + first * kv.head_dim, item.num_heads,
                    scores + first * kUnit);
   });
+  for (int i = 0; i < queries; ++i)
+    for (int p = start; p < params.first_position; ++p)
+      scores[i * kUnit + p - start] = -std::numeric_limits<float>::infinity();
   kernels.softmax(scores, queries, counts, result.top, result.sum);
   std::memset(result.out, 0, size(queries * kv.head_dim) * sizeof(float));
   kernels.weigh(value_unit, 0, shared, scores, queries, counts, result.out);

@@ -167,6 +167,13 @@ void CpuOps::tree_attention(const TreeAttentionParams& params) {
   }
 }
 
+void CpuOps::project(const ProjectParams& params) {
+  const void* activations =
+      prepare(params.in, nullptr, nullptr, 0.0f, params.num_rows, params.weight);
+  multiply(gemm_job(params.weight, activations, params.num_rows, Epilogue::store, params.out),
+           tiles_of(params.weight.rows));
+}
+
 void CpuOps::project_residual(const ProjectResidualParams& params) {
   const void* activations =
       prepare(params.in, nullptr, nullptr, 0.0f, params.num_rows, params.weight);
@@ -200,6 +207,32 @@ void CpuOps::norm_head(const NormHeadParams& params) {
                                     params.num_outputs, params.head);
   multiply(gemm_job(params.head, activations, params.num_outputs, Epilogue::store, params.logits),
            tiles_of(params.head.rows));
+}
+
+void CpuOps::norm_concat(const NormConcatParams& params) {
+  constexpr int kChunk = 8;
+  parallel((params.num_rows + kChunk - 1) / kChunk, [&](int i) {
+    const int end = std::min(params.num_rows, (i + 1) * kChunk);
+    const std::size_t hidden = size(params.hidden);
+    for (int r = i * kChunk; r < end; ++r) {
+      float* out = params.out + size(r) * 2 * hidden;
+      kernels_->rms_norm(params.first + size(r) * hidden, params.first_norm_weight, params.norm_eps,
+                         params.hidden, out);
+      kernels_->rms_norm(params.second + size(r) * hidden, params.second_norm_weight,
+                         params.norm_eps, params.hidden, out + hidden);
+      if (params.second_out != nullptr)
+        std::copy_n(out + hidden, hidden, params.second_out + size(r) * hidden);
+    }
+  });
+}
+
+void CpuOps::copy_rows(const CopyRowsParams& params) {
+  const auto row = [](const std::int32_t* ids, int i) { return size(ids == nullptr ? i : ids[i]); };
+  const std::size_t cols = size(params.cols);
+  for (int i = 0; i < params.num_rows; ++i) {
+    std::copy_n(params.source + row(params.source_rows, i) * cols, cols,
+                params.destination + row(params.destination_rows, i) * cols);
+  }
 }
 
 void CpuOps::move_kv(const MoveKvParams& params) {

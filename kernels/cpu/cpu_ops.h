@@ -56,9 +56,12 @@ class CpuOps {
   void embed_rows(const EmbedRowsParams& params);
   void norm_qkv_rope_append(const NormQkvRopeAppendParams& params);
   void tree_attention(const TreeAttentionParams& params);
+  void project(const ProjectParams& params);
   void project_residual(const ProjectResidualParams& params);
   void norm_gate_up(const NormGateUpParams& params);
   void norm_head(const NormHeadParams& params);
+  void norm_concat(const NormConcatParams& params);
+  void copy_rows(const CopyRowsParams& params);
   void move_kv(const MoveKvParams& params);
 
  private:

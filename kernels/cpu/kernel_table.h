@@ -86,6 +86,8 @@ struct KernelTable {
   void (*prepare)(const PrepareJob&, int row_begin, int row_end);
   /// row_begin is a multiple of kPanelRows; row_end too, or num_rows.
   void (*gemm)(const GemmJob&, int tile_begin, int tile_end, int row_begin, int row_end);
+  /// out = x / rms(x) * weight; out may be x.
+  void (*rms_norm)(const float* x, const float* weight, float eps, int cols, float* out);
   /// out[i] = silu(gate[i]) * up[i]
   void (*silu_mul)(const float* gate, const float* up, float* out, int count);
   void (*rope_append)(const RopeAppendJob&);

@@ -13,6 +13,7 @@ const KernelTable& avx512_kernels() noexcept {
   static constexpr KernelTable kTable = {
       .prepare = prepare,
       .gemm = gemm,
+      .rms_norm = rms_norm,
       .silu_mul = silu_mul_row,
       .rope_append = rope_append,
       .scores = scores,

@@ -84,6 +84,15 @@ void prepare(const PrepareJob& job, int row_begin, int row_end) {
   }
 }
 
+void rms_norm(const float* x, const float* weight, float eps, int cols, float* out) {
+  const F scale = set1(norm_scale(x, cols, eps));
+  for (int c = 0; c < cols; c += kLanes) {
+    const int n = cols - c;
+    store_first(out + c, n,
+                mul(mul(load_first(x + c, n, 0.0f), scale), load_first(weight + c, n, 0.0f)));
+  }
+}
+
 inline F silu_mul(F gate, F up) {
   return mul(div(gate, add(set1(1.0f), exp(sub(zero(), gate)))), up);
 }

@@ -63,7 +63,9 @@ void norm_qkv_rope_append(const NormQkvRopeAppendParams& params, const DenseMatr
   for (const SequenceRows& sequence : params.batch.sequences) {
     for (int row = sequence.row_begin; row < sequence.row_begin + sequence.num_rows; ++row) {
       const float* x = params.x + static_cast<std::size_t>(row) * qkv.cols;
-      const auto normed = rms_norm(x, params.norm_weight, params.norm_eps, qkv.cols);
+      const auto normed = params.norm_weight == nullptr
+                              ? std::vector<double>(x, x + qkv.cols)
+                              : rms_norm(x, params.norm_weight, params.norm_eps, qkv.cols);
       std::vector<double> y = multiply(qkv, normed.data());
       const std::size_t angles = static_cast<std::size_t>(params.batch.positions[row]) * (d / 2);
       const float* cosines = params.rope_cos + angles;
@@ -101,7 +103,7 @@ void tree_attention(const TreeAttentionParams& params) {
         const std::size_t at = (static_cast<std::size_t>(row) * params.num_heads + head) * d;
         std::vector<double> scores(static_cast<std::size_t>(count));
         double top = -INFINITY;
-        for (int t = 0; t < count; ++t) {
+        for (int t = params.first_position; t < count; ++t) {
           const int slot = slot_of(params.batch, sequence, row, t);
           const int block = sequence.block_table[slot / kv.block_size];
           double dot = 0;
@@ -115,7 +117,7 @@ void tree_attention(const TreeAttentionParams& params) {
         }
         std::vector<double> sum(static_cast<std::size_t>(d));
         double total = 0;
-        for (int t = 0; t < count; ++t) {
+        for (int t = params.first_position; t < count; ++t) {
           const int slot = slot_of(params.batch, sequence, row, t);
           const int block = sequence.block_table[slot / kv.block_size];
           const double weight = std::exp(scores[t] - top);
@@ -129,6 +131,14 @@ void tree_attention(const TreeAttentionParams& params) {
         for (int i = 0; i < d; ++i) params.out[at + i] = static_cast<float>(sum[i] / total);
       }
     }
+  }
+}
+
+void project(const ProjectParams& params, const DenseMatrix& weight) {
+  for (int r = 0; r < params.num_rows; ++r) {
+    const auto y = multiply(weight, params.in + static_cast<std::size_t>(r) * weight.cols);
+    for (int i = 0; i < weight.rows; ++i)
+      params.out[static_cast<std::size_t>(r) * weight.rows + i] = static_cast<float>(y[i]);
   }
 }
 
@@ -161,6 +171,32 @@ void norm_head(const NormHeadParams& params, const DenseMatrix& head) {
     for (int v = 0; v < head.rows; ++v) {
       params.logits[static_cast<std::size_t>(i) * head.rows + v] = static_cast<float>(y[v]);
     }
+  }
+}
+
+void norm_concat(const NormConcatParams& params) {
+  const auto hidden = static_cast<std::size_t>(params.hidden);
+  for (std::size_t r = 0; r < static_cast<std::size_t>(params.num_rows); ++r) {
+    const auto first = rms_norm(params.first + r * hidden, params.first_norm_weight,
+                                params.norm_eps, params.hidden);
+    const auto second = rms_norm(params.second + r * hidden, params.second_norm_weight,
+                                 params.norm_eps, params.hidden);
+    for (std::size_t i = 0; i < hidden; ++i) {
+      params.out[r * 2 * hidden + i] = static_cast<float>(first[i]);
+      params.out[r * 2 * hidden + hidden + i] = static_cast<float>(second[i]);
+      if (params.second_out != nullptr)
+        params.second_out[r * hidden + i] = static_cast<float>(second[i]);
+    }
+  }
+}
+
+void copy_rows(const CopyRowsParams& params) {
+  for (int i = 0; i < params.num_rows; ++i) {
+    const int from = params.source_rows == nullptr ? i : params.source_rows[i];
+    const int to = params.destination_rows == nullptr ? i : params.destination_rows[i];
+    for (int c = 0; c < params.cols; ++c)
+      params.destination[static_cast<std::size_t>(to) * params.cols + c] =
+          params.source[static_cast<std::size_t>(from) * params.cols + c];
   }
 }
 

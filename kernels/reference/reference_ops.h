@@ -21,9 +21,12 @@ struct DenseMatrix {
 void embed_rows(const EmbedRowsParams& params, const DenseMatrix& table);
 void norm_qkv_rope_append(const NormQkvRopeAppendParams& params, const DenseMatrix& qkv);
 void tree_attention(const TreeAttentionParams& params);
+void project(const ProjectParams& params, const DenseMatrix& weight);
 void project_residual(const ProjectResidualParams& params, const DenseMatrix& weight);
 void norm_gate_up(const NormGateUpParams& params, const DenseMatrix& gate_up);
 void norm_head(const NormHeadParams& params, const DenseMatrix& head);
+void norm_concat(const NormConcatParams& params);
+void copy_rows(const CopyRowsParams& params);
 void move_kv(const MoveKvParams& params);
 
 }  // namespace specdec::kernels::reference

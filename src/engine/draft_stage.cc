@@ -18,6 +18,10 @@ namespace {
 
 constexpr std::string_view kNone = "none";
 constexpr std::string_view kDraftModel = "draft_model";
+constexpr std::string_view kEagle3 = "eagle3";
+
+// Features that a sequence may carry along without drafting, before they are made into KV.
+constexpr int kMostPending = 16;
 
 /// Copies a host drafter's answer into the tree; false when it breaks the rules of Drafter.
 bool take_proposal(const DraftProposal& proposal, const DraftContext& limits, int vocab_size,
@@ -37,65 +41,41 @@ bool take_proposal(const DraftProposal& proposal, const DraftContext& limits, in
 
 }  // namespace
 
-/// Runs the draft's transformer over rows of the sequences of one propose call.
-class DraftStage::Adapter final : public DraftModel {
- public:
-  Adapter(Transformer& transformer, int max_position)
-      : transformer_(transformer), max_position_(max_position) {}
-
-  void set_sequences(std::span<Sequence* const> sequences) { sequences_ = sequences; }
-
-  int vocab_size() const override { return transformer_.config().vocab_size; }
-  int max_rows() const override { return transformer_.max_rows(); }
-  int max_position() const override { return max_position_; }
-
-  std::span<const float> forward(std::span<const DraftRows> batch) override {
-    batch_.clear();
-    for (const DraftRows& rows : batch) {
-      batch_.begin_sequence(rows.context_len,
-                            sequences_[static_cast<std::size_t>(rows.sequence)]->kv.block_table());
-      for (const DraftRow& row : rows.rows) {
-        if (row.path_slots.empty())
-          batch_.add_row(row.token, row.position, row.wants_logits);
-        else
-          batch_.add_row(row.token, row.position, row.path_slots, row.wants_logits);
-      }
-    }
-    return transformer_.forward(batch_, Stream{});
-  }
-
- private:
-  Transformer& transformer_;
-  int max_position_;
-  std::span<Sequence* const> sequences_;
-  ForwardBatch batch_;
-};
-
-DraftStage::DraftStage(const Config& config, Backend& backend,
-                       std::unique_ptr<Transformer> draft_model, int vocab_size, int max_context)
-    : config_(config),
-      backend_(backend),
-      draft_model_(std::move(draft_model)),
-      vocab_size_(vocab_size),
-      max_context_(max_context) {
+DraftStage::DraftStage(const Config& config, Backend& backend, int vocab_size, int max_context)
+    : config_(config), backend_(backend), vocab_size_(vocab_size), max_context_(max_context) {
   host_drafters_.push_back({.drafter = std::make_unique<NgramDrafter>(config.draft.ngram)});
-  if (draft_model_ == nullptr) return;
-  const int max_position = std::min(max_context, draft_model_->config().max_position);
-  adapter_ = std::make_unique<Adapter>(*draft_model_, max_position);
+}
+
+void DraftStage::set_model(std::unique_ptr<Transformer> draft) {
+  set_adapter(kDraftModel, std::make_unique<TransformerAdapter>(std::move(draft), max_context_));
+}
+
+void DraftStage::set_model(std::unique_ptr<EagleHead> head) {
+  const SchedulerConfig& scheduler = config_.scheduler;
+  auto adapter = std::make_unique<EagleAdapter>(
+      backend_, std::move(head), max_context_,
+      scheduler.max_num_batched_tokens + scheduler.max_num_seqs * 2 * kMostPending);
+  eagle_ = adapter.get();
+  set_adapter(kEagle3, std::move(adapter));
+}
+
+void DraftStage::set_adapter(std::string_view method, std::unique_ptr<DraftAdapter> adapter) {
+  model_method_ = method;
+  adapter_ = std::move(adapter);
   model_drafter_ = std::make_unique<ModelDrafter>(
-      *adapter_, backend.host_executor(),
+      *adapter_, backend_.host_executor(),
       ModelDrafterOptions{
-          .topk = config.draft.tree.topk,
-          .num_draft_tokens = config.draft.tree.num_draft_tokens,
-          .min_confidence = config.draft.length.min_confidence,
-          .sampled = wants_sampled_draft(*parse_verify_method(config.verify.method))});
+          .topk = config_.draft.tree.topk,
+          .num_draft_tokens = config_.draft.tree.num_draft_tokens,
+          .min_confidence = config_.draft.length.min_confidence,
+          .sampled = wants_sampled_draft(*parse_verify_method(config_.verify.method))});
 }
 
 DraftStage::~DraftStage() = default;
 
 bool DraftStage::knows(std::string_view method) const {
   if (method == kNone) return true;
-  if (method == kDraftModel) return draft_model_ != nullptr;
+  if (method == kDraftModel || method == kEagle3) return method == model_method_;
   const std::lock_guard lock(mutex_);
   return std::any_of(host_drafters_.begin(), host_drafters_.end(),
                      [&](const HostDrafter& host) { return host.drafter->name() == method; });
@@ -103,7 +83,7 @@ bool DraftStage::knows(std::string_view method) const {
 
 void DraftStage::add(std::unique_ptr<Drafter> drafter) {
   const std::string_view name = drafter->name();
-  if (name.empty() || name == kDraftModel || knows(name))
+  if (name.empty() || name == kDraftModel || name == kEagle3 || knows(name))
     throw Error(ErrorCode::invalid_argument,
                 "a drafter named \"" + std::string(name) +
                     "\" is already there: return another name from Drafter::name()");
@@ -114,7 +94,7 @@ void DraftStage::add(std::unique_ptr<Drafter> drafter) {
 std::vector<std::string> DraftStage::methods() const {
   const std::lock_guard lock(mutex_);
   std::vector<std::string> names{std::string(kNone)};
-  if (draft_model_ != nullptr) names.emplace_back(kDraftModel);
+  if (adapter_ != nullptr) names.emplace_back(model_method_);
   for (const HostDrafter& host : host_drafters_) names.emplace_back(host.drafter->name());
   return names;
 }
@@ -124,9 +104,31 @@ std::string DraftStage::method_list() const {
   return names | ranges::views::join(std::string(", ")) | ranges::to<std::string>();
 }
 
+bool DraftStage::uses_features(std::string_view method) const noexcept {
+  return eagle_ != nullptr && method == kEagle3;
+}
+
+HiddenStateTap* DraftStage::tap(std::span<Sequence* const> sequences) noexcept {
+  const bool wanted = std::any_of(sequences.begin(), sequences.end(),
+                                  [](const Sequence* sequence) { return sequence->uses_features; });
+  return wanted ? &eagle_->tap() : nullptr;
+}
+
+void DraftStage::keep_features(Sequence& sequence) {
+  if (!sequence.uses_features || sequence.output.finished()) return;
+  std::vector<std::int32_t> rows;
+  for (int i = 0; i < sequence.num_known; ++i) rows.push_back(sequence.first_row + i);
+  const int root_row = sequence.first_row + sequence.num_known - 1;
+  for (const std::int32_t node : sequence.path.nodes)
+    if (node > 0) rows.push_back(root_row + node);
+  eagle_->keep(sequence, sequence.kv.length(KvPool::target) + 1, rows);
+}
+
 DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max_rows) const {
-  const bool with_model = sequence.draft_method == kDraftModel;
+  const bool with_model = sequence.draft_method == model_method_;
   if (sequence.draft_method == kNone) return {};
+  // An EAGLE head starts from the hidden state of the token before the root.
+  if (sequence.uses_features && sequence.features.end() != sequence.size()) return {};
   int depth = sequence.max_draft;
   if (config_.draft.length.mode == "schedule") {
     int scheduled = 0;
@@ -159,7 +161,8 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
            }) |
            ranges::to<std::vector>();
   };
-  if (model_drafter_ != nullptr) propose_with_model(drafting(kDraftModel));
+  if (model_drafter_ != nullptr) propose_with_model(drafting(model_method_));
+  if (eagle_ != nullptr) flush_features(sequences);
   for (HostDrafter& host : host_drafters_) propose_on_host(host, drafting(host.drafter->name()));
 }
 
@@ -204,6 +207,7 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
   for (Sequence* sequence : candidates) {
     if (!sequence->reservation.claim_draft()) continue;
     sequence->draft_length = sequence->kv.length(KvPool::draft);
+    if (sequence->uses_features) sequence->draft_length = std::max(1, sequence->draft_length);
     sequences.push_back(sequence);
   }
   if (sequences.empty()) return;
@@ -225,10 +229,38 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
                       .tree = &sequence->tree,
                       .draft_slots = &sequence->draft_slots});
   }
-  adapter_->set_sequences(sequences);
+  adapter_->begin(sequences);
   model_drafter_->propose(drafts);
-  // The root's KV is now there as well.
-  for (Sequence* sequence : sequences) sequence->draft_length = sequence->size();
+  for (Sequence* sequence : sequences) {
+    sequence->draft_length = sequence->size();  // the root's KV is now there as well
+    if (!sequence->uses_features) continue;
+    // The nodes' KV came from the head's own guesses; the target's features take its place.
+    if (!mutant_active("stale_draft_kv")) sequence->draft_slots.clear();
+    sequence->features.drop_before(sequence->draft_length);
+  }
+}
+
+/// Makes KV of features that have piled up in sequences which do not draft: prompts, and phases of
+/// plain decoding. Needs no attention, so it costs little.
+void DraftStage::flush_features(std::span<Sequence* const> sequences) {
+  for (Sequence* const& sequence : sequences) {
+    if (sequence->features.size() <= kMostPending || !sequence->reservation.claim_draft()) continue;
+    int& length = sequence->draft_length;
+    length = std::max(1, sequence->kv.length(KvPool::draft));
+    eagle_->begin({&sequence, 1});
+    while (length < sequence->features.end()) {
+      DraftRows rows{.sequence = 0, .context_len = length, .rows = {}};
+      const int end = std::min(sequence->features.end(), length + eagle_->max_rows());
+      for (int entry = length; entry < end; ++entry)
+        rows.rows.push_back({.token = sequence->tokens[static_cast<std::size_t>(entry)],
+                             .position = entry,
+                             .path_slots = {},
+                             .wants_logits = false});
+      eagle_->forward({&rows, 1});
+      length = end;
+    }
+    sequence->features.drop_before(length);
+  }
 }
 
 void DraftStage::finished(RequestId id) {

@@ -9,6 +9,9 @@
 
 #include "draft/model_drafter.h"
 #include "engine/backend/backend.h"
+#include "engine/draft_adapter.h"
+#include "engine/eagle_adapter.h"
+#include "engine/model/eagle_head.h"
 #include "engine/model/transformer.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
@@ -21,11 +24,14 @@ namespace specdec {
 /// step.
 class DraftStage {
  public:
-  /// `draft_model` may be null. `max_context`: the longest sequence that the cache holds.
-  DraftStage(const Config& config, Backend& backend, std::unique_ptr<Transformer> draft_model,
-             int vocab_size, int max_context);
+  /// `max_context`: the longest sequence that the cache holds.
+  DraftStage(const Config& config, Backend& backend, int vocab_size, int max_context);
   ~DraftStage();
 
+  /// The one draft model of the engine, before the first step: it becomes the method "draft_model"
+  /// or "eagle3".
+  void set_model(std::unique_ptr<Transformer> draft);
+  void set_model(std::unique_ptr<EagleHead> head);
   /// Throws Error(invalid_argument) when the name is taken. Stepping thread only.
   void add(std::unique_ptr<Drafter> drafter);
   /// Thread-safe, like the two below.
@@ -33,6 +39,8 @@ class DraftStage {
   std::vector<std::string> methods() const;
   /// The methods as one line, for messages.
   std::string method_list() const;
+  /// Whether the method reads the target's hidden states. Thread-safe.
+  bool uses_features(std::string_view method) const noexcept;
 
   /// How far `sequence` may draft in a step with `batch_size` decoding sequences and `max_rows`
   /// rows for it.
@@ -42,11 +50,18 @@ class DraftStage {
   /// The request is over: host drafters may forget it.
   void finished(RequestId id);
 
-  const Transformer* draft_model() const noexcept { return draft_model_.get(); }
+  /// What the target's pass over `sequences` must show; null: nothing.
+  HiddenStateTap* tap(std::span<Sequence* const> sequences) noexcept;
+  /// Takes from that pass what the drafter of `sequence` will need: of its known rows and of the
+  /// accepted ones. Before the step is committed.
+  void keep_features(Sequence& sequence);
+
+  /// The draft model's slices of the cache's blocks; null: there is no draft model.
+  const KvPoolStorage* draft_pool() const noexcept {
+    return adapter_ == nullptr ? nullptr : &adapter_->pool();
+  }
 
  private:
-  class Adapter;
-
   struct HostDrafter {
     std::unique_ptr<Drafter> drafter;
     bool complained = false;  // its first fault is logged as a warning, later ones at debug level
@@ -54,12 +69,15 @@ class DraftStage {
 
   void propose_on_host(HostDrafter& host, std::span<Sequence* const> sequences);
   static void complain(HostDrafter& host, std::string_view fault);
+  void set_adapter(std::string_view method, std::unique_ptr<DraftAdapter> adapter);
   void propose_with_model(std::span<Sequence* const> candidates);
+  void flush_features(std::span<Sequence* const> sequences);
 
   const Config& config_;
   Backend& backend_;
-  std::unique_ptr<Transformer> draft_model_;
-  std::unique_ptr<Adapter> adapter_;
+  std::string_view model_method_;  // "draft_model", "eagle3", or empty
+  std::unique_ptr<DraftAdapter> adapter_;
+  EagleAdapter* eagle_ = nullptr;  // adapter_, if it is one
   std::unique_ptr<ModelDrafter> model_drafter_;
   mutable std::mutex
       mutex_;  // guards additions to host_drafters_ against lookups from other threads

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "engine/log.h"
+#include "engine/model/eagle_source.h"
 #include "specdec/error.h"
 
 namespace specdec {
@@ -68,12 +69,54 @@ CacheShape shape_cache(const Config& config, const ModelConfig& target, const Mo
           .max_context = static_cast<int>(std::min<std::int64_t>(capacity, target.max_position))};
 }
 
+KvPoolStorage make_pool(Backend& backend, const ModelConfig& model, const Config& config,
+                        int num_blocks) {
+  return {backend, model, num_blocks, config.kv_cache.block_size, kv_type(config.kv_cache)};
+}
+
 std::unique_ptr<Transformer> make_transformer(Backend& backend, const ModelSource& source,
                                               const Config& config, int num_blocks) {
-  KvPoolStorage pool(backend, source.config(), num_blocks, config.kv_cache.block_size,
-                     kv_type(config.kv_cache));
   return std::make_unique<Transformer>(backend, TransformerWeights(backend, source),
-                                       std::move(pool), config.scheduler.max_num_batched_tokens);
+                                       make_pool(backend, source.config(), config, num_blocks),
+                                       config.scheduler.max_num_batched_tokens);
+}
+
+/// The file of draft.model, opened and checked against the target; at most one of the two is set.
+struct DraftSource {
+  std::unique_ptr<ModelSource> model;
+  std::unique_ptr<EagleSource> head;
+
+  const ModelConfig* config() const {
+    return model != nullptr ? &model->config() : head != nullptr ? &head->layer : nullptr;
+  }
+};
+
+DraftSource open_draft(const Config& config, const ModelConfig& target,
+                       const Tokenizer& tokenizer) {
+  DraftSource source;
+  const std::string& path = config.draft.model;
+  if (path.empty()) return source;
+  const bool is_head = is_eagle_head(path);
+  if (const std::string& method = config.draft.method;
+      method == (is_head ? "draft_model" : "eagle3"))
+    throw Error(ErrorCode::invalid_config,
+                path + (is_head ? " is an EAGLE-3 head" : " is no EAGLE-3 head") +
+                    ", and draft.method is \"" + method + "\": set draft.method = \"" +
+                    (is_head ? "eagle3" : "draft_model") + "\"");
+  if (is_head) {
+    source.head = open_eagle_head(
+        path, target,
+        config.draft.weight_type == "q8_0" ? EagleWeights::q8_0 : EagleWeights::as_stored);
+    return source;
+  }
+  source.model = open_model(path);
+  require_same_vocabulary(tokenizer, *source.model->load_tokenizer(), path);
+  if (source.model->config().vocab_size != target.vocab_size)
+    throw Error(ErrorCode::invalid_config,
+                path + ": its head has " + std::to_string(source.model->config().vocab_size) +
+                    " rows, the target's " + std::to_string(target.vocab_size) +
+                    "; use a draft model made for this target");
+  return source;
 }
 
 }  // namespace
@@ -91,20 +134,8 @@ Engine::Impl::Impl(const Config& engine_config)
                 config.target.model + ": the tokenizer has " +
                     std::to_string(tokenizer->vocab_size()) + " tokens, the embedding " +
                     std::to_string(source->config().vocab_size) + " rows");
-  std::unique_ptr<ModelSource> draft_source;
-  if (!config.draft.model.empty()) {
-    draft_source = open_model(config.draft.model);
-    require_same_vocabulary(*tokenizer, *draft_source->load_tokenizer(), config.draft.model);
-    if (draft_source->config().vocab_size != source->config().vocab_size)
-      throw Error(ErrorCode::invalid_config, config.draft.model + ": its head has " +
-                                                 std::to_string(draft_source->config().vocab_size) +
-                                                 " rows, the target's " +
-                                                 std::to_string(source->config().vocab_size) +
-                                                 "; use a draft model made for this target");
-  }
-
-  const CacheShape shape =
-      shape_cache(config, source->config(), draft_source ? &draft_source->config() : nullptr);
+  const DraftSource draft = open_draft(config, source->config(), *tokenizer);
+  const CacheShape shape = shape_cache(config, source->config(), draft.config());
   max_context = shape.max_context;
   cache =
       std::make_unique<KvCacheManager>(KvCacheOptions{.num_blocks = shape.num_blocks,
@@ -112,10 +143,14 @@ Engine::Impl::Impl(const Config& engine_config)
                                                       .prefix_cache = config.kv_cache.prefix_cache,
                                                       .hash_key = random_u64()});
   target = make_transformer(*backend, *source, config, shape.num_blocks);
-  std::unique_ptr<Transformer> draft;
-  if (draft_source) draft = make_transformer(*backend, *draft_source, config, shape.num_blocks);
-  drafts = std::make_unique<DraftStage>(config, *backend, std::move(draft),
-                                        source->config().vocab_size, max_context);
+  drafts = std::make_unique<DraftStage>(config, *backend, source->config().vocab_size, max_context);
+  if (draft.model)
+    drafts->set_model(make_transformer(*backend, *draft.model, config, shape.num_blocks));
+  if (draft.head)
+    drafts->set_model(std::make_unique<EagleHead>(
+        *backend, *draft.head, target->embedding(),
+        make_pool(*backend, draft.head->layer, config, shape.num_blocks),
+        config.scheduler.max_num_batched_tokens));
   scheduler = std::make_unique<Scheduler>(
       config.scheduler, *cache, [this](const Sequence& sequence, int batch_size, int max_rows) {
         return drafts->limits(sequence, batch_size, max_rows);
@@ -171,6 +206,7 @@ RequestId Engine::Impl::submit(Request request) {
   if (!drafts->knows(sequence->draft_method))
     throw Error(ErrorCode::invalid_argument, "no drafter is named \"" + sequence->draft_method +
                                                  "\": this engine has " + drafts->method_list());
+  sequence->uses_features = drafts->uses_features(sequence->draft_method);
   sequence->max_draft = request.speculation.num_speculative_tokens.value_or(
       config.draft.length.num_speculative_tokens);
   constexpr int kLongestDraft = 64;

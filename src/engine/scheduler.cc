@@ -30,7 +30,9 @@ std::unique_ptr<Sequence> Scheduler::remove(RequestId id) {
 void Scheduler::admit() {
   while (!waiting_.empty() && num_running() < config_.max_num_seqs) {
     Sequence& sequence = *waiting_.front();
-    KvSequence kv = cache_.open(sequence.tokens, sequence.request.cache_salt);
+    KvSequence kv =
+        cache_.open(sequence.tokens, sequence.request.cache_salt,
+                    sequence.uses_features ? PrefixHit::with_features : PrefixHit::target);
     // Room for all it has and one more block, so that admission does not preempt at once. Alone, it
     // may always try.
     const int missing = sequence.size() - kv.length(KvPool::target) + cache_.block_size();
@@ -55,6 +57,7 @@ void Scheduler::preempt_youngest() {
   std::unique_ptr<Sequence> sequence = std::move(running_.back());
   running_.pop_back();
   sequence->kv = KvSequence();
+  sequence->features.clear();
   sequence->was_preempted = true;
   ++sequence->stats.num_preemptions;
   ++num_preemptions_;

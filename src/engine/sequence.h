@@ -8,6 +8,7 @@
 
 #include "draft/draft_tree.h"
 #include "engine/cache/kv_cache_manager.h"
+#include "engine/feature_store.h"
 #include "engine/text/utf8_stream.h"
 #include "sampling/sampler.h"
 #include "sampling/stop.h"
@@ -28,6 +29,7 @@ struct Sequence {
   Request request;
   std::uint64_t seed = 0;
   std::string draft_method;         // "none": plain decoding
+  bool uses_features = false;       // the drafter reads the target's hidden states
   int max_draft = 0;                // longest draft that the request allows
   std::vector<TokenId> end_tokens;  // EOS and stop ids
   Clock::time_point submitted;
@@ -36,6 +38,7 @@ struct Sequence {
   std::vector<TokenId> tokens;  // prompt, then output
   int num_prompt_tokens = 0;
   KvSequence kv;
+  FeatureRows features;  // of committed tokens whose draft KV is still to be made
   PenaltyState penalties;
   StopMatcher stops;
   Utf8Stream text;
@@ -53,6 +56,7 @@ struct Sequence {
   DraftTree tree;
   std::vector<std::int32_t> draft_slots;  // [nodes]; -1: no draft KV
   int draft_length = 0;                   // draft KV in place, after proposing
+  int first_row = 0;                      // of its rows in the target's pass
   int first_output = 0;                   // index of the root's logits row
   AcceptedPath path;
   Output output;

@@ -101,6 +101,7 @@ void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
   const StageTimer timer(stats.commit_time);
   for (Sequence* sequence : batch) {
     emit(*sequence);  // truncates at a stop, before any KV is committed
+    parts_.drafts.keep_features(*sequence);
     commit(*sequence);
     publish(*sequence, stats);
   }
@@ -113,8 +114,8 @@ void Step::prepare(std::span<Sequence* const> batch) {
     sequence->output.seed = sequence->seed;
     const std::span<const BlockCopy> copies = sequence->reservation.copies();
     parts_.target.pool().copy_blocks(parts_.backend, copies, Stream{});
-    if (const Transformer* draft = parts_.drafts.draft_model())
-      draft->pool().copy_blocks(parts_.backend, copies, Stream{});
+    if (const KvPoolStorage* draft = parts_.drafts.draft_pool())
+      draft->copy_blocks(parts_.backend, copies, Stream{});
   }
 }
 
@@ -124,6 +125,7 @@ void Step::forward(std::span<Sequence* const> batch) {
   for (Sequence* sequence : batch) {
     const int context = sequence->kv.length(KvPool::target);
     batch_.begin_sequence(context, sequence->kv.block_table());
+    sequence->first_row = batch_.num_rows();
     sequence->first_output = batch_.num_outputs();
     for (int i = 0; i < sequence->num_known; ++i) {
       const bool root = sequence->samples && i == sequence->num_known - 1;
@@ -150,7 +152,7 @@ void Step::forward(std::span<Sequence* const> batch) {
       batch_.add_row(token, position, path_slots, true);
     }
   }
-  logits_ = parts_.target.forward(batch_, Stream{});
+  logits_ = parts_.target.forward(batch_, Stream{}, parts_.drafts.tap(batch));
 }
 
 void Step::sample_and_accept(std::span<Sequence* const> batch) {
@@ -223,8 +225,8 @@ void Step::commit(Sequence& sequence) {
     target_moves.push_back({root_slot + accepted + 1, root_slot + accepted});
   const std::span<const BlockId> table = sequence.kv.block_table();
   parts_.target.pool().move(parts_.backend, table, target_moves, Stream{});
-  if (const Transformer* draft = parts_.drafts.draft_model())
-    draft->pool().move(parts_.backend, table, draft_moves, Stream{});
+  if (const KvPoolStorage* draft = parts_.drafts.draft_pool())
+    draft->move(parts_.backend, table, draft_moves, Stream{});
 
   const int emitted = static_cast<int>(sequence.path.tokens.size());
   for (const OutputToken& token : sequence.path.tokens) {

@@ -89,16 +89,23 @@ void CacheSimulation::open_sequence() {
   const std::vector<TokenId>& prompt = prompts_[index(below(3))];
   for (int i = 0; i < length; ++i)
     append(sequence, i < shared ? prompt[index(i)] : below(options_.num_tokens));
-  sequence.kv = cache_.open(sequence.tokens, sequence.salt);
+  const bool with_features = chance(10);
+  sequence.kv = cache_.open(sequence.tokens, sequence.salt,
+                            with_features ? PrefixHit::with_features : PrefixHit::target);
 
   const int hit = sequence.kv.length(KvPool::target);
+  if (with_features) {
+    require(hit == std::max(0, sequence.kv.length(KvPool::draft) - 1),
+            "a hit from which the draft cannot go on");
+    num_feature_hit_tokens += hit;
+  }
   const auto& known = published_[sequence.salt];
   int longest = 0;
   while (longest < length - 1 && known.contains(sequence.contents[index(longest)])) ++longest;
   require(hit <= length - 1, "a hit that leaves nothing to compute");
   require(hit <= longest, "a hit on what was never published under this salt");
   num_hit_tokens += hit;
-  num_missed_tokens += longest - hit;
+  if (!with_features) num_missed_tokens += longest - hit;
   num_draft_hit_tokens += sequence.kv.length(KvPool::draft);
   active_.push_back(std::move(sequence));
 }

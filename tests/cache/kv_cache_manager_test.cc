@@ -392,3 +392,27 @@ TEST_CASE("SipHash-2-4 of its paper's test vector") {
   const SipHashKey key{0x0706050403020100u, 0x0f0e0d0c0b0a0908u};
   CHECK(siphash_2_4(key, message) == 0xa129ca6149be45e5u);
 }
+
+TEST_CASE("a hit for a draft that needs hidden states leaves the position before its next entry") {
+  KvCacheManager cache({.num_blocks = 16, .block_size = 4});
+  {
+    KvSequence sequence = cache.open(iota(12), "");
+    KvReservation reservation = cache.reserve(sequence, 11);
+    reservation.commit(11, 8);
+    cache.publish_all(sequence, iota(11));
+  }
+  CHECK(cache.open(iota(12), "").length(KvPool::target) == 11);
+  KvSequence second = cache.open(iota(12), "", PrefixHit::with_features);
+  CHECK(second.length(KvPool::draft) == 8);
+  CHECK(second.length(KvPool::target) == 7);
+  CHECK(second.block_table().size() == 2);
+  // The second block is shared and about to be written again: it is copied.
+  KvReservation reservation = cache.reserve(second, 5);
+  REQUIRE(reservation.valid());
+  CHECK(reservation.copies().size() == 1);
+  reservation.commit(12, 12);
+  cache.publish(second, iota(12));
+  const KvSequence* const open[] = {&second};
+  cache.check_invariants(open);
+  CHECK(cache.open(iota(3, 90), "", PrefixHit::with_features).length(KvPool::draft) == 0);
+}

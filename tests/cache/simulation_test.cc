@@ -45,6 +45,7 @@ TEST_CASE("random life of a small cache, every committed slot checked after ever
     // The run went where it should.
     CHECK(simulation.num_hit_tokens > 1000);
     CHECK(simulation.num_draft_hit_tokens > 100);
+    CHECK(simulation.num_feature_hit_tokens > 100);
     CHECK(simulation.num_copies > 100);
     CHECK(simulation.num_out_of_blocks > 10);
     CHECK(simulation.num_rollbacks > 100);

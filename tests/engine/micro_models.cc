@@ -27,11 +27,14 @@ struct TemporaryModels {
     config.hidden_size = 64;
     const RandomModel target = random_model(config, 1);
     const RandomModel draft = perturbed_model(target, 0.1f, 2);
-    paths = {(folder / "target.gguf").string(), (folder / "draft.gguf").string()};
+    paths = {(folder / "target.gguf").string(), (folder / "draft.gguf").string(),
+             (folder / "eagle").string()};
     write_gguf(paths.target, target,
                {.type = kernels::DataType::q4_1, .embedding_type = kernels::DataType::q8_0});
     write_gguf(paths.draft, draft,
                {.type = kernels::DataType::q8_0, .embedding_type = kernels::DataType::q8_0});
+    const EagleOptions eagle{.type = kernels::DataType::bf16, .draft_vocab_size = 100};
+    write_eagle_folder(paths.eagle, random_eagle_head(config, 3, eagle), eagle);
   }
   ~TemporaryModels() {
     std::error_code ignored;
@@ -58,6 +61,13 @@ Config micro_config() {
   config.scheduler.max_num_batched_tokens = 256;
   config.scheduler.max_num_seqs = 16;
   config.log.level = "off";
+  return config;
+}
+
+Config micro_eagle_config() {
+  Config config = micro_config();
+  config.draft.model = micro_models().eagle;
+  config.draft.method = "eagle3";
   return config;
 }
 

@@ -12,10 +12,13 @@ namespace specdec::testing {
 struct MicroModels {
   std::string target;
   std::string draft;
+  std::string eagle;  // a random EAGLE-3 head that knows a third of the vocabulary
 };
 const MicroModels& micro_models();
 
 /// A configuration that runs them in a small cache.
 Config micro_config();
+/// The same with the EAGLE-3 head in the draft model's place.
+Config micro_eagle_config();
 
 }  // namespace specdec::testing

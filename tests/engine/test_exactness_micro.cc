@@ -45,11 +45,11 @@ std::vector<Request> varied_requests(std::size_t count, std::uint32_t seed) {
   return requests;
 }
 
-void mix_methods(std::vector<Request>& requests, std::uint32_t seed) {
+void mix_methods(std::vector<Request>& requests, std::uint32_t seed, const Config& config) {
   std::mt19937 random(seed);
-  constexpr const char* kMethods[] = {"draft_model", "ngram", "draft_model", "none"};
+  const std::string methods[] = {config.draft.method, "ngram", config.draft.method, "none"};
   for (Request& request : requests) {
-    request.speculation.method = kMethods[random() % std::size(kMethods)];
+    request.speculation.method = methods[random() % std::size(methods)];
     request.speculation.num_speculative_tokens = static_cast<int>(random() % 17);
   }
 }
@@ -78,42 +78,46 @@ TEST_CASE("drafters, trees, batches, threads and caches change nothing") {
   std::vector<Request> requests = varied_requests(60, 1);
   const std::vector<RunResult> expected = plain_results(requests);
   std::uint32_t round = 0;
-  for (const int topk : {1, 2, 4})
-    for (const int batch : {1, 3, 8})
-      for (const bool prefix_cache : {false, true}) {
-        ++round;
-        INFO("topk " << topk << ", batch " << batch << ", prefix cache " << prefix_cache);
-        Config config = micro_config();
-        config.draft.tree.topk = topk;
-        config.draft.tree.num_draft_tokens = 3 + 5 * topk;
-        config.backend.threads = 1 + static_cast<int>(round % 2);
-        config.kv_cache.prefix_cache = prefix_cache;
-        config.scheduler.max_num_batched_tokens = round % 3 == 0 ? 24 : 256;
-        config.scheduler.max_num_seqs = 8;
-        Engine engine = Engine::load(config);
-        mix_methods(requests, round);
-        check_equal(expected, run_requests(engine, requests, batch, round));
-        if (prefix_cache) check_equal(expected, run_requests(engine, requests, batch, round + 100));
-        CHECK(engine.stats().kv_blocks_held == 0);
-        CHECK(engine.stats().speculation.spec_decode_num_accepted_tokens > 0);
-      }
+  for (const Config& base : {micro_config(), micro_eagle_config()})
+    for (const int topk : {1, 2, 4})
+      for (const int batch : {1, 3, 8})
+        for (const bool prefix_cache : {false, true}) {
+          ++round;
+          INFO(base.draft.method << ", topk " << topk << ", batch " << batch << ", prefix cache "
+                                 << prefix_cache);
+          Config config = base;
+          config.draft.tree.topk = topk;
+          config.draft.tree.num_draft_tokens = 3 + 5 * topk;
+          config.backend.threads = 1 + static_cast<int>(round % 2);
+          config.kv_cache.prefix_cache = prefix_cache;
+          config.scheduler.max_num_batched_tokens = round % 3 == 0 ? 24 : 256;
+          config.scheduler.max_num_seqs = 8;
+          Engine engine = Engine::load(config);
+          mix_methods(requests, round, config);
+          check_equal(expected, run_requests(engine, requests, batch, round));
+          if (prefix_cache)
+            check_equal(expected, run_requests(engine, requests, batch, round + 100));
+          CHECK(engine.stats().kv_blocks_held == 0);
+          CHECK(engine.stats().speculation.spec_decode_num_accepted_tokens > 0);
+        }
 }
 
 TEST_CASE("running out of blocks preempts and recomputes with the same tokens") {
   std::vector<Request> requests = varied_requests(60, 2);
-  for (Request& request : requests) request.sampling.max_tokens += 20;
+  for (Request& request : requests) request.sampling.max_tokens += 40;
   const std::vector<RunResult> expected = plain_results(requests);
-  for (const int topk : {1, 3}) {
-    Config config = micro_config();
-    config.kv_cache.memory_mb = 1;
-    config.draft.tree.topk = topk;
-    config.scheduler.max_num_batched_tokens = 64;
-    Engine engine = Engine::load(config);
-    mix_methods(requests, 77);
-    check_equal(expected, run_requests(engine, requests, 16, 5));
-    CHECK(engine.stats().num_preemptions > 0);
-    CHECK(engine.stats().kv_blocks_held == 0);
-  }
+  for (const Config& base : {micro_config(), micro_eagle_config()})
+    for (const int topk : {1, 3}) {
+      Config config = base;
+      config.kv_cache.memory_mb = 1;
+      config.draft.tree.topk = topk;
+      config.scheduler.max_num_batched_tokens = 64;
+      Engine engine = Engine::load(config);
+      mix_methods(requests, 77, config);
+      check_equal(expected, run_requests(engine, requests, 16, 5));
+      CHECK(engine.stats().num_preemptions > 0);
+      CHECK(engine.stats().kv_blocks_held == 0);
+    }
 }
 
 TEST_CASE("the draft length schedule follows the batch and changes nothing") {

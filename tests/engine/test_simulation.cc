@@ -43,7 +43,9 @@ struct Running {
 
 }  // namespace
 
-TEST_CASE("a long random life of the engine leaks nothing and changes no token") {
+namespace {
+
+void live_long(Config config) {
   const std::vector<Request> pool = request_pool(250);
   Config plain = micro_config();
   plain.kv_cache.prefix_cache = false;
@@ -52,14 +54,13 @@ TEST_CASE("a long random life of the engine leaks nothing and changes no token")
   for (Request& request : plain_pool) request.speculation.enabled = false;
   const std::vector<RunResult> expected = run_requests(alone, plain_pool, 1);
 
-  Config config = micro_config();
   config.kv_cache.memory_mb = 1;
   config.draft.tree.topk = 2;
   config.draft.tree.num_draft_tokens = 6;
   config.scheduler.max_num_seqs = 24;
   config.scheduler.max_num_batched_tokens = 96;
   Engine engine = Engine::load(config);
-  const int total = full_tests() ? 50000 : 1500;
+  const int total = full_tests() ? 50000 : 1000;
   std::mt19937 random(4);
   std::map<RequestId, Running> running;
   int submitted = 0;
@@ -70,8 +71,8 @@ TEST_CASE("a long random life of the engine leaks nothing and changes no token")
     while (submitted < total && running.size() < 40 && random() % 4 != 0) {
       const std::size_t choice = random() % pool.size();
       Request request = pool[choice];
-      constexpr const char* kMethods[] = {"draft_model", "ngram", "none"};
-      request.speculation.method = kMethods[random() % 3];
+      const std::string methods[] = {config.draft.method, "ngram", "none"};
+      request.speculation.method = methods[random() % 3];
       request.speculation.num_speculative_tokens = static_cast<int>(random() % 5);
       running[engine.submit(std::move(request))].request = choice;
       ++submitted;
@@ -124,4 +125,14 @@ TEST_CASE("a long random life of the engine leaks nothing and changes no token")
   if (full_tests())
     MESSAGE(completed << " completed, " << cancelled << " cancelled, " << stats.num_preemptions
                       << " preemptions, prefix hit rate " << stats.prefix_hit_rate());
+}
+
+}  // namespace
+
+TEST_CASE("a long random life of the engine leaks nothing and changes no token") {
+  live_long(micro_config());
+}
+
+TEST_CASE("... nor with an EAGLE-3 head, whose features live outside the cache") {
+  live_long(micro_eagle_config());
 }

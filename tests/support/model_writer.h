@@ -8,6 +8,7 @@
 
 #include "engine/model/model_config.h"
 #include "kernels/ops.h"
+#include "specdec/types.h"
 #include "support/gguf_file_spec.h"
 
 namespace specdec::testing {
@@ -82,6 +83,26 @@ void write_gguf(const std::filesystem::path& path, const RandomModel& model,
 /// the folder.
 void write_hf_folder(const std::filesystem::path& folder, const RandomModel& model,
                      const HfOptions& options = {});
+
+/// How an EAGLE-3 head is written.
+struct EagleOptions {
+  bool speculators = false;  // that dialect's config.json and tensor names; else SpecForge's
+  kernels::DataType type = kernels::DataType::f32;
+  int draft_vocab_size = 0;  // 0: the target's vocabulary, without d2t
+  bool own_embedding = false;
+  bool norm_before_residual = false;
+  std::vector<int> feature_layers = {1, 2, 4};  // of the target, whose inputs the head takes
+};
+
+/// A random EAGLE-3 head for a target of `target`'s shape: one layer as wide as the target's.
+/// config.json and model.safetensors; makes the folder. Tensors stand under their names in the
+/// SpecForge dialect.
+RandomModel random_eagle_head(const ModelConfig& target, std::uint64_t seed,
+                              const EagleOptions& options = {});
+void write_eagle_folder(const std::filesystem::path& folder, const RandomModel& head,
+                        const EagleOptions& options = {});
+/// The target's tokens that a head of a smaller vocabulary knows: [draft_vocab_size], rising.
+std::vector<TokenId> eagle_target_tokens(int draft_vocab_size, int vocab_size);
 
 void write_file(const std::filesystem::path& path, const std::vector<std::byte>& bytes);
 void write_file(const std::filesystem::path& path, std::string_view text);

@@ -63,6 +63,10 @@ class Backend {
   virtual void norm_gate_up(const kernels::NormGateUpParams& params, Stream stream) = 0;
   virtual void norm_head(const kernels::NormHeadParams& params, Stream stream) = 0;
   virtual void move_kv(const kernels::MoveKvParams& params, Stream stream) = 0;
+  // What EAGLE heads need beside them. A backend without them throws Error(unsupported).
+  virtual void project(const kernels::ProjectParams& params, Stream stream);
+  virtual void norm_concat(const kernels::NormConcatParams& params, Stream stream);
+  virtual void copy_rows(const kernels::CopyRowsParams& params, Stream stream);
   /// Copies a whole block in every layer of a pool (copy-on-write).
   virtual void copy_block(std::span<const kernels::KvLayer> layers, int source, int destination,
                           Stream stream) = 0;

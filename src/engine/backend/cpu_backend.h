@@ -31,6 +31,11 @@ class CpuBackend final : public Backend {
   void tree_attention(const kernels::TreeAttentionParams& params, Stream) override {
     ops_.tree_attention(params);
   }
+  void project(const kernels::ProjectParams& params, Stream) override { ops_.project(params); }
+  void norm_concat(const kernels::NormConcatParams& params, Stream) override {
+    ops_.norm_concat(params);
+  }
+  void copy_rows(const kernels::CopyRowsParams& params, Stream) override { ops_.copy_rows(params); }
   void project_residual(const kernels::ProjectResidualParams& params, Stream) override {
     ops_.project_residual(params);
   }

@@ -244,7 +244,8 @@ KvCacheManager::KvCacheManager(const KvCacheOptions& options)
 
 KvCacheManager::~KvCacheManager() = default;
 
-KvSequence KvCacheManager::open(std::span<const TokenId> tokens, std::string_view cache_salt) {
+KvSequence KvCacheManager::open(std::span<const TokenId> tokens, std::string_view cache_salt,
+                                PrefixHit hit) {
   const int block_size = impl_->options.block_size;
   KvSequence sequence;
   sequence.root_ = impl_->prefixes.acquire_root(cache_salt);
@@ -274,6 +275,13 @@ KvSequence KvCacheManager::open(std::span<const TokenId> tokens, std::string_vie
   const auto partial =
       impl_->prefixes.find_partial(node, rest.first(std::min(rest.size(), index(block_size))));
   if (partial.num_tokens > 0) share(partial.node, partial.num_tokens);
+  if (hit == PrefixHit::with_features) {
+    const int draft = sequence.length_[kDraft];
+    sequence.length_[kTarget] = std::max(0, draft - 1);
+    sequence.num_published_ =
+        std::min(sequence.num_published_, sequence.length_[kTarget] / block_size);
+    impl_->shrink(sequence, impl_->blocks_for(draft));
+  }
   return sequence;
 }
 

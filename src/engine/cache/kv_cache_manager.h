@@ -16,6 +16,15 @@ using BlockId = std::int32_t;
 enum class KvPool : std::uint8_t { target = 0, draft = 1 };
 inline constexpr int kNumKvPools = 2;
 
+/// What a cached prefix must hold to be of use to a sequence.
+enum class PrefixHit : std::uint8_t {
+  target,  ///< the target's KV; a draft that lags fills its slices itself
+  /// Both: the draft's KV is made from the target's hidden states, which a hit does not give. The
+  /// target goes over the last position again, for the first entry that is missing needs its
+  /// hidden state.
+  with_features,
+};
+
 struct KvCacheOptions {
   int num_blocks = 0;
   int block_size = 32;  ///< positions per block
@@ -128,7 +137,8 @@ class KvCacheManager {
   /// positions of it (the last token must be computed). A partly usable last block is shared too
   /// and copied on the first write. length(target) is the hit; length(draft) is as much of it as
   /// the draft's slices hold. Never fails for want of blocks.
-  KvSequence open(std::span<const TokenId> tokens, std::string_view cache_salt);
+  KvSequence open(std::span<const TokenId> tokens, std::string_view cache_salt,
+                  PrefixHit hit = PrefixHit::target);
 
   /// Slots for `count` >= 1 tokens after the committed target positions. Evicts cached blocks as
   /// needed. Invalid (valid() == false, nothing changed) when blocks run out. One reservation per

@@ -108,9 +108,9 @@ void Config::validate() const {
   require(!target.model.empty(),
           "target.model is not set; name a GGUF file or a Hugging Face folder under [target] in "
           "specdec.toml, or with --target");
-  require(draft.method != "draft_model" || !draft.model.empty(),
-          named(*this, "draft.method") +
-              " is \"draft_model\" and draft.model is not set; name the draft model under [draft], "
+  require((draft.method != "draft_model" && draft.method != "eagle3") || !draft.model.empty(),
+          named(*this, "draft.method") + " is \"" + draft.method +
+              "\" and draft.model is not set; name the draft model under [draft], "
               "or take draft.method = \"ngram\", which needs none");
   require(verify.method != "block" || draft.tree.topk == 1,
           named(*this, "verify.method") + " is \"block\", which verifies chains, and " +

@@ -82,6 +82,10 @@ ModelConfig parse_hf_config(std::string_view text, const std::string& file) {
   const nlohmann::json json = parse_json(text, file);
   const JsonObject config(json, file);
   check_architecture(config);
+  return parse_hf_layers(config);
+}
+
+ModelConfig parse_hf_layers(const JsonObject& config) {
   check_unsupported(config);
   ModelConfig result;
   result.name = config.string("_name_or_path").value_or("");

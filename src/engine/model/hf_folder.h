@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/model/json_reader.h"
 #include "engine/model/mapped_file.h"
 #include "engine/model/weights.h"
 
@@ -26,5 +27,8 @@ std::unique_ptr<ModelSource> open_hf_model(
 /// Reads a LlamaForCausalLM configuration; `file` stands for it in messages. Throws Error
 /// (invalid_model, unsupported) naming file and key.
 ModelConfig parse_hf_config(std::string_view json, const std::string& file);
+
+/// The part of it that describes the layers, whatever the architecture is called.
+ModelConfig parse_hf_layers(const JsonObject& config);
 
 }  // namespace specdec

@@ -89,13 +89,31 @@ int ForwardBatch::add_row(TokenId token, int position, std::span<const std::int3
   return row;
 }
 
+int ForwardBatch::add_row(const DraftRow& row) {
+  return row.path_slots.empty()
+             ? add_row(row.token, row.position, row.wants_logits)
+             : add_row(row.token, row.position, row.path_slots, row.wants_logits);
+}
+
+kernels::BatchView ForwardBatch::view() const noexcept {
+  return {.num_rows = num_rows(),
+          .positions = positions_.data(),
+          .slots = slots_.data(),
+          .path_offsets = path_offsets_.data(),
+          .path_slots = path_slots_.data(),
+          .sequences = sequences_,
+          .tokens = tokens_.data(),
+          .num_outputs = num_outputs(),
+          .output_rows = output_rows_.data()};
+}
+
 Transformer::Transformer(Backend& backend, TransformerWeights weights, KvPoolStorage pool,
                          int max_rows)
     : backend_(backend),
       weights_(std::move(weights)),
       pool_(std::move(pool)),
       max_rows_(max_rows),
-      inverse_frequencies_(rope_inverse_frequencies(weights_.config)) {
+      rope_(backend, weights_.config, pool_.capacity()) {
   const ModelConfig& config = weights_.config;
   // Whole tiles of 8 rows: a backend may lay activations out in tiles of 8 by 32.
   const auto rows_of = [&](int width) {
@@ -103,33 +121,19 @@ Transformer::Transformer(Backend& backend, TransformerWeights weights, KvPoolSto
                                 static_cast<std::size_t>(width + 31) * sizeof(float),
                             MemoryUse::scratch);
   };
-  rope_positions_ = static_cast<int>(std::min<std::int64_t>(config.max_position, pool_.capacity()));
-  const std::size_t angles =
-      static_cast<std::size_t>(rope_positions_) * inverse_frequencies_.size() * sizeof(float);
-  rope_cos_ = backend.allocate(angles, MemoryUse::cache);
-  rope_sin_ = backend.allocate(angles, MemoryUse::cache);
   x_ = rows_of(config.hidden_size);
   q_ = rows_of(config.num_heads * config.head_dim);
   attention_ = rows_of(config.num_heads * config.head_dim);
   ffn_ = rows_of(config.ffn_size);
 }
 
-std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream stream) {
+std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream stream,
+                                            HiddenStateTap* tap) {
   const ModelConfig& config = weights_.config;
   const int rows = batch.num_rows();
   const int outputs = batch.num_outputs();
-  fill_rope(batch.positions_, stream);
-
-  const kernels::BatchView view = backend_.stage({.num_rows = rows,
-                                                  .positions = batch.positions_.data(),
-                                                  .slots = batch.slots_.data(),
-                                                  .path_offsets = batch.path_offsets_.data(),
-                                                  .path_slots = batch.path_slots_.data(),
-                                                  .sequences = batch.sequences_,
-                                                  .tokens = batch.tokens_.data(),
-                                                  .num_outputs = outputs,
-                                                  .output_rows = batch.output_rows_.data()},
-                                                 stream);
+  const kernels::BatchView view = backend_.stage(batch.view(), stream);
+  rope_.fill(batch.positions(), stream);
   float* const x = x_.as<float>();
   float* const q = q_.as<float>();
   float* const attention = attention_.as<float>();
@@ -138,6 +142,7 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
   backend_.embed_rows(
       {.num_rows = rows, .tokens = view.tokens, .table = weights_.embedding, .out = x}, stream);
   for (int i = 0; i < config.num_layers; ++i) {
+    if (tap != nullptr) tap->observe(i, x, rows, stream);
     const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(i)];
     backend_.norm_qkv_rope_append({.batch = view,
                                    .x = x,
@@ -145,8 +150,8 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
                                    .norm_eps = config.norm_eps,
                                    .qkv = layer.qkv,
                                    .num_heads = config.num_heads,
-                                   .rope_cos = rope_cos_.as<float>(),
-                                   .rope_sin = rope_sin_.as<float>(),
+                                   .rope_cos = rope_.cosines(),
+                                   .rope_sin = rope_.sines(),
                                    .kv = pool_.layer(i),
                                    .q = q},
                                   stream);
@@ -170,6 +175,7 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
                           stream);
     backend_.project_residual({.num_rows = rows, .in = ffn, .weight = layer.down, .x = x}, stream);
   }
+  if (tap != nullptr) tap->observe(config.num_layers, x, rows, stream);
   if (outputs == 0) return {};
 
   const std::size_t count =
@@ -188,26 +194,6 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
                      stream);
   const void* host = backend_.read(logits_.as<void>(), count * sizeof(float), stream);
   return {static_cast<const float*>(host), count};
-}
-
-void Transformer::fill_rope(std::span<const std::int32_t> positions, Stream stream) {
-  if (positions.empty()) return;
-  const int last = *std::max_element(positions.begin(), positions.end());
-  if (last < rope_filled_) return;
-  constexpr int kAtOnce = 256;  // positions; a step far into a sequence adds one only now and then
-  const int end = std::min(rope_positions_, (last / kAtOnce + 1) * kAtOnce);
-  std::vector<float> cosines;
-  std::vector<float> sines;
-  for (int position = rope_filled_; position < end; ++position)
-    for (const double frequency : inverse_frequencies_) {
-      cosines.push_back(static_cast<float>(std::cos(position * frequency)));
-      sines.push_back(static_cast<float>(std::sin(position * frequency)));
-    }
-  const std::size_t from = static_cast<std::size_t>(rope_filled_) * inverse_frequencies_.size();
-  const std::size_t bytes = cosines.size() * sizeof(float);
-  backend_.write(rope_cos_.as<float>() + from, cosines.data(), bytes, stream);
-  backend_.write(rope_sin_.as<float>() + from, sines.data(), bytes, stream);
-  rope_filled_ = end;
 }
 
 }  // namespace specdec

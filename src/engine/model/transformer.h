@@ -3,9 +3,11 @@
 #include <span>
 #include <vector>
 
+#include "draft/draft_model.h"
 #include "engine/backend/backend.h"
 #include "engine/backend/kv_pool.h"
 #include "engine/model/model_config.h"
+#include "engine/model/rope_table.h"
 #include "engine/model/weights.h"
 
 namespace specdec {
@@ -49,11 +51,17 @@ class ForwardBatch {
   int add_row(TokenId token, int position, std::span<const std::int32_t> path_slots,
               bool wants_logits);
 
+  int add_row(const DraftRow& row);
+
   int num_rows() const noexcept { return static_cast<int>(tokens_.size()); }
   int num_outputs() const noexcept { return static_cast<int>(output_rows_.size()); }
 
+  /// The batch in host memory, for Backend::stage; valid until the batch changes.
+  kernels::BatchView view() const noexcept;
+  std::span<const std::int32_t> positions() const noexcept { return positions_; }
+  std::span<const std::int32_t> output_rows() const noexcept { return output_rows_; }
+
  private:
-  friend class Transformer;
   std::vector<TokenId> tokens_;
   std::vector<std::int32_t> positions_;
   std::vector<std::int32_t> slots_;
@@ -61,6 +69,16 @@ class ForwardBatch {
   std::vector<std::int32_t> path_slots_;
   std::vector<std::int32_t> output_rows_;
   std::vector<kernels::SequenceRows> sequences_;
+};
+
+/// Sees the residual stream of a pass as it goes by, without a pass of its own.
+class HiddenStateTap {
+ public:
+  virtual ~HiddenStateTap() = default;
+
+  /// x [num_rows, hidden] is the input of `layer`; after the last one, its output, under the number
+  /// that a further layer would have. Backend memory, to be read by operations on `stream`.
+  virtual void observe(int layer, const float* x, int num_rows, Stream stream) = 0;
 };
 
 /// A Llama forward over any ragged batch: prefill, decoding and tree verification are the same
@@ -71,25 +89,21 @@ class Transformer {
   Transformer(Backend& backend, TransformerWeights weights, KvPoolStorage pool, int max_rows);
 
   /// Runs the batch, appends its K and V to the cache and returns logits [num_outputs, vocab] of
-  /// the rows that asked for them, in row order; valid until the next call.
-  std::span<const float> forward(const ForwardBatch& batch, Stream stream);
+  /// the rows that asked for them, in row order; valid until the next call. `tap` may be null.
+  std::span<const float> forward(const ForwardBatch& batch, Stream stream,
+                                 HiddenStateTap* tap = nullptr);
 
   const ModelConfig& config() const noexcept { return weights_.config; }
   const KvPoolStorage& pool() const noexcept { return pool_; }
+  const kernels::PackedMatrix& embedding() const noexcept { return weights_.embedding; }
   int max_rows() const noexcept { return max_rows_; }
 
  private:
-  void fill_rope(std::span<const std::int32_t> positions, Stream stream);
-
   Backend& backend_;
   TransformerWeights weights_;
   KvPoolStorage pool_;
   int max_rows_;
-  std::vector<double> inverse_frequencies_;
-  DeviceBuffer rope_cos_;  // [positions, head_dim / 2]
-  DeviceBuffer rope_sin_;
-  int rope_positions_ = 0;  // as many as a sequence may have
-  int rope_filled_ = 0;     // the first ones are there
+  RopeTable rope_;
   DeviceBuffer x_;          // [max_rows, hidden]
   DeviceBuffer q_;          // [max_rows, heads * head_dim]
   DeviceBuffer attention_;  // [max_rows, heads * head_dim]

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/draft_adapter.h"
+#include "engine/feature_store.h"
+#include "engine/model/eagle_head.h"
+
+namespace specdec {
+
+/// An EAGLE-3 head as a draft model. A row of a committed token joins it with the target's feature
+/// of the token before; a row of a draft token with the head's own output at its parent.
+class EagleAdapter final : public DraftAdapter {
+ public:
+  /// `max_pending`: feature rows that sequences may hold between them.
+  EagleAdapter(Backend& backend, std::unique_ptr<EagleHead> head, int max_context, int max_pending);
+
+  void begin(std::span<Sequence* const> sequences) override;
+  const KvPoolStorage& pool() const noexcept override { return head_->pool(); }
+  int vocab_size() const override { return head_->vocab_size(); }
+  int max_rows() const override { return head_->max_rows(); }
+  int max_position() const override { return max_position_; }
+  /// Rows of position 0 are not allowed: the head has no such entry.
+  std::span<const float> forward(std::span<const DraftRows> batch) override;
+
+  /// For the target's next pass.
+  HiddenStateTap& tap() noexcept { return *head_; }
+  /// Keeps features of that pass, its `rows`, for the entries of `sequence` from first_entry on.
+  void keep(Sequence& sequence, int first_entry, std::span<const std::int32_t> rows);
+
+ private:
+  /// The row of outputs_ where the head's output at `slot` is kept.
+  std::int32_t& output_at(std::size_t sequence, int slot);
+  void fill_hidden();
+  void keep_outputs(std::span<const DraftRows> batch);
+  std::span<const float> spread(std::span<const float> logits);
+
+  Backend& backend_;
+  std::unique_ptr<EagleHead> head_;
+  int max_position_;
+  FeatureStore features_;
+  std::span<Sequence* const> sequences_;
+  ForwardBatch batch_;
+
+  // Where the rows of a pass take their hidden states from.
+  struct Gather {
+    std::vector<std::int32_t> from;
+    std::vector<std::int32_t> to;
+  };
+  Gather from_features_;
+  Gather from_outputs_;
+  DeviceBuffer outputs_;  // [outputs since begin(), hidden]
+  int num_outputs_ = 0;
+  std::vector<std::vector<std::int32_t>> output_rows_;  // [sequence][slot - root slot]
+  std::vector<float> logits_;                           // [outputs, vocab]
+};
+
+}  // namespace specdec

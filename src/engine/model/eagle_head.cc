@@ -1,0 +1,149 @@
+#include "engine/model/eagle_head.h"
+
+#include <cmath>
+#include <utility>
+
+#include "sampling/mutation.h"
+
+namespace specdec {
+
+EagleHead::EagleHead(Backend& backend, const EagleSource& source,
+                     const kernels::PackedMatrix& target_embedding, KvPoolStorage pool,
+                     int max_rows)
+    : backend_(backend),
+      config_(source.layer),
+      norm_before_residual_(source.norm_before_residual),
+      feature_layers_(source.feature_layers),
+      target_tokens_(source.target_tokens),
+      pool_(std::move(pool)),
+      max_rows_(max_rows),
+      rope_(backend, source.layer, pool_.capacity(), -1),
+      embedding_(target_embedding),
+      fc_(source.fc.size()) {
+  std::vector<std::pair<const MatrixSource*, kernels::PackedMatrix*>> matrices = {
+      {&source.qkv, &qkv_},         {&source.attention_output, &attention_output_},
+      {&source.gate_up, &gate_up_}, {&source.down, &down_},
+      {&source.head, &head_},
+  };
+  for (std::size_t i = 0; i < fc_.size(); ++i) matrices.emplace_back(&source.fc[i], &fc_[i]);
+  if (source.embedding) matrices.emplace_back(&*source.embedding, &embedding_);
+  std::size_t bytes = 0;
+  for (const auto& [from, to] : matrices) bytes += backend.packed_bytes(*from);
+  weights_ = backend.allocate(bytes, MemoryUse::weights);
+  std::byte* next = weights_.as<std::byte>();
+  for (const auto& [from, to] : matrices) {
+    *to = backend.pack(*from, next);
+    next += backend.packed_bytes(*from);
+  }
+
+  const auto hidden = static_cast<std::size_t>(config_.hidden_size);
+  norms_ = backend.allocate(4 * hidden * sizeof(float), MemoryUse::weights);
+  float* next_norm = norms_.as<float>();
+  for (const auto& [from, to] : {std::pair{&source.input_norm, &input_norm_},
+                                 {&source.hidden_norm, &hidden_norm_},
+                                 {&source.ffn_norm, &ffn_norm_},
+                                 {&source.output_norm, &output_norm_}}) {
+    backend.write(next_norm, from->data(), hidden * sizeof(float), Stream{});
+    *to = next_norm;
+    next_norm += hidden;
+  }
+
+  // Whole tiles of 8 rows, as for Transformer.
+  const auto rows_of = [&](int width) {
+    return backend.allocate(static_cast<std::size_t>(max_rows + 7) *
+                                static_cast<std::size_t>(width + 31) * sizeof(float),
+                            MemoryUse::scratch);
+  };
+  features_ = rows_of(config_.hidden_size);
+  x_ = rows_of(config_.hidden_size);
+  embedded_ = rows_of(config_.hidden_size);
+  joined_ = rows_of(2 * config_.hidden_size);
+  q_ = rows_of(config_.num_heads * config_.head_dim);
+  attention_ = rows_of(config_.num_heads * config_.head_dim);
+  ffn_ = rows_of(config_.ffn_size);
+}
+
+void EagleHead::observe(int layer, const float* x, int num_rows, Stream stream) {
+  if (mutant_active("features_off_by_one")) --layer;
+  for (std::size_t i = 0; i < feature_layers_.size(); ++i) {
+    if (feature_layers_[i] != layer) continue;
+    if (i == 0)
+      backend_.project(
+          {.num_rows = num_rows, .in = x, .weight = fc_[i], .out = features_.as<float>()}, stream);
+    else
+      backend_.project_residual(
+          {.num_rows = num_rows, .in = x, .weight = fc_[i], .x = features_.as<float>()}, stream);
+  }
+}
+
+std::span<const float> EagleHead::forward(const ForwardBatch& batch, Stream stream) {
+  const int rows = batch.num_rows();
+  const int outputs = batch.num_outputs();
+  const kernels::BatchView view = backend_.stage(batch.view(), stream);
+  float* const x = x_.as<float>();
+  float* const q = q_.as<float>();
+  float* const attention = attention_.as<float>();
+  float* const ffn = ffn_.as<float>();
+  rope_.fill(batch.positions(), stream);
+
+  backend_.embed_rows(
+      {.num_rows = rows, .tokens = view.tokens, .table = embedding_, .out = embedded_.as<float>()},
+      stream);
+  backend_.norm_concat({.num_rows = rows,
+                        .hidden = config_.hidden_size,
+                        .first = embedded_.as<float>(),
+                        .second = x,
+                        .first_norm_weight = input_norm_,
+                        .second_norm_weight = hidden_norm_,
+                        .norm_eps = config_.norm_eps,
+                        .out = joined_.as<float>(),
+                        .second_out = norm_before_residual_ ? x : nullptr},
+                       stream);
+  backend_.norm_qkv_rope_append({.batch = view,
+                                 .x = joined_.as<float>(),
+                                 .qkv = qkv_,
+                                 .num_heads = config_.num_heads,
+                                 .rope_cos = rope_.cosines(),
+                                 .rope_sin = rope_.sines(),
+                                 .kv = pool_.layer(0),
+                                 .q = q},
+                                stream);
+  if (outputs == 0) return {};
+  backend_.tree_attention({.batch = view,
+                           .q = q,
+                           .num_heads = config_.num_heads,
+                           .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
+                           .kv = pool_.layer(0),
+                           .out = attention,
+                           .first_position = 1},
+                          stream);
+  backend_.project_residual(
+      {.num_rows = rows, .in = attention, .weight = attention_output_, .x = x}, stream);
+  backend_.norm_gate_up({.num_rows = rows,
+                         .x = x,
+                         .norm_weight = ffn_norm_,
+                         .norm_eps = config_.norm_eps,
+                         .gate_up = gate_up_,
+                         .out = ffn},
+                        stream);
+  backend_.project_residual({.num_rows = rows, .in = ffn, .weight = down_, .x = x}, stream);
+
+  const std::size_t count =
+      static_cast<std::size_t>(outputs) * static_cast<std::size_t>(head_.rows);
+  if (logits_.bytes() < count * sizeof(float)) {
+    logits_ = DeviceBuffer();  // give the old one back before asking for the larger one
+    logits_ = backend_.allocate(count * sizeof(float), MemoryUse::scratch);
+  }
+  backend_.norm_head({.num_outputs = outputs,
+                      .row_ids = view.output_rows,
+                      .x = x,
+                      .norm_weight = output_norm_,
+                      .norm_eps = config_.norm_eps,
+                      .head = head_,
+                      .logits = logits_.as<float>()},
+                     stream);
+  const void* host = backend_.read(logits_.as<void>(), count * sizeof(float), stream);
+  return {static_cast<const float*>(host), count};
+}
+
+}  // namespace specdec
