@@ -1,6 +1,8 @@
 // Whole forwards of SmolLM2-135M's shapes: decoding, verification and prefill.
 #include <benchmark/benchmark.h>
 
+#include <string>
+
 #include "kernels/cpu/thread_pool.h"
 #include "synthetic_model.h"
 
@@ -15,11 +17,11 @@ SyntheticModel& model() {
 }
 
 /// Arguments: rows, context, threads.
-void forward(benchmark::State& state) {
+void forward(benchmark::State& state, Isa isa) {
   const auto rows = static_cast<int>(state.range(0));
   const auto context = static_cast<int>(state.range(1));
   ThreadPool pool(static_cast<int>(state.range(2)));
-  CpuOps ops(best_isa(), pool);
+  CpuOps ops(isa, pool);
   SyntheticModel& m = model();
   for (auto _ : state) m.forward(ops, context, rows, rows <= 64);
   state.counters["tok/s"] =
@@ -34,6 +36,14 @@ void forward_arguments(benchmark::internal::Benchmark* b) {
   b->Args({1, 64, 1})->Args({6, 64, 1})->Args({512, 0, 2})->Args({512, 0, 1});
 }
 
-BENCHMARK(forward)->Apply(forward_arguments);
+// One family per instruction set that this machine has.
+[[maybe_unused]] const bool registered = [] {
+  for (const Isa isa : {Isa::avx2, Isa::avx512_vnni, Isa::amx}) {
+    if (!supported(isa)) continue;
+    const std::string name = std::string("forward/") + to_string(isa);
+    benchmark::RegisterBenchmark(name.c_str(), forward, isa)->Apply(forward_arguments);
+  }
+  return true;
+}();
 
 }  // namespace

@@ -21,6 +21,18 @@ constexpr int kNarrowRows = 32;
 constexpr int kRowBlock = 128;
 constexpr int kTilesPerTask = 6;
 
+const KernelTable& kernels_for(Isa isa) noexcept {
+  switch (isa) {
+    case Isa::avx2:
+      return avx2_kernels();
+    case Isa::avx512_vnni:
+      return avx512_kernels();
+    case Isa::amx:
+      break;
+  }
+  return amx_kernels();
+}
+
 }  // namespace
 
 void* CpuOps::Scratch::reserve(std::size_t bytes) {
@@ -34,7 +46,7 @@ void* CpuOps::Scratch::reserve(std::size_t bytes) {
 CpuOps::CpuOps(Isa isa, Executor& executor)
     : isa_(isa),
       executor_(&executor),
-      kernels_(isa == Isa::avx2 ? &avx2_kernels() : &avx512_kernels()),
+      kernels_(&kernels_for(isa)),
       plan_(std::make_unique<AttentionPlan>()) {}
 CpuOps::~CpuOps() = default;
 

@@ -131,21 +131,12 @@ inline void tile_product(const GemmJob& job, int tile, int row, float* out) {
   }
 }
 
-/// One tile against the panel that starts at `row`.
-template <DataType type, int R>
-void tile_panel(const GemmJob& job, int tile, int row) {
-  alignas(64) float y[R * kTile];
-  tile_product<type, R>(job, tile, row, y);
+/// Writes y[R][16], the products of one tile, to the rows from `row` on.
+template <int R>
+inline void write_tile(const GemmJob& job, int tile, int row, const float* y) {
   const int columns = job.out_cols - kTile * tile;
   float* out = job.out + static_cast<std::size_t>(row) * static_cast<std::size_t>(job.out_cols) +
                kTile * tile;
-  if (job.epilogue == Epilogue::silu_mul) {
-    alignas(64) float up[R * kTile];
-    tile_product<type, R>(job, tile + job.pair_tiles, row, up);
-    for (int i = 0; i < R * kTile; i += kLanes) {
-      store(y + i, silu_mul(load(y + i), load(up + i)));
-    }
-  }
   for (int t = 0; t < R; ++t, out += job.out_cols) {
     for (int i = 0; i < kTile; i += kLanes) {
       F v = load(y + t * kTile + i);
@@ -153,6 +144,25 @@ void tile_panel(const GemmJob& job, int tile, int row) {
       store_first(out + i, columns - i, v);
     }
   }
+}
+
+inline void silu_mul_tile(float* gate, const float* up, int floats) {
+  for (int i = 0; i < floats; i += kLanes) {
+    store(gate + i, silu_mul(load(gate + i), load(up + i)));
+  }
+}
+
+/// One tile against the panel that starts at `row`.
+template <DataType type, int R>
+void tile_panel(const GemmJob& job, int tile, int row) {
+  alignas(64) float y[R * kTile];
+  tile_product<type, R>(job, tile, row, y);
+  if (job.epilogue == Epilogue::silu_mul) {
+    alignas(64) float up[R * kTile];
+    tile_product<type, R>(job, tile + job.pair_tiles, row, up);
+    silu_mul_tile(y, up, R * kTile);
+  }
+  write_tile<R>(job, tile, row, y);
 }
 
 template <DataType type>

@@ -1,4 +1,6 @@
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "kernels/cpu/cpu_ops.h"
 
@@ -24,6 +26,14 @@ std::uint64_t enabled_states() noexcept {
   return std::uint64_t{high} << 32 | low;
 }
 
+/// Linux gives a process the AMX tile state only when it asks (Documentation/arch/x86/xstate.rst).
+bool may_use_tiles() noexcept {
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+}
+
 constexpr bool has(unsigned word, int bit) noexcept { return (word >> bit & 1u) != 0; }
 
 // Bits of CPUID leaves 1 and 7 and of XCR0: Intel SDM volume 2A, CPUID; volume 1, section 13.3.
@@ -35,8 +45,8 @@ Isa detect(bool& any) noexcept {
         has(seven.ebx, 5);
   const bool avx512 = any && (states & 0xe6) == 0xe6 && has(seven.ebx, 16) && has(seven.ebx, 17) &&
                       has(seven.ebx, 30) && has(seven.ebx, 31) && has(seven.ecx, 11);
-  const bool amx =
-      avx512 && (states & 0x60000) == 0x60000 && has(seven.edx, 24) && has(seven.edx, 25);
+  const bool amx = avx512 && (states & 0x60000) == 0x60000 && has(seven.edx, 24) &&
+                   has(seven.edx, 25) && may_use_tiles();
   return amx ? Isa::amx : avx512 ? Isa::avx512_vnni : Isa::avx2;
 }
 

@@ -113,5 +113,6 @@ struct KernelTable {
 
 const KernelTable& avx2_kernels() noexcept;
 const KernelTable& avx512_kernels() noexcept;
+const KernelTable& amx_kernels() noexcept;
 
 }  // namespace specdec::kernels

@@ -27,7 +27,7 @@ float Random::normal() {
 
 std::vector<Isa> isas() {
   std::vector<Isa> out;
-  for (const Isa isa : {Isa::avx2, Isa::avx512_vnni}) {
+  for (const Isa isa : {Isa::avx2, Isa::avx512_vnni, Isa::amx}) {
     if (supported(isa)) out.push_back(isa);
   }
   return out;

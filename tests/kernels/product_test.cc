@@ -389,3 +389,32 @@ TEST_CASE("a NaN or infinity in one row stays in that row") {
     }
   }
 }
+
+TEST_CASE("AMX: the bits of AVX-512, at any length of a row") {
+  if (!supported(Isa::amx)) {
+    MESSAGE("skipped: this processor has no AMX");
+    return;
+  }
+  Random random(17);
+  SerialExecutor serial;
+  CpuOps tiles(Isa::amx, serial);
+  CpuOps vectors(Isa::avx512_vnni, serial);
+  const int rows = 48;
+  const int most = 205;  // 25 whole panels, more than one call takes, and a part of one
+  for (const DataType type : {DataType::q8_0, DataType::q4_0, DataType::q4_1}) {
+    for (const int cols : {32, 160, 576, 1056, 2080}) {
+      CAPTURE(test::name(type));
+      CAPTURE(cols);
+      const TestMatrix w(random, type, rows, cols);
+      const auto in = test::activations(random, most, cols);
+      const auto start = test::activations(random, most, rows);
+      for (const int n : {8, 17, most}) {
+        std::vector<float> a(start.begin(), start.begin() + n * rows);
+        std::vector<float> b = a;
+        tiles.project_residual({n, in.data(), w.packed(), a.data()});
+        vectors.project_residual({n, in.data(), w.packed(), b.data()});
+        CHECK(test::same_bits(a.data(), b.data(), a.size()));
+      }
+    }
+  }
+}
