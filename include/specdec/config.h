@@ -96,7 +96,8 @@ struct SchedulerConfig {
 struct BackendConfig {
   std::string device = "auto";  ///< auto | cuda | cpu; auto: a GPU where there is one
   int threads = 0;              ///< 0 = the physical cores this process may use
-  std::string isa = "auto";     ///< auto | avx2 | avx512 | amx: the most the CPU kernels may use
+  std::string isa = "auto";     ///< auto | avx2 | avx512 | amx: what the CPU kernels use; auto: the
+                                ///< fastest here, which is never amx
 
   bool operator==(const BackendConfig&) const = default;
 };

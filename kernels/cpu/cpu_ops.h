@@ -13,14 +13,15 @@ namespace specdec::kernels {
 struct KernelTable;
 struct GemmJob;
 
-/// Instruction sets that the CPU kernels are built for, in rising order. `amx` has no kernels of
-/// its own yet: it runs the avx512_vnni ones.
+/// Instruction sets that the CPU kernels are built for. avx512_vnni and amx give the same bits,
+/// avx2 others.
 enum class Isa : std::uint8_t { avx2, avx512_vnni, amx };
 
 const char* to_string(Isa isa) noexcept;
 /// Whether processor and operating system can run it (avx2 includes FMA and F16C).
 bool supported(Isa isa) noexcept;
-/// The highest that is supported. Without AVX2 this is still Isa::avx2: check supported() first.
+/// The fastest that is supported; never amx, which is slower for weights with a scale per 32
+/// columns (docs/decisions.md). Without AVX2 this is still Isa::avx2: check supported() first.
 Isa best_isa() noexcept;
 
 /// Weight rows of one packed tile: SIMD lanes are output rows.

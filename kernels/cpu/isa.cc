@@ -36,18 +36,26 @@ bool may_use_tiles() noexcept {
 
 constexpr bool has(unsigned word, int bit) noexcept { return (word >> bit & 1u) != 0; }
 
+struct Features {
+  bool avx2 = false;
+  bool avx512_vnni = false;
+  bool amx = false;
+};
+
 // Bits of CPUID leaves 1 and 7 and of XCR0: Intel SDM volume 2A, CPUID; volume 1, section 13.3.
-Isa detect(bool& any) noexcept {
+Features detect() noexcept {
   const Leaf one = cpuid(1, 0);
   const Leaf seven = cpuid(7, 0);
   const std::uint64_t states = enabled_states();
-  any = (states & 0x6) == 0x6 && has(one.ecx, 28) && has(one.ecx, 12) && has(one.ecx, 29) &&
-        has(seven.ebx, 5);
-  const bool avx512 = any && (states & 0xe6) == 0xe6 && has(seven.ebx, 16) && has(seven.ebx, 17) &&
-                      has(seven.ebx, 30) && has(seven.ebx, 31) && has(seven.ecx, 11);
-  const bool amx = avx512 && (states & 0x60000) == 0x60000 && has(seven.edx, 24) &&
-                   has(seven.edx, 25) && may_use_tiles();
-  return amx ? Isa::amx : avx512 ? Isa::avx512_vnni : Isa::avx2;
+  Features features;
+  features.avx2 = (states & 0x6) == 0x6 && has(one.ecx, 28) && has(one.ecx, 12) &&
+                  has(one.ecx, 29) && has(seven.ebx, 5);
+  features.avx512_vnni = features.avx2 && (states & 0xe6) == 0xe6 && has(seven.ebx, 16) &&
+                         has(seven.ebx, 17) && has(seven.ebx, 30) && has(seven.ebx, 31) &&
+                         has(seven.ecx, 11);
+  features.amx = features.avx512_vnni && (states & 0x60000) == 0x60000 && has(seven.edx, 24) &&
+                 has(seven.edx, 25);
+  return features;
 }
 
 }  // namespace
@@ -65,14 +73,18 @@ const char* to_string(Isa isa) noexcept {
 }
 
 bool supported(Isa isa) noexcept {
-  bool any = false;
-  const Isa best = detect(any);
-  return any && isa <= best;
+  const Features features = detect();
+  switch (isa) {
+    case Isa::avx2:
+      return features.avx2;
+    case Isa::avx512_vnni:
+      return features.avx512_vnni;
+    case Isa::amx:
+      return features.amx && may_use_tiles();
+  }
+  return false;
 }
 
-Isa best_isa() noexcept {
-  bool any = false;
-  return detect(any);
-}
+Isa best_isa() noexcept { return detect().avx512_vnni ? Isa::avx512_vnni : Isa::avx2; }
 
 }  // namespace specdec::kernels

@@ -69,7 +69,7 @@ constexpr std::array kKeys = {
               "auto|cuda|cpu"},
     ConfigKey{"backend.threads", SPECDEC_FIELD(backend.threads),
               "0 = the physical cores this process may use", 0, 1024},
-    ConfigKey{"backend.isa", SPECDEC_FIELD(backend.isa), "the most the CPU kernels may use", 0, 0,
+    ConfigKey{"backend.isa", SPECDEC_FIELD(backend.isa), "what the CPU kernels use", 0, 0,
               "auto|avx2|avx512|amx"},
     ConfigKey{"log.level", SPECDEC_FIELD(log.level), "least severe line that is logged", 0, 0,
               "trace|debug|info|warn|error|off"},
