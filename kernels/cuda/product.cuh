@@ -125,7 +125,7 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
 /// ring of stages, weights before the dependency wait; the others, (tile, token warp), use it up:
 /// each owns one weight tile x kTokenTiles token tiles.
 template <DataType kType, int kTokenTiles>
-__global__ void __launch_bounds__(544, 1) product_kernel(const __grid_constant__ ProductArgs args) {
+__global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__ ProductArgs args) {
   using Format = Weights<kType>;
   using Operand = typename Format::Operand;
   constexpr int kTokenUnit = 512;  // bytes of one token tile's unit
