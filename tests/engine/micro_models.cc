@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "support/engine_runs.h"
 #include "support/model_writer.h"
 
 namespace specdec::testing {
@@ -19,9 +20,9 @@ struct TemporaryModels {
   TemporaryModels() {
     std::filesystem::create_directories(folder);
     ModelConfig config = micro_model_config();
-    // A token takes about 3 KiB of cache in both models together, so that 1 MiB runs out in the
-    // tests of preemption.
-    config.num_layers = 4;
+    // A token takes about 3 KiB of cache in both models together (f32 on the CPU, f16 on a GPU), so
+    // that 1 MiB runs out in the tests of preemption.
+    config.num_layers = test_device() == "cpu" ? 4 : 8;
     config.num_kv_heads = 2;
     config.num_heads = 4;
     config.hidden_size = 64;
@@ -56,7 +57,8 @@ Config micro_config() {
   config.draft.method = "draft_model";
   config.kv_cache.memory_mb = 8;
   config.kv_cache.block_size = 16;
-  config.kv_cache.type = "f32";
+  config.backend.device = test_device();
+  config.kv_cache.type = config.backend.device == "cpu" ? "f32" : "f16";
   config.backend.threads = 2;
   config.scheduler.max_num_batched_tokens = 256;
   config.scheduler.max_num_seqs = 16;
