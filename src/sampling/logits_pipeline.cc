@@ -5,7 +5,7 @@
 #include <limits>
 #include <string>
 
-#include "sampling/gumbel.h"
+#include "kernels/sampling/gumbel.h"
 #include "sampling/mutation.h"
 #include "sampling/penalties.h"
 #include "sampling/row_math.h"

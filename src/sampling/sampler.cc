@@ -5,9 +5,9 @@
 #include <functional>
 #include <limits>
 
-#include "sampling/gumbel.h"
+#include "kernels/sampling/gumbel.h"
+#include "kernels/sampling/philox.h"
 #include "sampling/mutation.h"
-#include "sampling/philox.h"
 #include "sampling/row_math.h"
 
 namespace specdec {
@@ -24,11 +24,6 @@ RandomStream noise_stream(const RowContext& context) {
     return {context.seed, 0, RandomPurpose::token_noise};
   }
   return {context.seed, context.position, RandomPurpose::token_noise};
-}
-
-// The bound of row_math::noisy_bound, less what its rounding may have taken off.
-float prune_below(double worst_kept) {
-  return static_cast<float>(worst_kept - 1e-3 - 1e-4 * std::abs(worst_kept));
 }
 
 TokenId arg_max(const ProcessedRow& row) {
@@ -76,7 +71,8 @@ void RowSampler::best_perturbed_dense(const ProcessedRow& row, const RowContext&
   alignas(64) std::array<std::uint32_t, row_math::kChunk> words;
   alignas(64) std::array<float, row_math::kChunk> bounds;
   const auto visit = [&](std::size_t chunk) {
-    const float threshold = best_.size() < k ? -kInfinity : prune_below(best_.back().score);
+    const float threshold =
+        best_.size() < k ? -kInfinity : row_math::prune_below(best_.back().score);
     const float most = (row.chunk_max[chunk] - row.max) * scale + static_cast<float>(kMaxGumbel);
     if (most < threshold || row.chunk_max[chunk] == -kInfinity) return;
     const std::size_t begin = chunk * row_math::kChunk;
@@ -86,7 +82,7 @@ void RowSampler::best_perturbed_dense(const ProcessedRow& row, const RowContext&
         row_math::noisy_bound(row.scores.subspan(begin, count), row.max, scale, words, bounds);
     if (bound < threshold) return;
     for (std::size_t i = 0; i < count; ++i) {
-      if (best_.size() == k && bounds[i] < prune_below(best_.back().score)) continue;
+      if (best_.size() == k && bounds[i] < row_math::prune_below(best_.back().score)) continue;
       offer(row, static_cast<TokenId>(begin + i), words[i], k);
     }
   };

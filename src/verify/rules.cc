@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "kernels/sampling/philox.h"
 #include "sampling/mutation.h"
-#include "sampling/philox.h"
 #include "specdec/error.h"
 
 namespace specdec {

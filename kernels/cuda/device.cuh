@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/launch.h"
+
+namespace specdec::kernels::cuda {
+
+inline constexpr unsigned kFullWarp = 0xffffffffu;
+
+/// Programmatic dependent launch (sm_90): a kernel lets the next one of its stream start at once
+/// and touches what an earlier one wrote only after wait_for_previous(). Every kernel calls both,
+/// so when one waits, all before it are done.
+__device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ __forceinline__ void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/// Launches with the attribute that makes the two above work.
+template <class... Params, class... Args>
+cudaError_t launch(const Launch& to, void (*kernel)(Params...), dim3 grid, int threads,
+                   std::size_t shared_bytes, const Args&... args) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = to.stream;
+  config.attrs = &attribute;
+  config.numAttrs = to.device.compute_major >= 9 ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, Params(args)...);
+}
+
+__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+template <class T>
+__device__ __forceinline__ T to_operand(float value);
+template <>
+__device__ __forceinline__ __half to_operand<__half>(float value) {
+  // fminf drops NaNs; a NaN must stay one, so that a broken row shows.
+  return isnan(value) ? __float2half_rn(value)
+                      : __float2half_rn(fminf(fmaxf(value, -65504.0f), 65504.0f));
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 to_operand<__nv_bfloat16>(float value) {
+  return __float2bfloat16_rn(value);
+}
+
+/// Two adjacent elements as one word, `a` first.
+template <class T>
+__device__ __forceinline__ std::uint32_t operand_pair(float a, float b) {
+  const T low = to_operand<T>(a);
+  const T high = to_operand<T>(b);
+  return static_cast<std::uint32_t>(reinterpret_cast<const std::uint16_t&>(low)) |
+         static_cast<std::uint32_t>(reinterpret_cast<const std::uint16_t&>(high)) << 16;
+}
+
+/// c += a b for one step of 16 columns: a [16 rows, 16], b [16, 8 tokens], c [16, 8] in floats.
+template <class T>
+__device__ __forceinline__ void mma(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                    std::uint32_t b1);
+template <>
+__device__ __forceinline__ void mma<__half>(float (&c)[4], const std::uint32_t (&a)[4],
+                                            std::uint32_t b0, std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+template <>
+__device__ __forceinline__ void mma<__nv_bfloat16>(float (&c)[4], const std::uint32_t (&a)[4],
+                                                   std::uint32_t b0, std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+}  // namespace specdec::kernels::cuda

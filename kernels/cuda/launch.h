@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace specdec::kernels::cuda {
+
+/// What kernels' launch shapes depend on. Bits never do.
+struct DeviceInfo {
+  int index = 0;
+  int num_processors = 1;        // streaming multiprocessors
+  int max_block_shared = 49152;  // bytes of shared memory that one block may have
+  int compute_major = 8;
+};
+
+/// Scratch memory of the operations of one stream, at addresses that captured graphs keep.
+struct Workspace {
+  std::byte* operand = nullptr;  // a product's activations after their norm
+  std::size_t operand_bytes = 0;
+  float* partials = nullptr;  // attention's units
+  std::size_t partial_bytes = 0;
+  int* counters = nullptr;  // zero between operations
+  int num_counters = 0;
+};
+
+/// Where an operation goes. Launchers enqueue and return what the launch returned.
+struct Launch {
+  cudaStream_t stream = nullptr;
+  DeviceInfo device;
+  Workspace workspace;
+};
+
+}  // namespace specdec::kernels::cuda

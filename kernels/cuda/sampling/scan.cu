@@ -1,0 +1,98 @@
+#include "kernels/cuda/sampling/scan.cuh"
+
+#include "kernels/cuda/sampling/stages.h"
+
+namespace specdec::kernels::cuda {
+namespace {
+
+// grid: [slices, rows]; a block reads one slice of a row once: edits, chunk maxima, the row's best,
+// NaN. With kWalk (the whole batch is greedy) the last block to arrive also walks the trees.
+template <bool kEdits, bool kWalk>
+__global__ void __launch_bounds__(kScanThreads)
+    scan_rows(SampleRowsParams params, AcceptedPaths paths) {
+  wait_for_previous();
+  let_next_start();
+  const int row = static_cast<int>(blockIdx.y);
+  const RowView view = view_row(params, row);
+  if (view.there()) {
+    const unsigned lane = threadIdx.x % kWarp;
+    const int warp = static_cast<int>(threadIdx.x / kWarp);
+    const int chunks = num_chunks(params.vocab);
+    const int first_chunk = static_cast<int>(blockIdx.x) * kSliceChunks;
+    const float* const logits = raw_row(params, row);
+    RowState& state = params.scratch.states[row];
+    LaneValues values[kChunksPerWarp];
+#pragma unroll
+    for (int j = 0; j < kChunksPerWarp; ++j)
+      values[j] = load_lane(logits, params.vocab, first_chunk + warp + j * kScanWarps, lane);
+    std::uint32_t* const keys = chunk_keys_of(params.scratch.chunk_keys, params.vocab, row);
+    if (!kEdits || !view.edited) {
+      reduce_slice(values, first_chunk, chunks, keys, &state.best, &state.flags, RowState::kRawNan);
+    } else {
+      reduce_slice(values, first_chunk, chunks,
+                   chunk_keys_of(params.scratch.raw_chunk_keys, params.vocab, row), &state.raw_best,
+                   &state.flags, RowState::kRawNan);
+      __shared__ float slice[kEdits ? kSliceTokens : 1];
+      __shared__ std::int32_t path[kMostPath];
+      __shared__ int path_length;
+      if (threadIdx.x == 0) path_length = collect_path(params.tree, view, path);
+      const int begin = first_chunk * row_math::kChunk;
+#pragma unroll
+      for (int j = 0; j < kChunksPerWarp; ++j) {
+        const int chunk = first_chunk + warp + j * kScanWarps;
+        for (int i = 0; i < kLaneTokens; ++i)
+          slice[lane_token(chunk, lane, i) - begin] = values[j].at[i];
+      }
+      __syncthreads();
+      edit_slice(params, view, begin, slice, path, path_length);
+      float* const scores = params.scratch.scores +
+                            static_cast<std::size_t>(row) * static_cast<std::size_t>(params.vocab);
+#pragma unroll
+      for (int j = 0; j < kChunksPerWarp; ++j) {
+        const int chunk = first_chunk + warp + j * kScanWarps;
+        for (int i = 0; i < kLaneTokens; ++i) {
+          const int token = lane_token(chunk, lane, i);
+          values[j].at[i] = slice[token - begin];
+          if (token < params.vocab) scores[token] = values[j].at[i];
+        }
+      }
+      reduce_slice(values, first_chunk, chunks, keys, &state.best, &state.flags,
+                   RowState::kEditedNan);
+    }
+  }
+  if constexpr (kWalk) {
+    if (!arrive_last(params.scratch.arrivals, gridDim.x * gridDim.y)) return;
+    for (int other = static_cast<int>(threadIdx.x); other < params.tree.num_rows;
+         other += kScanThreads) {
+      const RowView done = view_row(params, other);
+      if (!done.there()) continue;
+      const RowState& state = params.scratch.states[other];
+      params.tokens[other] = token_of(state.best);
+      params.status[other] = status_of(state, done.edited);
+      params.scratch.states[other] = RowState{};
+    }
+    __syncthreads();
+    __shared__ SharedTree trees[kScanWarps];
+    const int warp = static_cast<int>(threadIdx.x / kWarp);
+    for (int sequence = warp; sequence < params.tree.num_sequences; sequence += kScanWarps)
+      walk_coupled(params.tree, sequence, params.status, paths, threadIdx.x % kWarp, trees[warp],
+                   [&](int other) { return params.tokens[other]; });
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_scan(const SampleRowsParams& params, const SamplingNeeds& needs,
+                        const AcceptedPaths* walk, const Launch& to) {
+  const dim3 grid(static_cast<unsigned>(num_slices(params.vocab)),
+                  static_cast<unsigned>(params.tree.num_rows));
+  const AcceptedPaths paths = walk != nullptr ? *walk : AcceptedPaths{};
+  const auto go = [&](auto kernel) {
+    return launch(to, kernel, grid, kScanThreads, 0, params, paths);
+  };
+  if (walk != nullptr)
+    return needs.edits ? go(&scan_rows<true, true>) : go(&scan_rows<false, true>);
+  return needs.edits ? go(&scan_rows<true, false>) : go(&scan_rows<false, false>);
+}
+
+}  // namespace specdec::kernels::cuda
