@@ -51,6 +51,14 @@ constexpr float float_of_key(std::uint32_t key) noexcept {
   return std::bit_cast<float>((key & 0x80000000u) != 0 ? key ^ 0x80000000u : ~key);
 }
 
+/// What the lanes of a chunk add up to. Overwrites them.
+template <typename Float>
+constexpr Float add_lanes(Float (&lanes)[kSumLanes]) noexcept {
+  for (int width = kSumLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  return lanes[0];
+}
+
 /// An upper bound, up to rounding of 1e-5 * (1 + |result|), of the Gumbel noise of `word`.
 ///
 /// With d = 1 - u: -log(1 - d) >= d, so g = -log(-log(u)) <= -log(d); and log2(d) >= bits(d) / 2^23

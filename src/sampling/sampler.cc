@@ -185,21 +185,16 @@ void RowSampler::probabilities(std::span<const float> logits, const RowContext& 
     return;
   }
   const float scale = processed.scale();
+  const auto inverse = static_cast<float>(1.0 / normaliser(processed));
   if (!processed.filtered) {
     row_math::exp_row(processed.scores, processed.max, scale, out);
-    const double total = row_math::sum_exp(processed.scores, processed.max, scale);
-    const auto inverse = static_cast<float>(1.0 / total);
     for (float& value : out) value *= inverse;
     return;
   }
-  double total = 0;
   for (const TokenId token : processed.kept) {
     const auto i = static_cast<std::size_t>(token);
-    out[i] = row_math::exp_one((processed.scores[i] - processed.max) * scale);
-    total += out[i];
+    out[i] = row_math::exp_one((processed.scores[i] - processed.max) * scale) * inverse;
   }
-  const auto inverse = static_cast<float>(1.0 / total);
-  for (const TokenId token : processed.kept) out[static_cast<std::size_t>(token)] *= inverse;
 }
 
 void RowSampler::coupled_candidates(std::span<const float> logits, const RowContext& row, int k,
@@ -207,7 +202,7 @@ void RowSampler::coupled_candidates(std::span<const float> logits, const RowCont
   out.clear();
   if (k <= 0) return;
   const ProcessedRow processed = pipeline_.process(logits, row);
-  const double normaliser = log_normaliser(processed);
+  const double log_total = log_normaliser(processed);
   const int most = std::min(k, static_cast<int>(processed.scores.size()));
   if (processed.greedy) {
     best_scores(processed, most);
@@ -215,8 +210,8 @@ void RowSampler::coupled_candidates(std::span<const float> logits, const RowCont
     best_perturbed(processed, row, most);
   }
   for (const Perturbed& item : best_) {
-    out.push_back({item.token, static_cast<float>(item.score - normaliser),
-                   static_cast<float>(processed.relative(item.token) - normaliser)});
+    out.push_back({item.token, static_cast<float>(item.score - log_total),
+                   static_cast<float>(processed.relative(item.token) - log_total)});
   }
 }
 
@@ -226,18 +221,18 @@ void RowSampler::fill_logprobs(std::span<const float> logits, const RowContext& 
   if (wanted < 0) return;
   const ProcessedRow raw = mutant_active("logprobs_of_processed") ? pipeline_.process(logits, row)
                                                                   : pipeline_.raw(logits, row);
-  const double normaliser = log_normaliser(raw);
-  token.logprob = static_cast<float>(raw.relative(token.token) - normaliser);
+  const double log_total = log_normaliser(raw);
+  token.logprob = static_cast<float>(raw.relative(token.token) - log_total);
   token.top_logprobs.clear();
   if (wanted == 0) return;
   best_scores(raw, std::min(wanted, static_cast<int>(raw.scores.size())));
   for (const Perturbed& item : best_) {
-    token.top_logprobs.push_back({item.token, static_cast<float>(item.score - normaliser)});
+    token.top_logprobs.push_back({item.token, static_cast<float>(item.score - log_total)});
   }
 }
 
 float RowSampler::confidence(std::span<const float> logits, const RowContext& row) {
-  return static_cast<float>(std::exp(-log_normaliser(pipeline_.process(logits, row))));
+  return static_cast<float>(1.0 / normaliser(pipeline_.process(logits, row)));
 }
 
 }  // namespace specdec

@@ -5,29 +5,23 @@
 namespace specdec::kernels::cuda {
 namespace {
 
-// Doubles in an order that atomicMax knows.
-__device__ unsigned long long ordered(double value) {
-  const auto bits = static_cast<unsigned long long>(__double_as_longlong(value));
-  return bits >> 63 != 0 ? ~bits : bits | 1ull << 63;
-}
-__device__ double unordered(unsigned long long key) {
-  const unsigned long long bits = key >> 63 != 0 ? key & ~(1ull << 63) : ~key;
-  return __longlong_as_double(static_cast<long long>(bits));
-}
-
-// grid: [slices, rows]; a block finds the best score + noise among a slice's survivors. Exact
+// grid: [slices, rows]; a block finds the k best score + noise among a slice's survivors. Exact
 // pruning, as in RowSampler::best_perturbed_dense: a float bound that never understates picks the
-// few tokens that are evaluated in double.
-__global__ void __launch_bounds__(kScanThreads) dense_best(SampleRowsParams params) {
+// few tokens that are evaluated in double. The token with each warp's largest bound is evaluated
+// first; the k-th best of those sets the threshold for the rest.
+__global__ void __launch_bounds__(kScanThreads, 4) dense_best(SampleRowsParams params, int k) {
   wait_for_previous();
   let_next_start();
-  __shared__ unsigned long long reached;
-  __shared__ Noisy winners[kScanWarps];
+  __shared__ double tops[kScanWarps];  // exact, of the token with each warp's largest bound
+  __shared__ double reached;           // k tokens of the slice reach it
+  __shared__ int listed;
+  __shared__ std::int32_t list[kSliceTokens];
+  __shared__ Noisy winners[kMostCandidates];
   const RowView view = view_row(params, static_cast<int>(blockIdx.y));
   if (!view.there()) return;
   const RowState& state = params.scratch.states[view.row];
   if (state.dense == 0) return;
-  if (threadIdx.x == 0) reached = ordered(kMinGumbel);  // the row's best score reaches that
+  if (threadIdx.x == 0) listed = 0;
   __syncthreads();
 
   const Scale scale(*view.options, key_of(state.best));
@@ -39,20 +33,23 @@ __global__ void __launch_bounds__(kScanThreads) dense_best(SampleRowsParams para
   const RandomStream stream(view.options->seed, view.position, RandomPurpose::token_noise);
   const unsigned lane = threadIdx.x % kWarp;
   const int warp = static_cast<int>(threadIdx.x / kWarp);
-  const auto exact = [&](float score, std::uint32_t word, std::int32_t token) {
-    return Noisy{scale.relative(score) + gumbel(word), token};
+  const auto evaluate = [&](std::int32_t token) {
+    return Noisy{
+        scale.relative(scores[token]) + gumbel(stream.word(static_cast<std::uint32_t>(token))),
+        token};
   };
 
-  LaneValues values[kChunksPerWarp];
-  std::uint32_t words[kChunksPerWarp][kLaneTokens];
+  const auto token_at = [&](int j, int i) {
+    return lane_token(static_cast<int>(blockIdx.x) * kSliceChunks + warp + j * kScanWarps, lane, i);
+  };
+
   float bounds[kChunksPerWarp][kLaneTokens];
-  float top_bound = minus_infinity();
-  Noisy best;
+  float best_bound = minus_infinity();
 #pragma unroll
   for (int j = 0; j < kChunksPerWarp; ++j) {
     const int chunk = static_cast<int>(blockIdx.x) * kSliceChunks + warp + j * kScanWarps;
     bool worth = chunk < num_chunks(params.vocab) && keys[chunk] >= cutoff.key;
-    if (worth)
+    if (worth)  // the row's best score reaches kMinGumbel
       worth =
           scale.in_float(row_math::float_of_key(keys[chunk])) + static_cast<float>(kMaxGumbel) >=
           row_math::prune_below(kMinGumbel);
@@ -61,58 +58,65 @@ __global__ void __launch_bounds__(kScanThreads) dense_best(SampleRowsParams para
       for (int i = 0; i < kLaneTokens; ++i) bounds[j][i] = minus_infinity();
       continue;
     }
-    values[j] = load_lane(scores, params.vocab, chunk, lane);
+    const LaneValues values = load_lane(scores, params.vocab, chunk, lane);
 #pragma unroll
-    for (int i = 0; i < kLaneTokens; ++i) {
-      const int token = lane_token(chunk, lane, i);
-      if (i % 4 == 0) {
-        const PhiloxBlock block = stream.block(static_cast<std::uint32_t>(token) / 4);
-        for (unsigned k = 0; k < 4; ++k) words[j][i + static_cast<int>(k)] = block[k];
-      }
-      const float score = values[j].at[i];
-      const bool survives = cutoff.keeps(row_math::order_key(score), token) &&
-                            !(lowest > -INFINITY && scale.relative(score) < lowest);
-      bounds[j][i] =
-          survives ? scale.in_float(score) + row_math::noise_bound(words[j][i]) : minus_infinity();
-      top_bound = fmaxf(top_bound, bounds[j][i]);
-    }
-  }
-  // The warp's largest bound first: it makes a high threshold for the others.
-  const std::uint32_t warp_key = __reduce_max_sync(kFullWarp, row_math::order_key(top_bound));
-  const float warp_top = row_math::float_of_key(warp_key);
-  if (warp_top > minus_infinity()) {
+    for (int i = 0; i < kLaneTokens; i += 4) {
+      const auto first = static_cast<std::uint32_t>(lane_token(chunk, lane, i));
+      const PhiloxBlock block = stream.block(first / 4);
 #pragma unroll
-    for (int j = 0; j < kChunksPerWarp; ++j) {
-      const int chunk = static_cast<int>(blockIdx.x) * kSliceChunks + warp + j * kScanWarps;
-#pragma unroll
-      for (int i = 0; i < kLaneTokens; ++i) {
-        if (bounds[j][i] != warp_top) continue;
-        const Noisy mine = exact(values[j].at[i], words[j][i], lane_token(chunk, lane, i));
-        atomicMax(&reached, ordered(mine.score));
-        if (mine.better_than(best)) best = mine;
+      for (int k = 0; k < 4; ++k) {
+        const float score = values.at[i + k];
+        const bool survives =
+            cutoff.keeps(row_math::order_key(score), static_cast<std::int32_t>(first) + k) &&
+            !(lowest > -INFINITY && scale.relative(score) < lowest);
+        const float bound =
+            scale.in_float(score) + row_math::noise_bound(block[static_cast<unsigned>(k)]);
+        bounds[j][i + k] = survives ? bound : minus_infinity();
+        best_bound = fmaxf(best_bound, bounds[j][i + k]);
       }
     }
   }
-  __syncthreads();
-  const float threshold = row_math::prune_below(unordered(reached));
+  const std::uint32_t warp_top = __reduce_max_sync(kFullWarp, row_math::order_key(best_bound));
+  const float top = row_math::float_of_key(warp_top);
+  int top_token = INT_MAX;
+  if (best_bound == top && top > minus_infinity()) {
 #pragma unroll
-  for (int j = 0; j < kChunksPerWarp; ++j) {
-    const int chunk = static_cast<int>(blockIdx.x) * kSliceChunks + warp + j * kScanWarps;
+    for (int j = 0; j < kChunksPerWarp; ++j)
 #pragma unroll
-    for (int i = 0; i < kLaneTokens; ++i) {
-      if (bounds[j][i] == minus_infinity() || bounds[j][i] < threshold) continue;
-      const Noisy mine = exact(values[j].at[i], words[j][i], lane_token(chunk, lane, i));
-      if (mine.better_than(best)) best = mine;
-    }
+      for (int i = 0; i < kLaneTokens; ++i)
+        if (bounds[j][i] == top) top_token = min(top_token, token_at(j, i));
   }
-  best = warp_best(best);
-  if (lane == 0) winners[warp] = best;
+  top_token = __reduce_min_sync(kFullWarp, top_token);
+  if (lane == 0)
+    tops[warp] = top_token == INT_MAX ? -static_cast<double>(INFINITY) : evaluate(top_token).score;
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int i = 1; i < kScanWarps; ++i)
-    if (winners[i].better_than(best)) best = winners[i];
-  params.scratch.slice_best[static_cast<std::size_t>(view.row) * gridDim.x + blockIdx.x] = {
-      best.score, best.token};
+  if (threadIdx.x < kScanWarps) {
+    int rank = 0;
+    for (int i = 0; i < kScanWarps; ++i)
+      rank += tops[i] > tops[threadIdx.x] ||
+                      (tops[i] == tops[threadIdx.x] && i < static_cast<int>(threadIdx.x))
+                  ? 1
+                  : 0;
+    if (rank == min(k, kScanWarps) - 1)
+      reached = k <= kScanWarps ? tops[threadIdx.x] : -static_cast<double>(INFINITY);
+  }
+  __syncthreads();
+  const float threshold = fmaxf(row_math::prune_below(reached), -FLT_MAX);
+#pragma unroll
+  for (int j = 0; j < kChunksPerWarp; ++j)
+#pragma unroll
+    for (int i = 0; i < kLaneTokens; ++i)
+      if (bounds[j][i] >= threshold) list[atomicAdd(&listed, 1)] = token_at(j, i);
+  __syncthreads();
+  const int found = k_best<kScanThreads>(
+      listed, k, [&](int i) { return evaluate(list[i]); }, winners);
+  SliceBest* const out =
+      params.scratch.slice_best +
+      (static_cast<std::size_t>(view.row) * gridDim.x + blockIdx.x) * static_cast<std::size_t>(k);
+  for (int i = static_cast<int>(threadIdx.x); i < k; i += kScanThreads) {
+    const Noisy winner = i < found ? winners[i] : Noisy{};
+    out[i] = {winner.score, winner.token};
+  }
 }
 
 constexpr int kWalkThreads = 128;
@@ -152,10 +156,10 @@ __global__ void __launch_bounds__(kWalkThreads)
 
 }  // namespace
 
-cudaError_t launch_dense(const SampleRowsParams& params, const Launch& to) {
+cudaError_t launch_dense(const SampleRowsParams& params, int k, const Launch& to) {
   const dim3 grid(static_cast<unsigned>(num_slices(params.vocab)),
                   static_cast<unsigned>(params.tree.num_rows));
-  return launch(to, &dense_best, grid, kScanThreads, 0, params);
+  return launch(to, &dense_best, grid, kScanThreads, 0, params, k);
 }
 
 cudaError_t launch_walk(const SampleRowsParams& params, const AcceptedPaths& paths,
@@ -172,7 +176,7 @@ cudaError_t sample_and_accept(const SampleRowsParams& params, const SamplingNeed
   if (!needs.sampled) return error;
   if (error == cudaSuccess && needs.nucleus) error = launch_digits(rows, to);
   if (error == cudaSuccess) error = launch_select(rows, to);
-  if (error == cudaSuccess && needs.dense) error = launch_dense(rows, to);
+  if (error == cudaSuccess && needs.dense) error = launch_dense(rows, 1, to);
   if (error == cudaSuccess) error = launch_walk(rows, paths, to);
   return error;
 }

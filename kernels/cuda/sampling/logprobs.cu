@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kSelectThreads) fill_logprobs(PathLogprobsPara
   RowSampling unscaled;
   unscaled.inverse_temperature = 1;
   const Scale scale(unscaled, best_chunk_key(keys, chunks, shared));
-  const double normaliser = fixed_log(sum_exp(logits, vocab, scale, shared));
+  const double normaliser = fixed_log(sum_exp(logits, keys, vocab, scale, {}, -INFINITY, shared));
   if (threadIdx.x == 0)
     params.logprobs[out] =
         static_cast<float>(scale.relative(logits[params.paths.tokens[out]]) - normaliser);
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kSelectThreads) fill_logprobs(PathLogprobsPara
 
   const int most = min(wanted, vocab);
   Cutoff cutoff;
-  if (most <= chunks) cutoff.key = max(kLowestKey, kth_chunk_key(keys, chunks, most, shared));
+  if (most <= chunks) cutoff.key = max(kLowestKey, kth_chunk_key(keys, chunks, most));
   int count = gather(logits, keys, vocab, cutoff, shared);
   if (count > kMostSelected) {
     cutoff = radix_select(

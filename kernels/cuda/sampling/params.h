@@ -43,15 +43,17 @@ struct SequenceState {
   std::int32_t num_output = 0;  // of them generated
 };
 
-/// The draft trees of a batch, a row per node. Node 0 of a sequence is its root, parents come
-/// before children, siblings in drawing order. Capacities are those of the launch; what is there is
-/// what `sizes` says.
+/// The draft trees of a batch, a row per node (or, with node_of_row, rows of some nodes: then
+/// tokens, parents and depths are indexed by first_rows[sequence] + node alone). Node 0 of a
+/// sequence is its root, parents come before children, siblings in drawing order. Capacities are
+/// those of the launch; what is there is what `sizes` says.
 struct TreeRows {
   std::int32_t num_sequences = 0;
   std::int32_t num_rows = 0;                      // capacity: rows of the launch
-  const std::int32_t* first_rows = nullptr;       // [sequences] row of the root
+  const std::int32_t* first_rows = nullptr;       // [sequences] place of the root
   const std::int32_t* sizes = nullptr;            // [sequences] nodes; 0: no tree this step
   const std::int32_t* sequence_of_row = nullptr;  // [rows]; -1: nothing in this row
+  const std::int32_t* node_of_row = nullptr;      // [rows]; null: row - first row
   const std::int32_t* tokens = nullptr;           // [rows]
   const std::int32_t* parents = nullptr;          // [rows] node; -1 for a root
   const std::int32_t* depths = nullptr;           // [rows]
@@ -80,7 +82,7 @@ struct RowState {
   static constexpr std::uint32_t kEditedNan = 2;
 };
 
-/// The largest exact score + noise of one slice of a row.
+/// One of the largest exact score + noise of a slice of a row.
 struct SliceBest {
   double score;
   std::int32_t token;
@@ -89,6 +91,8 @@ struct SliceBest {
 constexpr int kSliceChunks = 16;     // chunks that one block of a row-wide kernel handles
 constexpr int kDigitBins = 2048;     // of the first radix digit: the top 11 bits of a key
 constexpr int kMostSelected = 4096;  // tokens that one block selects and draws from
+
+constexpr int kMostCandidates = 16;  // of one draft row
 
 constexpr int num_chunks(int vocab) { return (vocab + row_math::kChunk - 1) / row_math::kChunk; }
 constexpr int num_slices(int vocab) {
@@ -103,7 +107,7 @@ struct SamplingScratch {
   std::uint32_t* raw_chunk_keys = nullptr;  // [rows, chunks] before edits; only of edited rows
   float* scores = nullptr;                  // [rows, vocab] edited rows; null: no sequence edits
   unsigned long long* digits = nullptr;     // [rows, kDigitBins] masses by first digit
-  SliceBest* slice_best = nullptr;          // [rows, slices]
+  SliceBest* slice_best = nullptr;          // [rows, slices, candidates wanted]
   unsigned int* arrivals = nullptr;         // [1] blocks done
 };
 

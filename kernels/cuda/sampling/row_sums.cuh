@@ -18,9 +18,11 @@ __device__ inline std::uint32_t best_chunk_key(const std::uint32_t* keys, int ch
   return shared.key;
 }
 
-/// Sum of exp((score - max) * scale) in the order of row_math::sum_exp, in all threads: half a warp
-/// is the 16 lanes of a chunk. Overwrites shared.order.
-__device__ inline double sum_exp(const float* scores, int vocab, const Scale& scale,
+/// Sum of exp((score - max) * scale) over what `cutoff` and `lowest` keep, in the order of
+/// row_math::sum_exp, in all threads: half a warp is the 16 lanes of a chunk. Overwrites
+/// shared.order.
+__device__ inline double sum_exp(const float* scores, const std::uint32_t* keys, int vocab,
+                                 const Scale& scale, const Cutoff& cutoff, double lowest,
                                  SelectShared& shared) {
   constexpr int kLanes = row_math::kSumLanes;
   constexpr int kGroups = kSelectThreads / kLanes;
@@ -29,6 +31,7 @@ __device__ inline double sum_exp(const float* scores, int vocab, const Scale& sc
   constexpr int kMostSums = 2 * kMostSelected;
   const int chunks = num_chunks(vocab);
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  __syncthreads();
   if (threadIdx.x == 0) total = 0;
   for (int first = 0; first < chunks; first += kMostSums) {
     __syncthreads();
@@ -36,11 +39,14 @@ __device__ inline double sum_exp(const float* scores, int vocab, const Scale& sc
     for (int base = first; base < end; base += kGroups) {
       const int chunk = base + static_cast<int>(threadIdx.x) / kLanes;
       float sum = 0;
-      if (chunk < end) {
+      if (chunk < end && keys[chunk] >= cutoff.key) {
 #pragma unroll
         for (int i = 0; i < row_math::kChunk / kLanes; ++i) {
           const int token = chunk * row_math::kChunk + i * kLanes + lane;
-          sum += token < vocab ? row_math::exp_one(scale.in_float(scores[token])) : 0.0f;
+          const float score = token < vocab ? scores[token] : minus_infinity();
+          const bool kept = cutoff.keeps(row_math::order_key(score), token) &&
+                            !(lowest > -INFINITY && scale.relative(score) < lowest);
+          sum += kept ? row_math::exp_one(scale.in_float(score)) : 0.0f;
         }
       }
 #pragma unroll

@@ -83,6 +83,7 @@ __device__ inline unsigned long long chunk_best(const LaneValues& values, int ch
 struct RowView {
   int row = -1;
   int sequence = -1;
+  int node = 0;
   int depth = 0;
   const RowSampling* options = nullptr;
   std::int64_t position = 0;  // of the token to draw
@@ -97,7 +98,9 @@ __device__ inline RowView view_row(const SampleRowsParams& params, int row) {
   if (sequence < 0) return view;
   view.row = row;
   view.sequence = sequence;
-  view.depth = params.tree.depths[row];
+  const int first = params.tree.first_rows[sequence];
+  view.node = params.tree.node_of_row != nullptr ? params.tree.node_of_row[row] : row - first;
+  view.depth = params.tree.depths[first + view.node];
   view.options = params.options + sequence;
   const SequenceState state = params.sequences[sequence];
   view.position = static_cast<std::int64_t>(state.length) + view.depth;
@@ -173,6 +176,39 @@ __device__ inline Noisy warp_best(Noisy best) {
     if (other.better_than(best)) best = other;
   }
   return best;
+}
+
+/// The k best of item(0..count) by a block of kThreads, best first, into `winners` (shared, at
+/// least k). Returns how many there are. A thread keeps its first item; further ones are asked for
+/// anew in each round, so `count` should rarely pass kThreads where an item is dear.
+template <int kThreads, typename Item>
+__device__ int k_best(int count, int k, const Item& item, Noisy* winners) {
+  __shared__ Noisy warp_winners[kThreads / static_cast<int>(kWarp)];
+  const int thread = static_cast<int>(threadIdx.x);
+  const Noisy first = thread < count ? item(thread) : Noisy{};
+  Noisy last{INFINITY, -1};
+  int found = 0;
+  for (; found < k; ++found) {
+    Noisy best;
+    const auto offer = [&](const Noisy& other) {
+      if (last.better_than(other) && other.better_than(best)) best = other;
+    };
+    offer(first);
+    for (int i = thread + kThreads; i < count; i += kThreads) offer(item(i));
+    best = warp_best(best);
+    if (thread % static_cast<int>(kWarp) == 0)
+      warp_winners[thread / static_cast<int>(kWarp)] = best;
+    __syncthreads();
+    if (thread == 0) {
+      for (int i = 1; i < kThreads / static_cast<int>(kWarp); ++i)
+        if (warp_winners[i].better_than(best)) best = warp_winners[i];
+      winners[found] = best;
+    }
+    __syncthreads();
+    last = winners[found];
+    if (last.token == INT_MAX) break;
+  }
+  return found;
 }
 
 }  // namespace specdec::kernels::cuda

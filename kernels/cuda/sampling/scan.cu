@@ -13,18 +13,18 @@ __global__ void __launch_bounds__(kScanThreads)
   wait_for_previous();
   let_next_start();
   const int row = static_cast<int>(blockIdx.y);
-  const RowView view = view_row(params, row);
-  if (view.there()) {
-    const unsigned lane = threadIdx.x % kWarp;
-    const int warp = static_cast<int>(threadIdx.x / kWarp);
-    const int chunks = num_chunks(params.vocab);
-    const int first_chunk = static_cast<int>(blockIdx.x) * kSliceChunks;
-    const float* const logits = raw_row(params, row);
-    RowState& state = params.scratch.states[row];
-    LaneValues values[kChunksPerWarp];
+  const unsigned lane = threadIdx.x % kWarp;
+  const int warp = static_cast<int>(threadIdx.x / kWarp);
+  const int chunks = num_chunks(params.vocab);
+  const int first_chunk = static_cast<int>(blockIdx.x) * kSliceChunks;
+  LaneValues values[kChunksPerWarp];  // asked for before anything that waits
 #pragma unroll
-    for (int j = 0; j < kChunksPerWarp; ++j)
-      values[j] = load_lane(logits, params.vocab, first_chunk + warp + j * kScanWarps, lane);
+  for (int j = 0; j < kChunksPerWarp; ++j)
+    values[j] =
+        load_lane(raw_row(params, row), params.vocab, first_chunk + warp + j * kScanWarps, lane);
+  if (params.tree.sequence_of_row[row] >= 0) {
+    const RowView view = kEdits ? view_row(params, row) : RowView{};
+    RowState& state = params.scratch.states[row];
     std::uint32_t* const keys = chunk_keys_of(params.scratch.chunk_keys, params.vocab, row);
     if (!kEdits || !view.edited) {
       reduce_slice(values, first_chunk, chunks, keys, &state.best, &state.flags, RowState::kRawNan);
@@ -64,11 +64,10 @@ __global__ void __launch_bounds__(kScanThreads)
     if (!arrive_last(params.scratch.arrivals, gridDim.x * gridDim.y)) return;
     for (int other = static_cast<int>(threadIdx.x); other < params.tree.num_rows;
          other += kScanThreads) {
-      const RowView done = view_row(params, other);
-      if (!done.there()) continue;
-      const RowState& state = params.scratch.states[other];
+      if (params.tree.sequence_of_row[other] < 0) continue;
+      const RowState state = params.scratch.states[other];
       params.tokens[other] = token_of(state.best);
-      params.status[other] = status_of(state, done.edited);
+      params.status[other] = status_of(state, kEdits && view_row(params, other).edited);
       params.scratch.states[other] = RowState{};
     }
     __syncthreads();

@@ -20,8 +20,7 @@ __device__ inline float repeated(float score, float penalty) {
 __device__ inline int collect_path(const TreeRows& tree, const RowView& view, std::int32_t* path) {
   const int first = tree.first_rows[view.sequence];
   int count = 0;
-  for (int node = view.row - first; node > 0 && count < kMostPath;
-       node = tree.parents[first + node])
+  for (int node = view.node; node > 0 && count < kMostPath; node = tree.parents[first + node])
     path[count++] = tree.tokens[first + node];
   return count;
 }

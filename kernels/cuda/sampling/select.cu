@@ -6,10 +6,6 @@
 namespace specdec::kernels::cuda {
 namespace {
 
-__device__ bool is_nucleus(const RowSampling& options, int vocab) {
-  return options.inverse_temperature > 0 && options.top_p < 1 && !has_top_k(options, vocab);
-}
-
 // grid: [slices, rows]; a block adds the masses of one slice, by the first digit of their key, to
 // its row's. Masses have 30 bits and a slice 2^12 tokens: halves of 15 bits sum in 32.
 __global__ void __launch_bounds__(kScanThreads) add_digits(SampleRowsParams params) {
@@ -56,7 +52,7 @@ __global__ void __launch_bounds__(kSelectThreads) select_rows(SampleRowsParams p
   wait_for_previous();
   let_next_start();
   __shared__ SelectShared shared;
-  __shared__ Noisy warp_winners[kSelectWarps];
+  __shared__ Noisy winner;
   const RowView view = view_row(params, static_cast<int>(blockIdx.x));
   if (!view.there()) return;
   RowState& state = params.scratch.states[view.row];
@@ -84,21 +80,14 @@ __global__ void __launch_bounds__(kSelectThreads) select_rows(SampleRowsParams p
       }
     } else {
       const RandomStream stream(options.seed, view.position, RandomPurpose::token_noise);
-      Noisy best;
-      for (int i = static_cast<int>(threadIdx.x); i < left.count; i += kSelectThreads) {
-        const unsigned long long item = shared.order[i];
-        const Noisy mine =
-            noisy(scale, stream, row_math::float_of_key(key_of(item)), token_of(item));
-        if (mine.better_than(best)) best = mine;
-      }
-      best = warp_best(best);
-      if (threadIdx.x % kWarp == 0) warp_winners[threadIdx.x / kWarp] = best;
-      __syncthreads();
-      if (threadIdx.x == 0) {
-        for (int i = 1; i < kSelectWarps; ++i)
-          if (warp_winners[i].better_than(best)) best = warp_winners[i];
-        params.tokens[view.row] = best.token;
-      }
+      k_best<kSelectThreads>(
+          left.count, 1,
+          [&](int i) {
+            const unsigned long long item = shared.order[i];
+            return noisy(scale, stream, row_math::float_of_key(key_of(item)), token_of(item));
+          },
+          &winner);
+      if (threadIdx.x == 0) params.tokens[view.row] = winner.token;
     }
   }
   if (!nucleus) return;

@@ -14,8 +14,8 @@ cudaError_t launch_scan(const SampleRowsParams& params, const SamplingNeeds& nee
 cudaError_t launch_digits(const SampleRowsParams& params, const Launch& to);
 /// The survivors of top-k, top-p and min-p, and the token where one block can hold them.
 cudaError_t launch_select(const SampleRowsParams& params, const Launch& to);
-/// Best score + noise by slice, of rows with more survivors.
-cudaError_t launch_dense(const SampleRowsParams& params, const Launch& to);
+/// The k best score + noise by slice, of rows with more survivors.
+cudaError_t launch_dense(const SampleRowsParams& params, int k, const Launch& to);
 /// Tokens of those rows, and the walk.
 cudaError_t launch_walk(const SampleRowsParams& params, const AcceptedPaths& paths,
                         const Launch& to);

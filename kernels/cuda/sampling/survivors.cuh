@@ -9,6 +9,8 @@ namespace specdec::kernels::cuda {
 
 constexpr int kSelectThreads = 512;
 constexpr int kSelectWarps = kSelectThreads / static_cast<int>(kWarp);
+constexpr int kListedChunks = 1024;  // gathered from at a time
+constexpr int kMostRanked = 256;     // more tokens than this are sorted by merging
 
 /// Shared memory of the block: gathered tokens, packed as pack_best() does, or one digit's masses.
 struct SelectShared {
@@ -16,10 +18,12 @@ struct SelectShared {
     unsigned long long order[kMostSelected];
     unsigned long long digits[kDigitBins];
   };
+  std::int32_t chunk_list[kListedChunks];
   unsigned long long warp_sums[kSelectWarps];
   unsigned long long sum;
   unsigned long long before;
   int count;
+  int listed;
   int place;
   std::uint32_t key;
 };
@@ -47,38 +51,28 @@ __device__ inline unsigned long long block_inclusive_sum(unsigned long long valu
   return value;
 }
 
-__device__ inline int block_count(bool yes, int& counter) {
-  __syncthreads();
-  if (threadIdx.x == 0) counter = 0;
-  __syncthreads();
-  const int warp_count = __popc(__ballot_sync(kFullWarp, yes));
-  if (threadIdx.x % kWarp == 0 && warp_count > 0) atomicAdd(&counter, warp_count);
-  __syncthreads();
-  return counter;
-}
-
 // The k-th largest chunk maximum, 1 <= k <= chunks: k chunks hold a token that reaches it, so the
-// k-th best token does too.
-__device__ inline std::uint32_t kth_chunk_key(const std::uint32_t* keys, int chunks, int k,
-                                              SelectShared& shared) {
-  auto* const copy = reinterpret_cast<std::uint32_t*>(shared.order);
-  constexpr int kMostCopied = 2 * kMostSelected;
-  const bool copied = chunks <= kMostCopied;
-  for (int i = static_cast<int>(threadIdx.x); copied && i < chunks; i += kSelectThreads)
-    copy[i] = keys[i];
-  __syncthreads();
-  const std::uint32_t* const from = copied ? copy : keys;
-  for (int i = static_cast<int>(threadIdx.x); i < chunks; i += kSelectThreads) {
-    const std::uint32_t mine = from[i];
-    int rank = 0;
-    for (int j = 0; j < chunks; ++j) {
-      const std::uint32_t other = from[j];
-      rank += other > mine || (other == mine && j < i) ? 1 : 0;
-    }
-    if (rank == k - 1) shared.key = mine;
+// k-th best token does too. Bit by bit: the largest key that at least k chunks reach.
+__device__ inline std::uint32_t kth_chunk_key(const std::uint32_t* keys, int chunks, int k) {
+  constexpr int kHeld = 2;  // keys that a thread keeps in registers
+  std::uint32_t held[kHeld];
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int chunk = static_cast<int>(threadIdx.x) + i * kSelectThreads;
+    held[i] = chunk < chunks ? keys[chunk] : 0;
   }
-  __syncthreads();
-  return shared.key;
+  std::uint32_t reached = 0;
+  for (std::uint32_t bit = 0x80000000u; bit != 0; bit >>= 1) {
+    const std::uint32_t wanted = reached | bit;
+    int count = __syncthreads_count(held[0] >= wanted ? 1 : 0);
+    if (chunks > kSelectThreads) count += __syncthreads_count(held[1] >= wanted ? 1 : 0);
+    for (int begin = kHeld * kSelectThreads; begin < chunks; begin += kSelectThreads) {
+      const int chunk = begin + static_cast<int>(threadIdx.x);
+      count += __syncthreads_count(chunk < chunks && keys[chunk] >= wanted ? 1 : 0);
+    }
+    if (count >= k) reached = wanted;
+  }
+  return reached;
 }
 
 /// Gathers what `cutoff` keeps, in no order. Returns how many there are; only the first
@@ -89,37 +83,59 @@ __device__ inline int gather(const float* scores, const std::uint32_t* keys, int
   const int chunks = num_chunks(vocab);
   __syncthreads();
   if (threadIdx.x == 0) shared.count = 0;
-  __syncthreads();
-  for (int chunk = static_cast<int>(threadIdx.x / kWarp); chunk < chunks; chunk += kSelectWarps) {
-    if (keys[chunk] < cutoff.key) continue;
-    const LaneValues values = load_lane(scores, vocab, chunk, lane);
-    unsigned kept[kLaneTokens];
-    int total = 0;
+  for (int first = 0; first < chunks; first += kListedChunks) {
+    if (threadIdx.x == 0) shared.listed = 0;
+    __syncthreads();
+    const int end = min(chunks, first + kListedChunks);
+    for (int chunk = first + static_cast<int>(threadIdx.x); chunk < end; chunk += kSelectThreads)
+      if (keys[chunk] >= cutoff.key) shared.chunk_list[atomicAdd(&shared.listed, 1)] = chunk;
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x / kWarp); i < shared.listed; i += kSelectWarps) {
+      const int chunk = shared.chunk_list[i];
+      const LaneValues values = load_lane(scores, vocab, chunk, lane);
+      unsigned kept[kLaneTokens];
+      int total = 0;
 #pragma unroll
-    for (int i = 0; i < kLaneTokens; ++i) {
-      const bool keep = cutoff.keeps(row_math::order_key(values.at[i]), lane_token(chunk, lane, i));
-      kept[i] = __ballot_sync(kFullWarp, keep);
-      total += __popc(kept[i]);
-    }
-    if (total == 0) continue;
-    int place = 0;
-    if (lane == 0) place = atomicAdd(&shared.count, total);
-    place = __shfl_sync(kFullWarp, place, 0);
+      for (int j = 0; j < kLaneTokens; ++j) {
+        const bool keep =
+            cutoff.keeps(row_math::order_key(values.at[j]), lane_token(chunk, lane, j));
+        kept[j] = __ballot_sync(kFullWarp, keep);
+        total += __popc(kept[j]);
+      }
+      if (total == 0) continue;
+      int place = 0;
+      if (lane == 0) place = atomicAdd(&shared.count, total);
+      place = __shfl_sync(kFullWarp, place, 0);
 #pragma unroll
-    for (int i = 0; i < kLaneTokens; ++i) {
-      const int mine = place + __popc(kept[i] & ((1u << lane) - 1));
-      if ((kept[i] >> lane & 1u) != 0 && mine < kMostSelected)
-        shared.order[mine] =
-            pack_best(row_math::order_key(values.at[i]), lane_token(chunk, lane, i));
-      place += __popc(kept[i]);
+      for (int j = 0; j < kLaneTokens; ++j) {
+        const int mine = place + __popc(kept[j] & ((1u << lane) - 1));
+        if ((kept[j] >> lane & 1u) != 0 && mine < kMostSelected)
+          shared.order[mine] =
+              pack_best(row_math::order_key(values.at[j]), lane_token(chunk, lane, j));
+        place += __popc(kept[j]);
+      }
     }
+    __syncthreads();
   }
-  __syncthreads();
   return shared.count;
 }
 
-/// Bitonic sort, best first.
+/// Puts what was gathered in order, best first: few by counting who is better, more by a bitonic
+/// sort.
 __device__ inline void sort_gathered(int count, SelectShared& shared) {
+  if (count <= kMostRanked) {
+    unsigned long long mine = 0;
+    int rank = 0;
+    const bool owner = static_cast<int>(threadIdx.x) < count;
+    if (owner) {
+      mine = shared.order[threadIdx.x];
+      for (int i = 0; i < count; ++i) rank += shared.order[i] > mine ? 1 : 0;
+    }
+    __syncthreads();
+    if (owner) shared.order[rank] = mine;
+    __syncthreads();
+    return;
+  }
   int size = 2;
   while (size < count) size *= 2;
   for (int i = count + static_cast<int>(threadIdx.x); i < size; i += kSelectThreads)
@@ -232,6 +248,11 @@ __device__ inline bool has_top_k(const RowSampling& options, int vocab) {
   return options.top_k > 0 && options.top_k < vocab;
 }
 
+/// Whether the row needs its masses by first digit.
+__device__ inline bool is_nucleus(const RowSampling& options, int vocab) {
+  return options.inverse_temperature > 0 && options.top_p < 1 && !has_top_k(options, vocab);
+}
+
 /// LogitsPipeline::apply_filters. `digits` [kDigitBins]: masses of the row by first digit, where
 /// top_p is on without top_k.
 __device__ inline Survivors find_survivors(const RowSampling& options, const Scale& scale,
@@ -258,7 +279,7 @@ __device__ inline Survivors find_survivors(const RowSampling& options, const Sca
   const int chunks = num_chunks(vocab);
   if (top_k) {
     if (options.top_k <= chunks)
-      left.cutoff.key = max(kLowestKey, kth_chunk_key(keys, chunks, options.top_k, shared));
+      left.cutoff.key = max(kLowestKey, kth_chunk_key(keys, chunks, options.top_k));
   } else if (top_p) {
     find_digit(digits, kDigitBins, ~0ull, shared);  // for the sum alone
     total = shared.sum;

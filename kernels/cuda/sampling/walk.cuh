@@ -12,6 +12,7 @@ struct SharedTree {
   std::int32_t sampled[kSharedNodes];
   std::int32_t tokens[kSharedNodes];
   std::int32_t parents[kSharedNodes];
+  RowStatus status[kSharedNodes];
 };
 
 /// The coupled walk of one sequence by one warp (src/verify/coupled.cc). `sampled_at(row)` is the
@@ -28,6 +29,7 @@ __device__ void walk_coupled(const TreeRows& tree, int sequence, const RowStatus
       shared.sampled[node] = sampled_at(first + node);
       shared.tokens[node] = tree.tokens[first + node];
       shared.parents[node] = tree.parents[first + node];
+      shared.status[node] = status[first + node];
     }
     __syncwarp();
   }
@@ -37,7 +39,7 @@ __device__ void walk_coupled(const TreeRows& tree, int sequence, const RowStatus
   int length = 0;
   int node = size > 0 ? 0 : -1;
   while (node >= 0 && length < paths.capacity) {
-    fault = status[first + node];
+    fault = small ? shared.status[node] : status[first + node];
     if (fault != RowStatus::ok) {
       length = 0;
       break;
