@@ -21,16 +21,19 @@ endif()
 add_library(specdec_options INTERFACE)
 # -ffp-contract=off: a fused multiply-add happens where the source says so and nowhere else, so that one expression has
 # the same bits in every function it is inlined into. Row invariance rests on it.
-target_compile_options(specdec_options INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
-                                                 -ffp-contract=off
-                                                 # GCC 12 sees overlaps in std::string operator+ that are not there (GCC bug 105329).
-                                                 $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
+set(cxx_options -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -ffp-contract=off
+                # GCC 12 sees overlaps in std::string operator+ that are not there (GCC bug 105329).
+                $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
+set(cuda_options --fmad=false -Xcompiler=-Wall,-Wextra)
 if(SPECDEC_WERROR)
-  target_compile_options(specdec_options INTERFACE -Werror)
+  list(APPEND cxx_options -Werror)
+  list(APPEND cuda_options -Werror=all-warnings)
 endif()
+target_compile_options(specdec_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${cxx_options}>"
+                                                 "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_options}>")
 if(SPECDEC_SANITIZE)
-  target_compile_options(specdec_options INTERFACE -fsanitize=${SPECDEC_SANITIZE} -fno-sanitize-recover=all
-                                                   -fno-omit-frame-pointer)
+  target_compile_options(specdec_options INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${SPECDEC_SANITIZE};-fno-sanitize-recover=all;-fno-omit-frame-pointer>")
   target_link_options(specdec_options INTERFACE -fsanitize=${SPECDEC_SANITIZE})
 endif()
 target_include_directories(specdec_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>

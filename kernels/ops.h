@@ -11,6 +11,10 @@
 /// fixed order that depends on the weight matrix alone.
 namespace specdec::kernels {
 
+namespace cuda {
+struct DeviceBatch;
+}
+
 enum class DataType : std::uint8_t { f32, f16, bf16, q8_0, q4_0, q4_1 };
 
 /// A weight matrix [rows, cols] in a backend's packed layout; y = W x has `rows` outputs.
@@ -19,11 +23,16 @@ struct PackedMatrix {
   int rows = 0;
   int cols = 0;
   const void* data = nullptr;
+  /// Rows i and i + pair_distance of each 2 * pair_distance rows are used together (the halves of a
+  /// rotated head, gate and up); 0: none are. A backend may lay them side by side.
+  int pair_distance = 0;
 };
 
 /// One layer of one model's KV pool. A block is `block_size` positions of one sequence.
-///   keys   [num_blocks][num_kv_heads][head_dim][block_size]   positions adjacent: a SIMD lane is a
-///   position values [num_blocks][num_kv_heads][block_size][head_dim]
+///   keys   [num_blocks][num_kv_heads][head_dim][block_size]   a SIMD lane is a position
+///   values [num_blocks][num_kv_heads][block_size][head_dim]
+/// On a GPU the two are the other way round: a thread loads 8 dimensions of a key, 8 positions of a
+/// value, as the tensor cores want them.
 struct KvLayer {
   void* keys = nullptr;
   void* values = nullptr;
@@ -47,6 +56,7 @@ struct SequenceRows {
   int num_rows = 0;
   int context_len = 0;
   const std::int32_t* block_table = nullptr;
+  int num_blocks = 0;  // entries of block_table (for backends that copy it)
 };
 
 struct BatchView {
@@ -56,6 +66,10 @@ struct BatchView {
   const std::int32_t* path_offsets = nullptr;  // [num_rows] see SequenceRows
   const std::int32_t* path_slots = nullptr;    // concatenated paths
   std::span<const SequenceRows> sequences;     // cover all rows, in order
+  const std::int32_t* tokens = nullptr;        // [num_rows]
+  int num_outputs = 0;
+  const std::int32_t* output_rows = nullptr;  // [num_outputs] rows that want logits, ascending
+  const cuda::DeviceBatch* device = nullptr;  // the same on a GPU, once its backend staged it
 };
 
 /// out[r] = table[tokens[r]], dequantised.
@@ -75,8 +89,8 @@ struct NormQkvRopeAppendParams {
   float norm_eps = 0;
   PackedMatrix qkv;  // [(num_heads + 2 * num_kv_heads) * head_dim, hidden]: q rows, k rows, v rows
   int num_heads = 0;
-  const float* rope_cos = nullptr;  // [num_rows, head_dim / 2]
-  const float* rope_sin = nullptr;  // [num_rows, head_dim / 2]
+  const float* rope_cos = nullptr;  // [positions, head_dim / 2]: the batch's positions pick rows
+  const float* rope_sin = nullptr;  // [positions, head_dim / 2]
   KvLayer kv;
   float* q = nullptr;  // [num_rows, num_heads, head_dim]
 };
@@ -89,15 +103,19 @@ struct TreeAttentionParams {
   int num_heads = 0;
   float scale = 0;
   KvLayer kv;
-  float* out = nullptr;  // [num_rows, num_heads * head_dim]
+  float* out = nullptr;               // [num_rows, num_heads * head_dim]
+  DataType out_type = DataType::f32;  // see ProjectResidualParams::in
 };
 
 /// x += W * in
 struct ProjectResidualParams {
   int num_rows = 0;
-  const float* in = nullptr;  // [num_rows, weight.cols]
-  PackedMatrix weight;        // [hidden, weight.cols]
-  float* x = nullptr;         // [num_rows, hidden]
+  /// [num_rows, weight.cols]. Floats on the CPU; on a GPU the operand tiles
+  /// (kernels/cuda/operand.h) that the op before wrote when its out_type was the backend's
+  /// operand_type(weight).
+  const float* in = nullptr;
+  PackedMatrix weight;  // [hidden, weight.cols]
+  float* x = nullptr;   // [num_rows, hidden]
 };
 
 /// out = silu(gate) * up with (gate, up) = W * rms_norm(x)
@@ -106,8 +124,9 @@ struct NormGateUpParams {
   const float* x = nullptr;            // [num_rows, hidden]
   const float* norm_weight = nullptr;  // [hidden]
   float norm_eps = 0;
-  PackedMatrix gate_up;  // [2 * ffn, hidden]: gate rows, then up rows
-  float* out = nullptr;  // [num_rows, ffn]
+  PackedMatrix gate_up;               // [2 * ffn, hidden]: gate rows, then up rows
+  float* out = nullptr;               // [num_rows, ffn]
+  DataType out_type = DataType::f32;  // see ProjectResidualParams::in
 };
 
 /// logits[i] = W * rms_norm(x[row_ids[i]])
@@ -128,7 +147,7 @@ struct KvMove {
   std::int32_t destination_slot = 0;
 };
 struct MoveKvParams {
-  KvLayer kv;
+  std::span<const KvLayer> layers;  // of one pool: all of one shape
   const std::int32_t* block_table = nullptr;
   std::span<const KvMove> moves;
 };

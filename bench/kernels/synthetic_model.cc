@@ -85,8 +85,8 @@ SyntheticModel::SyntheticModel(DataType layer_type, int max_positions, int max_r
   head_ = add(DataType::q8_0, kVocab, kHidden);
   const auto rows = static_cast<std::size_t>(max_rows);
   norm_.assign(kFfn, 1.0f);
-  cos_.assign(rows * kHeadDim / 2, 0.8f);
-  sin_.assign(rows * kHeadDim / 2, 0.6f);
+  cos_.assign(static_cast<std::size_t>(max_positions) * kHeadDim / 2, 0.8f);
+  sin_.assign(static_cast<std::size_t>(max_positions) * kHeadDim / 2, 0.6f);
   x_.resize(rows * kHidden);
   q_.resize(rows * kHeads * kHeadDim);
   attention_.resize(rows * kHeads * kHeadDim);

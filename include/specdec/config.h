@@ -93,7 +93,7 @@ struct SchedulerConfig {
 
 /// `[backend]`
 struct BackendConfig {
-  std::string device = "auto";  ///< auto | cpu
+  std::string device = "auto";  ///< auto | cuda | cpu; auto: a GPU where there is one
   int threads = 0;              ///< 0 = the physical cores this process may use
   std::string isa = "auto";     ///< auto | avx2 | avx512 | amx: the most the CPU kernels may use
 

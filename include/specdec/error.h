@@ -15,6 +15,7 @@ enum class ErrorCode {
   io,                ///< a file that cannot be opened or read
   out_of_memory,     ///< the memory budget cannot hold what was asked for
   queue_full,        ///< the engine's bounded queue; submit again later
+  device,            ///< the GPU failed: this engine can do no more, a new one may
   internal,          ///< a broken invariant: a bug in specdec
 };
 

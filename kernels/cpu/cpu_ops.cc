@@ -141,9 +141,10 @@ void CpuOps::norm_qkv_rope_append(const NormQkvRopeAppendParams& params) {
       const int last = std::min(end, sequence.row_begin + sequence.num_rows);
       for (int r = first; r < last; ++r) {
         const int slot = params.batch.slots[r];
+        const std::size_t angles = size(params.batch.positions[r]) * size(kv.head_dim / 2);
         kernels_->rope_append({.qkv = qkv + size(r) * size(params.qkv.rows),
-                               .cosines = params.rope_cos + size(r) * size(kv.head_dim / 2),
-                               .sines = params.rope_sin + size(r) * size(kv.head_dim / 2),
+                               .cosines = params.rope_cos + angles,
+                               .sines = params.rope_sin + angles,
                                .num_heads = params.num_heads,
                                .kv = kv,
                                .block = sequence.block_table[slot / kv.block_size],
@@ -202,7 +203,10 @@ void CpuOps::norm_head(const NormHeadParams& params) {
 }
 
 void CpuOps::move_kv(const MoveKvParams& params) {
-  const KvLayer& kv = params.kv;
+  for (const KvLayer& layer : params.layers) move_layer(layer, params);
+}
+
+void CpuOps::move_layer(const KvLayer& kv, const MoveKvParams& params) {
   const std::size_t element = kv.type == DataType::f32 ? 4 : 2;
   const std::size_t head_bytes = size(kv.head_dim) * size(kv.block_size) * element;
   const std::size_t row_size = size(kv.head_dim) * element;

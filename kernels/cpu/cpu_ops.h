@@ -78,6 +78,7 @@ class CpuOps {
 
   template <typename Body>
   void parallel(int count, const Body& body);
+  static void move_layer(const KvLayer& kv, const MoveKvParams& params);
   const void* prepare(const float* x, const std::int32_t* row_ids, const float* norm_weight,
                       float norm_eps, int num_rows, const PackedMatrix& matrix);
   void multiply(const GemmJob& job, int tiles);

@@ -65,8 +65,9 @@ void norm_qkv_rope_append(const NormQkvRopeAppendParams& params, const DenseMatr
       const float* x = params.x + static_cast<std::size_t>(row) * qkv.cols;
       const auto normed = rms_norm(x, params.norm_weight, params.norm_eps, qkv.cols);
       std::vector<double> y = multiply(qkv, normed.data());
-      const float* cosines = params.rope_cos + static_cast<std::size_t>(row) * (d / 2);
-      const float* sines = params.rope_sin + static_cast<std::size_t>(row) * (d / 2);
+      const std::size_t angles = static_cast<std::size_t>(params.batch.positions[row]) * (d / 2);
+      const float* cosines = params.rope_cos + angles;
+      const float* sines = params.rope_sin + angles;
       for (int head = 0; head < params.num_heads + kv.num_kv_heads; ++head) {
         rotate(y.data() + static_cast<std::size_t>(head) * d, cosines, sines, d);
       }
@@ -163,8 +164,9 @@ void norm_head(const NormHeadParams& params, const DenseMatrix& head) {
   }
 }
 
-void move_kv(const MoveKvParams& params) {
-  const KvLayer& kv = params.kv;
+namespace {
+
+void move_layer(const KvLayer& kv, const MoveKvParams& params) {
   for (const KvMove& move : params.moves) {
     const int from = params.block_table[move.source_slot / kv.block_size];
     const int to = params.block_table[move.destination_slot / kv.block_size];
@@ -181,6 +183,12 @@ void move_kv(const MoveKvParams& params) {
       }
     }
   }
+}
+
+}  // namespace
+
+void move_kv(const MoveKvParams& params) {
+  for (const KvLayer& layer : params.layers) move_layer(layer, params);
 }
 
 }  // namespace specdec::kernels::reference

@@ -248,8 +248,8 @@ TEST_CASE("attention: a tree node has the bits of plain decoding, before and aft
         test::TestKv moved = kv;
         moved.layer().keys = const_cast<std::byte*>(moved.key_bytes().data());
         moved.layer().values = const_cast<std::byte*>(moved.value_bytes().data());
-        ops.move_kv({kv.layer(), table.data(), moves});
-        reference::move_kv({moved.layer(), table.data(), moves});
+        ops.move_kv({{&kv.layer(), 1}, table.data(), moves});
+        reference::move_kv({{&moved.layer(), 1}, table.data(), moves});
         CHECK(kv.key_bytes() == moved.key_bytes());
         CHECK(kv.value_bytes() == moved.value_bytes());
 

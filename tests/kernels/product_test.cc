@@ -253,7 +253,7 @@ TEST_CASE("norm_qkv_rope_append: q, and K and V in their slots, against the refe
         const auto table = test::shuffled_blocks(random, 6);
         // Two sequences; slots are not positions.
         const std::vector<std::int32_t> slots = {3, 4, 17, 2, 31, 0, 1, 2, 20};
-        const std::vector<std::int32_t> positions(n, 0);
+        const std::vector<std::int32_t> positions = {0, 1, 2, 3, 4, 5, 6, 7, 8};
         const SequenceRows sequences[] = {{0, 5, 0, table.data()}, {5, 4, 0, table.data() + 3}};
         test::TestKv got_kv(kv_type, 6, kv_heads, d, block_size);
         test::TestKv expected_kv(kv_type, 6, kv_heads, d, block_size);

@@ -9,6 +9,9 @@
 #include <utility>
 
 #include "engine/backend/cpu_backend.h"
+#ifdef SPECDEC_HAS_CUDA
+#include "engine/backend/cuda_backend.h"
+#endif
 #include "specdec/error.h"
 
 namespace specdec {
@@ -54,6 +57,15 @@ kernels::Isa choose_isa(const std::string& wanted) {
 
 std::unique_ptr<Backend> make_backend(const BackendConfig& config) {
   const int threads = config.threads > 0 ? config.threads : usable_cores();
+  if (config.device != "cpu") {
+    std::string why_not = "specdec was built without CUDA";
+#ifdef SPECDEC_HAS_CUDA
+    if (std::unique_ptr<Backend> backend = make_cuda_backend(threads, why_not)) return backend;
+#endif
+    if (config.device == "cuda")
+      throw Error(ErrorCode::unsupported, "backend.device = \"cuda\": " + why_not +
+                                              "; \"auto\" takes the CPU where there is no GPU");
+  }
   return std::make_unique<CpuBackend>(choose_isa(config.isa), threads);
 }
 

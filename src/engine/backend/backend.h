@@ -26,9 +26,10 @@ enum class MemoryUse : std::uint8_t {
 };
 
 /// A device that computes: the fused operations of kernels/ops.h, its memory, and its weight
-/// layout. Pointers in params structs are the backend's own memory, but for `BatchView` and
-/// `moves`, which are host memory and read before the call returns. An operation is ordered after
-/// those before it on the same stream. Used from one thread at a time.
+/// layout. Pointers in params structs are the backend's own memory, but for `moves` and their block
+/// table, which are host memory and read before the call returns; a batch is what stage() made of
+/// it. An operation is ordered after those before it on the same stream. Used from one thread at a
+/// time. Where a device can fail, any call may throw Error(device), and then all later ones do.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -40,11 +41,19 @@ class Backend {
   /// done; valid until the next call. On the CPU it is `device` itself.
   virtual const void* read(const void* device, std::size_t bytes, Stream stream) = 0;
 
+  /// Copies host memory to the backend's; `host` is the caller's again on return.
+  virtual void write(void* device, const void* host, std::size_t bytes, Stream stream) = 0;
+  /// Puts a batch where operations can read it. What the result points to stays valid until the
+  /// next call, `host` and everything behind it must until then too.
+  virtual kernels::BatchView stage(const kernels::BatchView& host, Stream stream) = 0;
+
   /// Bytes that pack() will write for `source`, a multiple of 64.
   virtual std::size_t packed_bytes(const MatrixSource& source) const = 0;
   /// Repacks a matrix from its file into `destination` (64-byte aligned, packed_bytes long). No
   /// Error but for sources that mix types beyond conversion.
   virtual kernels::PackedMatrix pack(const MatrixSource& source, void* destination) = 0;
+  /// How project_residual wants its activations for `weight`: the out_type of the op before it.
+  virtual kernels::DataType operand_type(const kernels::PackedMatrix& weight) const = 0;
 
   virtual void embed_rows(const kernels::EmbedRowsParams& params, Stream stream) = 0;
   virtual void norm_qkv_rope_append(const kernels::NormQkvRopeAppendParams& params,
@@ -54,8 +63,8 @@ class Backend {
   virtual void norm_gate_up(const kernels::NormGateUpParams& params, Stream stream) = 0;
   virtual void norm_head(const kernels::NormHeadParams& params, Stream stream) = 0;
   virtual void move_kv(const kernels::MoveKvParams& params, Stream stream) = 0;
-  /// Copies whole blocks of one layer (copy-on-write).
-  virtual void copy_block(const kernels::KvLayer& layer, int source, int destination,
+  /// Copies a whole block in every layer of a pool (copy-on-write).
+  virtual void copy_block(std::span<const kernels::KvLayer> layers, int source, int destination,
                           Stream stream) = 0;
 
   /// Threads for host stages between operations (sampling, host drafters).

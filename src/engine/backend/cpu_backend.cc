@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "engine/backend/row_pointers.h"
 #include "kernels/cpu/row_format.h"
 #include "specdec/error.h"
 
@@ -14,33 +15,12 @@ namespace {
 
 void unmap(void* data, std::size_t bytes) noexcept { ::munmap(data, bytes); }
 
-std::size_t file_row_bytes(kernels::DataType type, int cols) {
-  return kernels::row_bytes(type, cols);
-}
-
 /// The type that the packed matrix has: the sources' own, or f32 where they differ.
 kernels::DataType packed_type(const MatrixSource& source) {
   const kernels::DataType first = source.parts.front().type;
   const bool same = std::all_of(source.parts.begin(), source.parts.end(),
                                 [&](const RowSource& part) { return part.type == first; });
   return same ? first : kernels::DataType::f32;
-}
-
-int total_rows(const MatrixSource& source) {
-  int rows = 0;
-  for (const RowSource& part : source.parts) rows += part.num_rows;
-  return rows;
-}
-
-/// Where row `row` of the part lies, in the order that the engine wants (halves layout for rotated
-/// heads).
-const std::byte* row_pointer(const RowSource& part, int row) {
-  if (const int dim = part.interleaved_head_dim; dim > 0) {
-    const int head = row / dim;
-    const int in_head = row % dim;
-    row = head * dim + (in_head < dim / 2 ? 2 * in_head : 2 * (in_head - dim / 2) + 1);
-  }
-  return part.data + static_cast<std::size_t>(row) * file_row_bytes(part.type, part.cols);
 }
 
 }  // namespace
@@ -65,21 +45,21 @@ const void* CpuBackend::read(const void* device, std::size_t /*bytes*/, Stream /
   return device;
 }
 
+void CpuBackend::write(void* device, const void* host, std::size_t bytes, Stream /*stream*/) {
+  std::memcpy(device, host, bytes);
+}
+
 std::size_t CpuBackend::packed_bytes(const MatrixSource& source) const {
   const std::size_t bytes =
-      kernels::CpuOps::packed_bytes(packed_type(source), total_rows(source), source.cols());
+      kernels::CpuOps::packed_bytes(packed_type(source), source.rows(), source.cols());
   return (bytes + kernels::kPackAlignment - 1) / kernels::kPackAlignment * kernels::kPackAlignment;
 }
 
 kernels::PackedMatrix CpuBackend::pack(const MatrixSource& source, void* destination) {
-  const int rows = total_rows(source);
+  const int rows = source.rows();
   const int cols = source.cols();
   const kernels::DataType type = packed_type(source);
-  std::vector<std::pair<const RowSource*, const std::byte*>> pointers;
-  pointers.reserve(static_cast<std::size_t>(rows));
-  for (const RowSource& part : source.parts)
-    for (int row = 0; row < part.num_rows; ++row)
-      pointers.emplace_back(&part, row_pointer(part, row));
+  const std::vector<RowPointer> pointers = row_pointers(source);
 
   constexpr int kRowsPerTask = 16 * kernels::kTileRows;
   const int tasks = (rows + kRowsPerTask - 1) / kRowsPerTask;
@@ -89,7 +69,7 @@ kernels::PackedMatrix CpuBackend::pack(const MatrixSource& source, void* destina
     std::vector<const std::byte*> chunk;
     std::vector<float> converted;  // only where the file mixes types within one matrix
     for (int i = 0; i < count; ++i)
-      chunk.push_back(pointers[static_cast<std::size_t>(first + i)].second);
+      chunk.push_back(pointers[static_cast<std::size_t>(first + i)].data);
     if (type != source.parts.front().type) {
       converted.resize(static_cast<std::size_t>(count) * static_cast<std::size_t>(cols));
       for (int i = 0; i < count; ++i) {
@@ -101,17 +81,25 @@ kernels::PackedMatrix CpuBackend::pack(const MatrixSource& source, void* destina
     }
     ops_.pack_rows(type, cols, first, count, chunk.data(), destination);
   });
-  return {.type = type, .rows = rows, .cols = cols, .data = destination};
+  return {.type = type,
+          .rows = rows,
+          .cols = cols,
+          .data = destination,
+          .pair_distance = source.pair_distance};
 }
 
-void CpuBackend::copy_block(const kernels::KvLayer& layer, int source, int destination, Stream) {
-  const std::size_t bytes =
-      static_cast<std::size_t>(layer.num_kv_heads) * static_cast<std::size_t>(layer.head_dim) *
-      static_cast<std::size_t>(layer.block_size) * (layer.type == kernels::DataType::f32 ? 4U : 2U);
-  for (void* half : {layer.keys, layer.values}) {
-    auto* const base = static_cast<std::byte*>(half);
-    std::memcpy(base + static_cast<std::size_t>(destination) * bytes,
-                base + static_cast<std::size_t>(source) * bytes, bytes);
+void CpuBackend::copy_block(std::span<const kernels::KvLayer> layers, int source, int destination,
+                            Stream) {
+  for (const kernels::KvLayer& layer : layers) {
+    const std::size_t bytes = static_cast<std::size_t>(layer.num_kv_heads) *
+                              static_cast<std::size_t>(layer.head_dim) *
+                              static_cast<std::size_t>(layer.block_size) *
+                              (layer.type == kernels::DataType::f32 ? 4U : 2U);
+    for (void* half : {layer.keys, layer.values}) {
+      auto* const base = static_cast<std::byte*>(half);
+      std::memcpy(base + static_cast<std::size_t>(destination) * bytes,
+                  base + static_cast<std::size_t>(source) * bytes, bytes);
+    }
   }
 }
 

@@ -14,8 +14,13 @@ class CpuBackend final : public Backend {
   std::string_view name() const noexcept override;
   DeviceBuffer allocate(std::size_t bytes, MemoryUse use) override;
   const void* read(const void* device, std::size_t bytes, Stream stream) override;
+  void write(void* device, const void* host, std::size_t bytes, Stream stream) override;
+  kernels::BatchView stage(const kernels::BatchView& host, Stream) override { return host; }
   std::size_t packed_bytes(const MatrixSource& source) const override;
   kernels::PackedMatrix pack(const MatrixSource& source, void* destination) override;
+  kernels::DataType operand_type(const kernels::PackedMatrix&) const override {
+    return kernels::DataType::f32;
+  }
 
   void embed_rows(const kernels::EmbedRowsParams& params, Stream) override {
     ops_.embed_rows(params);
@@ -34,7 +39,8 @@ class CpuBackend final : public Backend {
   }
   void norm_head(const kernels::NormHeadParams& params, Stream) override { ops_.norm_head(params); }
   void move_kv(const kernels::MoveKvParams& params, Stream) override { ops_.move_kv(params); }
-  void copy_block(const kernels::KvLayer& layer, int source, int destination, Stream) override;
+  void copy_block(std::span<const kernels::KvLayer> layers, int source, int destination,
+                  Stream) override;
 
   kernels::Executor& host_executor() override { return threads_; }
 

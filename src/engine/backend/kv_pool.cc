@@ -14,7 +14,8 @@ std::size_t half_block_bytes(const ModelConfig& config, int block_size, kernels:
 }  // namespace
 
 KvPoolStorage::KvPoolStorage(Backend& backend, const ModelConfig& config, int num_blocks,
-                             int block_size, kernels::DataType type) {
+                             int block_size, kernels::DataType type)
+    : capacity_(std::int64_t{num_blocks} * block_size) {
   const std::size_t bytes =
       half_block_bytes(config, block_size, type) * static_cast<std::size_t>(num_blocks);
   for (int i = 0; i < config.num_layers; ++i) {
@@ -33,15 +34,13 @@ KvPoolStorage::KvPoolStorage(Backend& backend, const ModelConfig& config, int nu
 void KvPoolStorage::copy_blocks(Backend& backend, std::span<const BlockCopy> copies,
                                 Stream stream) const {
   for (const BlockCopy& copy : copies)
-    for (const kernels::KvLayer& layer : layers_)
-      backend.copy_block(layer, copy.source, copy.destination, stream);
+    backend.copy_block(layers_, copy.source, copy.destination, stream);
 }
 
 void KvPoolStorage::move(Backend& backend, std::span<const BlockId> block_table,
                          std::span<const kernels::KvMove> moves, Stream stream) const {
   if (moves.empty()) return;
-  for (const kernels::KvLayer& layer : layers_)
-    backend.move_kv({.kv = layer, .block_table = block_table.data(), .moves = moves}, stream);
+  backend.move_kv({.layers = layers_, .block_table = block_table.data(), .moves = moves}, stream);
 }
 
 std::size_t KvPoolStorage::block_bytes(const ModelConfig& config, int block_size,

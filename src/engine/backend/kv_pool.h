@@ -17,6 +17,8 @@ class KvPoolStorage {
   const kernels::KvLayer& layer(int index) const {
     return layers_[static_cast<std::size_t>(index)];
   }
+  /// Positions that the pool holds, over all sequences.
+  std::int64_t capacity() const noexcept { return capacity_; }
   int num_layers() const noexcept { return static_cast<int>(layers_.size()); }
 
   /// Carries out copy-on-write copies in every layer.
@@ -31,6 +33,7 @@ class KvPoolStorage {
  private:
   std::vector<DeviceBuffer> buffers_;
   std::vector<kernels::KvLayer> layers_;
+  std::int64_t capacity_ = 0;
 };
 
 }  // namespace specdec

@@ -64,7 +64,7 @@ constexpr std::array kKeys = {
     ConfigKey{"scheduler.max_queue", SPECDEC_FIELD(scheduler.max_queue), "requests that may wait",
               1, kMaxInt},
     ConfigKey{"backend.device", SPECDEC_FIELD(backend.device), "where the models run", 0, 0,
-              "auto|cpu"},
+              "auto|cuda|cpu"},
     ConfigKey{"backend.threads", SPECDEC_FIELD(backend.threads),
               "0 = the physical cores this process may use", 0, 1024},
     ConfigKey{"backend.isa", SPECDEC_FIELD(backend.isa), "the most the CPU kernels may use", 0, 0,

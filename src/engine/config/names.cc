@@ -19,6 +19,8 @@ const char* to_string(ErrorCode code) noexcept {
       return "out_of_memory";
     case ErrorCode::queue_full:
       return "queue_full";
+    case ErrorCode::device:
+      return "device";
     case ErrorCode::internal:
       return "internal";
   }

@@ -90,12 +90,14 @@ class Builder {
                          {{name(names_.q), q_rows, pairs},
                           {name(names_.k), kv_rows, pairs},
                           {name(names_.v), kv_rows, 0}});
+      layer.qkv.pair_distance = config.head_dim / 2;
       layer.attention_output = matrix(name(names_.attention_output), q_rows,
                                       {{name(names_.attention_output), config.hidden_size, 0}});
       layer.ffn_norm = vector(name(names_.ffn_norm), config.hidden_size);
       layer.gate_up =
           matrix(prefix + "gate_up", config.hidden_size,
                  {{name(names_.gate), config.ffn_size, 0}, {name(names_.up), config.ffn_size, 0}});
+      layer.gate_up.pair_distance = config.ffn_size;
       layer.down =
           matrix(name(names_.down), config.ffn_size, {{name(names_.down), config.hidden_size, 0}});
       model_.layer_sources.push_back(std::move(layer));
@@ -149,7 +151,7 @@ class Builder {
   }
 
   MatrixSource matrix(std::string name, int cols, const std::vector<Part>& parts) {
-    MatrixSource result{std::move(name), {}};
+    MatrixSource result{std::move(name), {}, 0};
     for (const Part& part : parts) {
       const TensorView& tensor = take(part.name, {part.rows, cols});
       result.parts.push_back(

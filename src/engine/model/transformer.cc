@@ -1,12 +1,12 @@
 #include "engine/model/transformer.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace specdec {
 
 TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& source)
-    : config(source.config()),
-      output_norm(source.output_norm().begin(), source.output_norm().end()) {
+    : config(source.config()) {
   std::vector<const MatrixSource*> matrices = {&source.embedding()};
   if (!config.tied_head) matrices.push_back(&source.head());
   for (const LayerSource& layer : source.layers())
@@ -19,6 +19,16 @@ TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& sour
   for (const MatrixSource* matrix : matrices) bytes += backend.packed_bytes(*matrix);
   storage_ = backend.allocate(bytes, MemoryUse::weights);
 
+  const auto hidden = static_cast<std::size_t>(config.hidden_size);
+  norms_ = backend.allocate((2 * source.layers().size() + 1) * hidden * sizeof(float),
+                            MemoryUse::weights);
+  float* next_norm = norms_.as<float>();
+  const auto put_norm = [&](std::span<const float> norm) {
+    backend.write(next_norm, norm.data(), norm.size_bytes(), Stream{});
+    next_norm += hidden;
+    return next_norm - hidden;
+  };
+
   std::byte* next = storage_.as<std::byte>();
   const auto pack = [&](const MatrixSource& matrix) {
     const kernels::PackedMatrix packed = backend.pack(matrix, next);
@@ -28,14 +38,15 @@ TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& sour
   };
   for (const LayerSource& from : source.layers()) {
     Layer layer;
-    layer.attention_norm = from.attention_norm;
-    layer.ffn_norm = from.ffn_norm;
+    layer.attention_norm = put_norm(from.attention_norm);
+    layer.ffn_norm = put_norm(from.ffn_norm);
     layer.qkv = pack(from.qkv);
     layer.attention_output = pack(from.attention_output);
     layer.gate_up = pack(from.gate_up);
     layer.down = pack(from.down);
     layers.push_back(std::move(layer));
   }
+  output_norm = put_norm(source.output_norm());
   embedding = pack(source.embedding());
   head = config.tied_head ? embedding : pack(source.head());
 }
@@ -54,7 +65,8 @@ void ForwardBatch::begin_sequence(int context_len, std::span<const BlockId> bloc
   sequences_.push_back({.row_begin = num_rows(),
                         .num_rows = 0,
                         .context_len = context_len,
-                        .block_table = block_table.data()});
+                        .block_table = block_table.data(),
+                        .num_blocks = static_cast<int>(block_table.size())});
 }
 
 int ForwardBatch::add_row(TokenId token, int position, bool wants_logits) {
@@ -85,11 +97,17 @@ Transformer::Transformer(Backend& backend, TransformerWeights weights, KvPoolSto
       max_rows_(max_rows),
       inverse_frequencies_(rope_inverse_frequencies(weights_.config)) {
   const ModelConfig& config = weights_.config;
+  // Whole tiles of 8 rows: a backend may lay activations out in tiles of 8 by 32.
   const auto rows_of = [&](int width) {
-    return backend.allocate(
-        static_cast<std::size_t>(max_rows) * static_cast<std::size_t>(width) * sizeof(float),
-        MemoryUse::scratch);
+    return backend.allocate(static_cast<std::size_t>(max_rows + 7) *
+                                static_cast<std::size_t>(width + 31) * sizeof(float),
+                            MemoryUse::scratch);
   };
+  rope_positions_ = static_cast<int>(std::min<std::int64_t>(config.max_position, pool_.capacity()));
+  const std::size_t angles =
+      static_cast<std::size_t>(rope_positions_) * inverse_frequencies_.size() * sizeof(float);
+  rope_cos_ = backend.allocate(angles, MemoryUse::cache);
+  rope_sin_ = backend.allocate(angles, MemoryUse::cache);
   x_ = rows_of(config.hidden_size);
   q_ = rows_of(config.num_heads * config.head_dim);
   attention_ = rows_of(config.num_heads * config.head_dim);
@@ -100,32 +118,35 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
   const ModelConfig& config = weights_.config;
   const int rows = batch.num_rows();
   const int outputs = batch.num_outputs();
-  fill_rope(batch.positions_);
+  fill_rope(batch.positions_, stream);
 
-  const kernels::BatchView view{.num_rows = rows,
-                                .positions = batch.positions_.data(),
-                                .slots = batch.slots_.data(),
-                                .path_offsets = batch.path_offsets_.data(),
-                                .path_slots = batch.path_slots_.data(),
-                                .sequences = batch.sequences_};
+  const kernels::BatchView view = backend_.stage({.num_rows = rows,
+                                                  .positions = batch.positions_.data(),
+                                                  .slots = batch.slots_.data(),
+                                                  .path_offsets = batch.path_offsets_.data(),
+                                                  .path_slots = batch.path_slots_.data(),
+                                                  .sequences = batch.sequences_,
+                                                  .tokens = batch.tokens_.data(),
+                                                  .num_outputs = outputs,
+                                                  .output_rows = batch.output_rows_.data()},
+                                                 stream);
   float* const x = x_.as<float>();
   float* const q = q_.as<float>();
   float* const attention = attention_.as<float>();
   float* const ffn = ffn_.as<float>();
 
   backend_.embed_rows(
-      {.num_rows = rows, .tokens = batch.tokens_.data(), .table = weights_.embedding, .out = x},
-      stream);
+      {.num_rows = rows, .tokens = view.tokens, .table = weights_.embedding, .out = x}, stream);
   for (int i = 0; i < config.num_layers; ++i) {
     const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(i)];
     backend_.norm_qkv_rope_append({.batch = view,
                                    .x = x,
-                                   .norm_weight = layer.attention_norm.data(),
+                                   .norm_weight = layer.attention_norm,
                                    .norm_eps = config.norm_eps,
                                    .qkv = layer.qkv,
                                    .num_heads = config.num_heads,
-                                   .rope_cos = rope_cos_.data(),
-                                   .rope_sin = rope_sin_.data(),
+                                   .rope_cos = rope_cos_.as<float>(),
+                                   .rope_sin = rope_sin_.as<float>(),
                                    .kv = pool_.layer(i),
                                    .q = q},
                                   stream);
@@ -134,16 +155,18 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
                              .num_heads = config.num_heads,
                              .scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim)),
                              .kv = pool_.layer(i),
-                             .out = attention},
+                             .out = attention,
+                             .out_type = backend_.operand_type(layer.attention_output)},
                             stream);
     backend_.project_residual(
         {.num_rows = rows, .in = attention, .weight = layer.attention_output, .x = x}, stream);
     backend_.norm_gate_up({.num_rows = rows,
                            .x = x,
-                           .norm_weight = layer.ffn_norm.data(),
+                           .norm_weight = layer.ffn_norm,
                            .norm_eps = config.norm_eps,
                            .gate_up = layer.gate_up,
-                           .out = ffn},
+                           .out = ffn,
+                           .out_type = backend_.operand_type(layer.down)},
                           stream);
     backend_.project_residual({.num_rows = rows, .in = ffn, .weight = layer.down, .x = x}, stream);
   }
@@ -156,9 +179,9 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
     logits_ = backend_.allocate(count * sizeof(float), MemoryUse::scratch);
   }
   backend_.norm_head({.num_outputs = outputs,
-                      .row_ids = batch.output_rows_.data(),
+                      .row_ids = view.output_rows,
                       .x = x,
-                      .norm_weight = weights_.output_norm.data(),
+                      .norm_weight = weights_.output_norm,
                       .norm_eps = config.norm_eps,
                       .head = weights_.head,
                       .logits = logits_.as<float>()},
@@ -167,23 +190,24 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
   return {static_cast<const float*>(host), count};
 }
 
-void Transformer::fill_rope(std::span<const std::int32_t> positions) {
-  const std::size_t half = inverse_frequencies_.size();
-  rope_cos_.resize(positions.size() * half);
-  rope_sin_.resize(positions.size() * half);
-  for (std::size_t row = 0; row < positions.size(); ++row) {
-    const auto position = static_cast<std::size_t>(positions[row]);
-    while (cos_table_.size() <= position * half) {
-      const auto next = static_cast<double>(cos_table_.size() / half);
-      for (const double frequency : inverse_frequencies_) {
-        cos_table_.push_back(static_cast<float>(std::cos(next * frequency)));
-        sin_table_.push_back(static_cast<float>(std::sin(next * frequency)));
-      }
+void Transformer::fill_rope(std::span<const std::int32_t> positions, Stream stream) {
+  if (positions.empty()) return;
+  const int last = *std::max_element(positions.begin(), positions.end());
+  if (last < rope_filled_) return;
+  constexpr int kAtOnce = 256;  // positions; a step far into a sequence adds one only now and then
+  const int end = std::min(rope_positions_, (last / kAtOnce + 1) * kAtOnce);
+  std::vector<float> cosines;
+  std::vector<float> sines;
+  for (int position = rope_filled_; position < end; ++position)
+    for (const double frequency : inverse_frequencies_) {
+      cosines.push_back(static_cast<float>(std::cos(position * frequency)));
+      sines.push_back(static_cast<float>(std::sin(position * frequency)));
     }
-    const std::size_t from = position * half;
-    std::copy_n(&cos_table_[from], half, &rope_cos_[row * half]);
-    std::copy_n(&sin_table_[from], half, &rope_sin_[row * half]);
-  }
+  const std::size_t from = static_cast<std::size_t>(rope_filled_) * inverse_frequencies_.size();
+  const std::size_t bytes = cosines.size() * sizeof(float);
+  backend_.write(rope_cos_.as<float>() + from, cosines.data(), bytes, stream);
+  backend_.write(rope_sin_.as<float>() + from, sines.data(), bytes, stream);
+  rope_filled_ = end;
 }
 
 }  // namespace specdec

@@ -14,10 +14,10 @@ namespace specdec {
 class TransformerWeights {
  public:
   struct Layer {
-    std::vector<float> attention_norm;
+    const float* attention_norm = nullptr;  // [hidden], like ffn_norm
     kernels::PackedMatrix qkv;
     kernels::PackedMatrix attention_output;
-    std::vector<float> ffn_norm;
+    const float* ffn_norm = nullptr;
     kernels::PackedMatrix gate_up;
     kernels::PackedMatrix down;
   };
@@ -29,10 +29,11 @@ class TransformerWeights {
   kernels::PackedMatrix embedding;
   kernels::PackedMatrix head;
   std::vector<Layer> layers;
-  std::vector<float> output_norm;
+  const float* output_norm = nullptr;
 
  private:
   DeviceBuffer storage_;
+  DeviceBuffer norms_;
 };
 
 /// The rows of one forward pass, over several sequences. Built on the host.
@@ -78,17 +79,17 @@ class Transformer {
   int max_rows() const noexcept { return max_rows_; }
 
  private:
-  void fill_rope(std::span<const std::int32_t> positions);
+  void fill_rope(std::span<const std::int32_t> positions, Stream stream);
 
   Backend& backend_;
   TransformerWeights weights_;
   KvPoolStorage pool_;
   int max_rows_;
   std::vector<double> inverse_frequencies_;
-  std::vector<float> cos_table_;  // [positions seen, head_dim / 2]
-  std::vector<float> sin_table_;
-  std::vector<float> rope_cos_;  // [num_rows, head_dim / 2]
-  std::vector<float> rope_sin_;
+  DeviceBuffer rope_cos_;  // [positions, head_dim / 2]
+  DeviceBuffer rope_sin_;
+  int rope_positions_ = 0;  // as many as a sequence may have
+  int rope_filled_ = 0;     // the first ones are there
   DeviceBuffer x_;          // [max_rows, hidden]
   DeviceBuffer q_;          // [max_rows, heads * head_dim]
   DeviceBuffer attention_;  // [max_rows, heads * head_dim]

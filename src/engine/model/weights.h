@@ -32,6 +32,7 @@ struct RowSource {
 struct MatrixSource {
   std::string name;
   std::vector<RowSource> parts;
+  int pair_distance = 0;  // see kernels::PackedMatrix
 
   int rows() const noexcept;
   int cols() const noexcept { return parts.empty() ? 0 : parts.front().cols; }

@@ -1,0 +1,483 @@
+#pragma once
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/operand.h"
+
+namespace specdec::kernels::cuda {
+
+inline constexpr int kQueries = 16;  // rows of one mma: tokens of one sequence x heads of one group
+
+struct AttentionArgs {
+  DeviceBatch batch;
+  KvLayer kv;
+  const float* q;
+  void* out;
+  DataType out_type;
+  int num_heads;
+  int group;         // query heads a KV head
+  int tile_tokens;   // tokens whose group fits into one set of queries
+  float scale_log2;  // scale * log2(e)
+  float* partials;
+  int* counters;
+};
+
+/// Up to 16 queries: `tokens` rows of one sequence from `row` on.
+struct QueryTile {
+  int row = 0;
+  int tokens = 0;  // 0: none, this tile is past the last one
+  int context = 0;
+  int last = 0;  // the furthest position that any of them sees
+  bool has_paths = false;
+  const std::int32_t* table = nullptr;
+};
+
+/// Tile `index` of the batch: sequences in order, each cut into tiles from its own first row on.
+/// All lanes call and get the same answer.
+__device__ __forceinline__ QueryTile find_tile(const AttentionArgs& args, int index, int lane) {
+  const DeviceBatch& batch = args.batch;
+  QueryTile found;
+  int before = 0;  // tiles of the sequences before `first`
+  for (int first = 0; first < batch.num_sequences; first += 32) {
+    const int sequence = min(first + lane, batch.num_sequences - 1);
+    const int begin = batch.sequence_begins[sequence];
+    const int rows = batch.sequence_begins[sequence + 1] - begin;
+    const int own = first + lane < batch.num_sequences ? ceil_div(rows, args.tile_tokens) : 0;
+    int sum = own;
+    for (int distance = 1; distance < 32; distance *= 2) {
+      const int other = __shfl_up_sync(kFullWarp, sum, distance);
+      if (lane >= distance) sum += other;
+    }
+    const unsigned holders = __ballot_sync(kFullWarp, index < before + sum);
+    if (holders != 0) {
+      const int holder = __ffs(static_cast<int>(holders)) - 1;
+      const int in_sequence = index - before - __shfl_sync(kFullWarp, sum - own, holder);
+      const int skipped = in_sequence * args.tile_tokens;
+      const int left = __shfl_sync(kFullWarp, rows, holder) - skipped;
+      found.row = __shfl_sync(kFullWarp, begin, holder) + skipped;
+      found.tokens = min(left, args.tile_tokens);
+      found.context = batch.context_lens[first + holder];
+      found.table = batch.block_tables + (first + holder) * batch.table_stride;
+      break;
+    }
+    before += __shfl_sync(kFullWarp, sum, 31);
+  }
+  const bool mine = lane < found.tokens;
+  found.last =
+      static_cast<int>(__reduce_max_sync(kFullWarp, mine ? batch.positions[found.row + lane] : 0));
+  found.has_paths = __any_sync(kFullWarp, mine && batch.path_offsets[found.row + lane] >= 0) != 0;
+  return found;
+}
+
+/// Where a token's keys and values lie. With no path, slot = position.
+struct SlotMap {
+  const std::int32_t* table;
+  const std::int32_t* path;  // slots of positions context..; null: none
+  int context;
+  int limit;  // positions beyond are not there
+
+  __device__ int slot(int position) const {
+    return path == nullptr || position < context ? position : path[position - context];
+  }
+};
+
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+/// Softmax state of a thread's two rows, lane / 4 and 8 further.
+struct RowState {
+  float top[2] = {-INFINITY, -INFINITY};  // of the scores so far, in powers of two
+  float total[2] = {0.0f, 0.0f};
+
+  /// Takes another state's rows in; `kept` and `added` are the factors of the two outputs. A state
+  /// that saw no position changes nothing.
+  __device__ void merge(const RowState& other, float (&kept)[2], float (&added)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      kept[i] = 1.0f;
+      added[i] = 0.0f;
+      if (other.top[i] == -INFINITY) continue;
+      const float higher = fmaxf(top[i], other.top[i]);
+      kept[i] = top[i] == -INFINITY ? 0.0f : exp2_fast(top[i] - higher);
+      added[i] = exp2_fast(other.top[i] - higher);
+      total[i] = __fmaf_rn(other.total[i], added[i], total[i] * kept[i]);
+      top[i] = higher;
+    }
+  }
+};
+__device__ __forceinline__ void merge_outputs(float (&sum)[4], const float (&other)[4],
+                                              const float (&kept)[2], const float (&added)[2]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    if (added[i / 2] != 0.0f) sum[i] = __fmaf_rn(other[i], added[i / 2], sum[i] * kept[i / 2]);
+}
+
+/// One warp's arithmetic. kChunks: the head size in 32s, rounded up; dimensions beyond the head
+/// size are zeros. Within 32 dimensions (positions) the order of the mma's k index is permuted so
+/// that a thread's share is 16 contiguous bytes, the same way in both operands.
+template <int kChunks>
+struct AttentionWarp {
+  static constexpr int kDimTiles = kChunks * 4;
+
+  const AttentionArgs& args;
+  const QueryTile& tile;
+  int kv_head;
+  int lane;
+  std::uint32_t q[kChunks * 2][4];
+  int positions[2];  // of the thread's two rows; -1: no such row
+  int tokens[2];     // their tokens within the tile
+
+  __device__ AttentionWarp(const AttentionArgs& arguments, const QueryTile& queries, int head,
+                           int own_lane)
+      : args(arguments), tile(queries), kv_head(head), lane(own_lane) {
+    const int dim = args.kv.head_dim;
+    float4 loaded[2][kChunks][2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = lane / 4 + i * 8;
+      tokens[i] = row / args.group;
+      const bool valid = tokens[i] < tile.tokens;
+      positions[i] = valid ? args.batch.positions[tile.row + tokens[i]] : -1;
+      const int at_head = kv_head * args.group + row % args.group;
+      const float* from =
+          args.q +
+          (static_cast<std::size_t>(tile.row + tokens[i]) * args.num_heads + at_head) * dim;
+#pragma unroll
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
+        const int first = chunk * 32 + lane % 4 * 8;
+        const bool inside = valid && first < dim;
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          loaded[i][chunk][half] = inside
+                                       ? *reinterpret_cast<const float4*>(from + first + half * 4)
+                                       : float4{0.0f, 0.0f, 0.0f, 0.0f};
+      }
+    }
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; ++chunk)
+#pragma unroll
+      for (int step = 0; step < 2; ++step)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const float4 v = loaded[i][chunk][step];
+          q[chunk * 2 + step][i] = operand_pair<__half>(v.x, v.y);
+          q[chunk * 2 + step][i + 2] = operand_pair<__half>(v.z, v.w);
+        }
+  }
+
+  __device__ SlotMap map_of(int token, bool shared) const {
+    if (shared) return {tile.table, nullptr, tile.context, tile.last};
+    const int row = tile.row + token;
+    const int offset = args.batch.path_offsets[row];
+    return {tile.table, offset < 0 ? nullptr : args.batch.path_slots + offset, tile.context,
+            args.batch.positions[row]};
+  }
+
+  __device__ std::size_t block_base(const SlotMap& map, int slot) const {
+    const int block = map.table[slot / args.kv.block_size];
+    return (static_cast<std::size_t>(block) * args.kv.num_kv_heads + kv_head) *
+           static_cast<std::size_t>(args.kv.block_size) * args.kv.head_dim;
+  }
+
+  /// Scores of the 8 positions whose columns are score tile `n` (of 8), as `map` has their keys.
+  __device__ void score(const SlotMap& map, int base, int n, float (&sum)[4]) const {
+    const int position = base + n / 4 * 32 + lane / 8 * 8 + n % 4 * 2 + lane / 4 % 2;
+    const bool there = position <= map.limit;
+    const __half* key = nullptr;
+    if (there) {
+      const int slot = map.slot(position);
+      key = static_cast<const __half*>(args.kv.keys) + block_base(map, slot) +
+            slot % args.kv.block_size * args.kv.head_dim;
+    }
+    uint4 k[kChunks];
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      const int first = chunk * 32 + lane % 4 * 8;
+      k[chunk] = there && first < args.kv.head_dim ? *reinterpret_cast<const uint4*>(key + first)
+                                                   : uint4{0, 0, 0, 0};
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sum[i] = 0.0f;
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      mma<__half>(sum, q[chunk * 2], k[chunk].x, k[chunk].y);
+      mma<__half>(sum, q[chunk * 2 + 1], k[chunk].z, k[chunk].w);
+    }
+  }
+
+  /// Values of dimension tile `d`, positions base + 32 half + 8 (lane % 4) .. + 7.
+  __device__ uint4 value(const SlotMap& map, int base, int half, int d) const {
+    const int dim = d * 8 + lane / 4;
+    const int first = base + half * 32 + lane % 4 * 8;
+    if (dim >= args.kv.head_dim || first > map.limit) return {0, 0, 0, 0};
+    const auto* values = static_cast<const __half*>(args.kv.values);
+    const int size = args.kv.block_size;
+    if (map.path == nullptr || first + 8 <= map.context)
+      return *reinterpret_cast<const uint4*>(values + block_base(map, first) + dim * size +
+                                             first % size);
+    std::uint32_t words[4] = {0, 0, 0, 0};
+    for (int i = 0; i < 8 && first + i <= map.limit; ++i) {
+      const int slot = map.slot(first + i);
+      const __half v = values[block_base(map, slot) + dim * size + slot % size];
+      const auto bits = static_cast<std::uint32_t>(reinterpret_cast<const std::uint16_t&>(v));
+#pragma unroll
+      for (int word = 0; word < 4; ++word)
+        if (i / 2 == word) words[word] |= bits << (i % 2 * 16);
+    }
+    return {words[0], words[1], words[2], words[3]};
+  }
+
+  /// Softmax and weighted values of the 64 positions from `base` on. Positions whose keys depend on
+  /// the token (uncommitted ones, in a tree) are gone through once per token.
+  __device__ void attend(int base, RowState& state, float (&out)[kDimTiles][4]) const {
+    const bool shared = !tile.has_paths || base + kAttentionTile <= tile.context;
+    const int passes = shared ? 1 : tile.tokens;
+    float scores[8][4];
+    for (int pass = 0; pass < passes; ++pass) {
+      const SlotMap map = map_of(pass, shared);
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+        float sum[4];
+        score(map, base, n, sum);
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          if (shared || tokens[i / 2] == pass) scores[n][i] = sum[i];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float top = -INFINITY;
+#pragma unroll
+      for (int n = 0; n < 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const int position = base + n / 4 * 32 + lane % 4 * 8 + n % 4 * 2 + e;
+          float& score = scores[n][i * 2 + e];
+          score = position <= positions[i] ? score * args.scale_log2 : -INFINITY;
+          top = fmaxf(top, score);
+        }
+      top = fmaxf(top, __shfl_xor_sync(kFullWarp, top, 1));
+      top = fmaxf(top, __shfl_xor_sync(kFullWarp, top, 2));
+      float total = 0.0f;
+#pragma unroll
+      for (int n = 0; n < 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          float& score = scores[n][i * 2 + e];
+          score = top == -INFINITY ? 0.0f : exp2_fast(score - top);
+          total += score;
+        }
+      total += __shfl_xor_sync(kFullWarp, total, 1);
+      total += __shfl_xor_sync(kFullWarp, total, 2);
+      state.top[i] = top;
+      state.total[i] = total;
+    }
+    std::uint32_t weights[4][4];  // steps of 16 positions
+#pragma unroll
+    for (int step = 0; step < 4; ++step)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int n = step * 2 + i / 2;
+        weights[step][i] = operand_pair<__half>(scores[n][i % 2 * 2], scores[n][i % 2 * 2 + 1]);
+      }
+    for (int pass = 0; pass < passes; ++pass) {
+      const SlotMap map = map_of(pass, shared);
+#pragma unroll
+      for (int d = 0; d < kDimTiles; ++d) {
+        float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const uint4 v = value(map, base, half, d);
+          mma<__half>(sum, weights[half * 2], v.x, v.y);
+          mma<__half>(sum, weights[half * 2 + 1], v.z, v.w);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          if (shared || tokens[i / 2] == pass) out[d][i] = sum[i];
+      }
+    }
+  }
+
+  /// Writes dimension tile `d` of the two rows.
+  __device__ void write(int d, const float (&sum)[4], const RowState& state) const {
+    const int dim = d * 8 + lane % 4 * 2;
+    if (dim >= args.kv.head_dim) return;
+    const int cols = args.num_heads * args.kv.head_dim;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (positions[i] < 0) continue;
+      const int head = kv_head * args.group + (lane / 4 + i * 8) % args.group;
+      const int token = tile.row + tokens[i];
+      const int col = head * args.kv.head_dim + dim;
+      const float a = sum[i * 2] / state.total[i];
+      const float b = sum[i * 2 + 1] / state.total[i];
+      if (args.out_type == DataType::f32) {
+        float* out = static_cast<float*>(args.out) + static_cast<std::size_t>(token) * cols + col;
+        out[0] = a;
+        out[1] = b;
+      } else {
+        static_cast<std::uint32_t*>(args.out)[operand_index(token, col, cols) / 2] =
+            args.out_type == DataType::bf16 ? operand_pair<__nv_bfloat16>(a, b)
+                                            : operand_pair<__half>(a, b);
+      }
+    }
+  }
+};
+
+/// What one tile, or one unit, comes to, in the layout of the registers.
+template <int kChunks>
+struct Partial {
+  float top[2][32];
+  float total[2][32];
+  float4 out[kChunks * 4][32];
+
+  __device__ RowState state(int lane) const {
+    return {{top[0][lane], top[1][lane]}, {total[0][lane], total[1][lane]}};
+  }
+  __device__ void set_state(int lane, const RowState& state) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      top[i][lane] = state.top[i];
+      total[i][lane] = state.total[i];
+    }
+  }
+  __device__ void set(int d, int lane, const float (&sum)[4]) {
+    out[d][lane] = {sum[0], sum[1], sum[2], sum[3]};
+  }
+  __device__ void get(int d, int lane, float (&sum)[4]) const {
+    const float4 v = out[d][lane];
+    sum[0] = v.x;
+    sum[1] = v.y;
+    sum[2] = v.z;
+    sum[3] = v.w;
+  }
+};
+
+/// Adds up `count` partials in ascending order; the warp takes dimension tiles first, first + 1, ..
+template <int kChunks>
+__device__ __forceinline__ RowState add_up(const Partial<kChunks>* partials, int count, int first,
+                                           int lane, float (&sum)[kChunks][4]) {
+  RowState state;
+#pragma unroll
+  for (int d = 0; d < kChunks; ++d)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sum[d][i] = 0.0f;
+#pragma unroll 4
+  for (int at = 0; at < count; ++at) {
+    float kept[2];
+    float added[2];
+    state.merge(partials[at].state(lane), kept, added);
+#pragma unroll
+    for (int d = 0; d < kChunks; ++d) {
+      float other[4];
+      partials[at].get(first + d, lane, other);
+      merge_outputs(sum[d], other, kept, added);
+    }
+  }
+  return state;
+}
+
+/// grid: [KV heads, query tiles, units]; a block attends to one unit, a warp to one of its tiles.
+/// The last block of a query tile to finish adds the units up.
+template <int kChunks>
+__global__ void __launch_bounds__(128)
+    attention_units_kernel(const __grid_constant__ AttentionArgs args) {
+  __shared__ Partial<kChunks> tiles[4];
+  __shared__ bool last_block;
+  let_next_start();
+  wait_for_previous();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int kv_head = static_cast<int>(blockIdx.x);
+  const int unit = static_cast<int>(blockIdx.z);
+  const QueryTile tile = find_tile(args, static_cast<int>(blockIdx.y), lane);
+  if (tile.tokens == 0 || unit * kAttentionUnit > tile.last) return;
+  const int units = tile.last / kAttentionUnit + 1;
+  const AttentionWarp<kChunks> attention(args, tile, kv_head, lane);
+  {
+    const int base = unit * kAttentionUnit + warp * kAttentionTile;
+    RowState state;
+    float out[kChunks * 4][4] = {};
+    if (base <= tile.last) attention.attend(base, state, out);
+    tiles[warp].set_state(lane, state);
+#pragma unroll
+    for (int d = 0; d < kChunks * 4; ++d) tiles[warp].set(d, lane, out[d]);
+  }
+  __syncthreads();
+  const int first = warp * kChunks;  // dimension tiles of this warp from here on
+  float sum[kChunks][4];
+  RowState state = add_up(tiles, 4, first, lane, sum);
+  if (units > 1) {
+    const int item = static_cast<int>(blockIdx.y * gridDim.x) + kv_head;
+    Partial<kChunks>* partials = reinterpret_cast<Partial<kChunks>*>(args.partials) +
+                                 static_cast<std::size_t>(item) * gridDim.z;
+    if (warp == 0) partials[unit].set_state(lane, state);
+#pragma unroll
+    for (int d = 0; d < kChunks; ++d) partials[unit].set(first + d, lane, sum[d]);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      last_block = atomicAdd(&args.counters[item], 1) == units - 1;
+      if (last_block) args.counters[item] = 0;
+    }
+    __syncthreads();
+    if (!last_block) return;
+    __threadfence();
+    state = add_up(partials, units, first, lane, sum);
+  }
+#pragma unroll
+  for (int d = 0; d < kChunks; ++d) attention.write(first + d, sum[d], state);
+}
+
+/// grid: [KV heads, query tiles / 4]; a warp attends to everything that its query tile sees.
+template <int kChunks>
+__global__ void __launch_bounds__(128)
+    attention_whole_kernel(const __grid_constant__ AttentionArgs args) {
+  __shared__ float4 sums[4][kChunks * 4][32];  // over the units, per warp
+  let_next_start();
+  wait_for_previous();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int index = static_cast<int>(blockIdx.y) * 4 + warp;
+  const QueryTile tile = find_tile(args, index, lane);
+  if (tile.tokens == 0) return;
+  const AttentionWarp<kChunks> attention(args, tile, static_cast<int>(blockIdx.x), lane);
+  RowState whole;
+  for (int d = 0; d < kChunks * 4; ++d) sums[warp][d][lane] = {0.0f, 0.0f, 0.0f, 0.0f};
+  for (int begin = 0; begin <= tile.last; begin += kAttentionUnit) {
+    RowState unit;
+    float unit_sum[kChunks * 4][4] = {};
+    for (int base = begin; base < begin + kAttentionUnit && base <= tile.last;
+         base += kAttentionTile) {
+      RowState state;
+      float out[kChunks * 4][4];
+      attention.attend(base, state, out);
+      float kept[2];
+      float added[2];
+      unit.merge(state, kept, added);
+#pragma unroll
+      for (int d = 0; d < kChunks * 4; ++d) merge_outputs(unit_sum[d], out[d], kept, added);
+    }
+    float kept[2];
+    float added[2];
+    whole.merge(unit, kept, added);
+#pragma unroll
+    for (int d = 0; d < kChunks * 4; ++d) {
+      const float4 v = sums[warp][d][lane];
+      float sum[4] = {v.x, v.y, v.z, v.w};
+      merge_outputs(sum, unit_sum[d], kept, added);
+      sums[warp][d][lane] = {sum[0], sum[1], sum[2], sum[3]};
+    }
+  }
+#pragma unroll
+  for (int d = 0; d < kChunks * 4; ++d) {
+    const float4 v = sums[warp][d][lane];
+    const float sum[4] = {v.x, v.y, v.z, v.w};
+    attention.write(d, sum, whole);
+  }
+}
+
+}  // namespace specdec::kernels::cuda

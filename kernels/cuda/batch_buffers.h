@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+
+#include "kernels/cuda/batch.h"
+#include "kernels/ops.h"
+
+namespace specdec::kernels::cuda {
+
+/// The buffers behind a DeviceBatch, of a fixed capacity and so at fixed addresses, in one piece of
+/// device memory, with a pinned twin of the same layout: the host writes there and one copy brings
+/// it over. Owns neither. Not thread-safe.
+class BatchBuffers {
+ public:
+  BatchBuffers() = default;
+  /// `device` and `pinned`: bytes(capacity) each, 16-byte aligned.
+  BatchBuffers(const BatchCapacity& capacity, std::byte* device, std::byte* pinned) noexcept;
+
+  static std::size_t bytes(const BatchCapacity& capacity) noexcept;
+  /// What a batch needs.
+  static BatchCapacity capacity_of(const BatchView& batch) noexcept;
+  bool holds(const BatchCapacity& needed) const noexcept;
+
+  /// Writes the pinned side and enqueues the copy. The last copy from it must be done. `batch` must
+  /// fit (holds).
+  cudaError_t stage(const BatchView& batch, cudaStream_t stream) noexcept;
+  /// The device's side as last staged; a loop that writes it itself starts from here.
+  const DeviceBatch& batch() const noexcept { return batch_; }
+
+ private:
+  BatchCapacity capacity_;
+  std::byte* device_ = nullptr;
+  std::byte* pinned_ = nullptr;
+  DeviceBatch batch_;
+};
+
+}  // namespace specdec::kernels::cuda

@@ -1,0 +1,135 @@
+#include "kernels/cuda/packing.h"
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace specdec::kernels::cuda {
+namespace {
+
+constexpr int kLanes = 32;
+
+/// Round to nearest even; what is too large for f16 becomes its largest number, not infinity.
+std::uint16_t to_f16(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000);
+  const std::uint32_t magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return static_cast<std::uint16_t>(sign | 0x7e00);
+  if (magnitude >= 0x477ff000) return static_cast<std::uint16_t>(sign | 0x7bff);
+  if (magnitude < 0x38800000) {  // subnormal: units of 2^-24
+    const float units = std::nearbyint(std::fabs(value) * 0x1p24f);
+    return static_cast<std::uint16_t>(sign | static_cast<std::uint16_t>(units));
+  }
+  const std::uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
+  return static_cast<std::uint16_t>(sign | ((rounded - 0x38000000) >> 13));
+}
+
+/// The two columns of pair `pair` (0: row g, 1: row g + 8, 2 and 3: the same, 8 columns on).
+int pair_row(int lane, int pair) { return lane / 4 + pair % 2 * 8; }
+int pair_col(int lane, int pair) { return lane % 4 * 2 + pair / 2 * 8; }
+
+std::uint16_t dense_element(DataType type, const std::byte* row, int col) {
+  std::uint16_t half;
+  if (type == DataType::f32) {
+    float value;
+    std::memcpy(&value, row + static_cast<std::size_t>(col) * sizeof value, sizeof value);
+    return to_f16(value);
+  }
+  std::memcpy(&half, row + static_cast<std::size_t>(col) * sizeof half, sizeof half);
+  return half;
+}
+
+void pack_dense_unit(DataType type, int cols, int first, const std::byte* const* rows,
+                     std::byte* out) {
+  auto* elements = reinterpret_cast<std::uint16_t*>(out);
+  for (int step = 0; step < 2; ++step)
+    for (int lane = 0; lane < kLanes; ++lane)
+      for (int i = 0; i < 8; ++i, ++elements) {
+        const std::byte* row = rows[pair_row(lane, i / 2)];
+        const int col = first + step * 16 + pair_col(lane, i / 2) + i % 2;
+        *elements =
+            row == nullptr || col >= cols ? std::uint16_t{0} : dense_element(type, row, col);
+      }
+}
+
+/// Number `i` of a group of 32 as the file has it: q4: 0..15, q8: as an unsigned byte, plus 128.
+unsigned quant(DataType type, const std::byte* group, int i) {
+  if (type == DataType::q8_0) return (std::to_integer<unsigned>(group[2 + i]) + 128) & 255;
+  const int header = type == DataType::q4_1 ? 4 : 2;
+  return std::to_integer<unsigned>(group[header + i % 16]) >> (i < 16 ? 0 : 4) & 15;
+}
+
+void pack_quantised_unit(DataType type, const std::byte* const* groups, std::byte* out) {
+  const bool bytes = type == DataType::q8_0;
+  auto* words = reinterpret_cast<std::uint32_t*>(out);
+  for (int lane = 0; lane < kLanes; ++lane)
+    for (int step = 0; step < 2; ++step) {
+      std::uint32_t word[2] = {0, 0};
+      for (int pair = 0; pair < 4; ++pair)
+        for (int i = 0; i < 2; ++i) {
+          const std::byte* group = groups[pair_row(lane, pair)];
+          if (group == nullptr) continue;
+          const std::uint32_t q = quant(type, group, step * 16 + pair_col(lane, pair) + i);
+          if (bytes)
+            word[pair / 2] |= q << (pair % 2 * 16 + i * 8);
+          else
+            word[0] |= q << (pair * 4 + i * 16);
+        }
+      *words++ = word[0];
+      if (bytes) *words++ = word[1];
+    }
+  auto* scales = reinterpret_cast<std::byte*>(words);
+  const std::size_t header = type == DataType::q4_1 ? 4 : 2;
+  for (int row = 0; row < kTileRows; ++row) {
+    std::byte* at = scales + static_cast<std::size_t>(row) * header;
+    if (groups[row] == nullptr)
+      std::memset(at, 0, header);
+    else
+      std::memcpy(at, groups[row], header);
+  }
+}
+
+std::size_t group_bytes(DataType type) {
+  return type == DataType::q8_0 ? 34 : type == DataType::q4_1 ? 20 : 18;
+}
+
+bool quantised(DataType type) {
+  return type == DataType::q8_0 || type == DataType::q4_0 || type == DataType::q4_1;
+}
+
+}  // namespace
+
+std::size_t unit_bytes(DataType type) noexcept {
+  return quantised(type) ? kTileRows * group_bytes(type) : 1024;
+}
+
+DataType packed_type(DataType source) noexcept {
+  return source == DataType::f32 ? DataType::f16 : source;
+}
+
+DataType operand_type(DataType type) noexcept {
+  return type == DataType::bf16 ? DataType::bf16 : DataType::f16;
+}
+
+std::size_t packed_bytes(DataType type, int rows, int cols, int pair_distance) noexcept {
+  return static_cast<std::size_t>(num_tiles(rows, pair_distance)) *
+         static_cast<std::size_t>(ceil_div(cols, kUnitCols)) * unit_bytes(type);
+}
+
+void pack_tile(DataType type, int cols, const std::byte* const rows[kTileRows], std::byte* out) {
+  const std::size_t bytes = unit_bytes(packed_type(type));
+  for (int unit = 0; unit < ceil_div(cols, kUnitCols); ++unit, out += bytes) {
+    if (!quantised(type)) {
+      pack_dense_unit(type, cols, unit * kUnitCols, rows, out);
+      continue;
+    }
+    const std::byte* groups[kTileRows];
+    for (int i = 0; i < kTileRows; ++i)
+      groups[i] = rows[i] == nullptr ? nullptr
+                                     : rows[i] + static_cast<std::size_t>(unit) * group_bytes(type);
+    pack_quantised_unit(type, groups, out);
+  }
+}
+
+}  // namespace specdec::kernels::cuda

@@ -1,0 +1,100 @@
+#include "kernels/cuda/product.h"
+
+#include <algorithm>
+
+#include "kernels/cuda/product.cuh"
+
+namespace specdec::kernels::cuda {
+
+extern template cudaError_t launch_product<DataType::f16>(const ProductArgs&, int, int, int,
+                                                          std::size_t, const Launch&);
+extern template cudaError_t launch_product<DataType::bf16>(const ProductArgs&, int, int, int,
+                                                           std::size_t, const Launch&);
+extern template cudaError_t launch_product<DataType::q8_0>(const ProductArgs&, int, int, int,
+                                                           std::size_t, const Launch&);
+extern template cudaError_t launch_product<DataType::q4_0>(const ProductArgs&, int, int, int,
+                                                           std::size_t, const Launch&);
+extern template cudaError_t launch_product<DataType::q4_1>(const ProductArgs&, int, int, int,
+                                                           std::size_t, const Launch&);
+
+namespace {
+
+constexpr int kMostWarps = 16;  // that use up the ring; one more fills it
+constexpr int kMostStages = 32;
+
+std::size_t stage_bytes(const PackedMatrix& weight, const ProductSchedule& schedule) {
+  return static_cast<std::size_t>(schedule.chunk) *
+         (static_cast<std::size_t>(schedule.tiles) * unit_bytes(weight.type) +
+          static_cast<std::size_t>(schedule.token_tiles()) * 512);
+}
+
+}  // namespace
+
+ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
+                                 const DeviceInfo& device) noexcept {
+  const int token_tiles = std::min(8, ceil_div(num_tokens, kTokenTile));
+  ProductSchedule schedule;
+  schedule.tiles_a_warp = token_tiles > 4 ? 4 : token_tiles > 1 ? 2 : 1;
+  schedule.token_warps = ceil_div(token_tiles, schedule.tiles_a_warp);
+  const int tiles = num_tiles(weight.rows, weight.pair_distance);
+  const int units = ceil_div(weight.cols, kUnitCols);
+  // Tokens are read again for every group of weight tiles: the more tokens, the larger the groups.
+  const int rounds = ceil_div(tiles, device.num_processors);
+  schedule.tiles = std::clamp(rounds, 1, num_tokens > 16 ? 6 : 4);
+  // About 100 KB in flight keep the memory busy; more stages of smaller chunks let sums start
+  // early.
+  schedule.chunk = std::min(units, 8);
+  const std::size_t budget =
+      static_cast<std::size_t>(device.max_block_shared) - 2048;  // barriers are static
+  while (schedule.tiles > 1 && stage_bytes(weight, schedule) * 3 > budget) --schedule.tiles;
+  const int chunks =
+      ceil_div(units, schedule.chunk) * ceil_div(tiles, schedule.tiles * device.num_processors);
+  schedule.stages = std::clamp(static_cast<int>(budget / stage_bytes(weight, schedule)), 1,
+                               std::min(kMostStages, std::max(1, chunks)));
+  return schedule;
+}
+
+cudaError_t multiply(const Product& product, const Launch& to) {
+  return multiply(product, product_schedule(product.weight, product.num_tokens, to.device), to);
+}
+
+cudaError_t multiply(const Product& product, const ProductSchedule& schedule, const Launch& to) {
+  const PackedMatrix& weight = product.weight;
+  ProductArgs args{};
+  args.product = product;
+  args.units = ceil_div(weight.cols, kUnitCols);
+  args.tiles = num_tiles(weight.rows, weight.pair_distance);
+  args.token_tiles = ceil_div(product.num_tokens, kTokenTile);
+  args.block_tiles = schedule.tiles;
+  args.token_warps = schedule.token_warps;
+  args.chunk = schedule.chunk;
+  args.stages = schedule.stages;
+  args.weight_groups = ceil_div(args.tiles, schedule.tiles);
+  args.token_groups = ceil_div(args.token_tiles, schedule.token_tiles());
+  const int consumers = schedule.tiles * schedule.token_warps;
+  const std::size_t shared =
+      static_cast<std::size_t>(schedule.stages) * stage_bytes(weight, schedule);
+  if (consumers < 1 || consumers > kMostWarps || schedule.stages > kMostStages ||
+      shared > static_cast<std::size_t>(to.device.max_block_shared))
+    return cudaErrorInvalidConfiguration;
+  const int blocks = std::min(to.device.num_processors, args.weight_groups * args.token_groups);
+  const int threads = (consumers + 1) * 32;
+  const int tiles_a_warp = schedule.tiles_a_warp;
+  switch (weight.type) {
+    case DataType::f16:
+      return launch_product<DataType::f16>(args, tiles_a_warp, blocks, threads, shared, to);
+    case DataType::bf16:
+      return launch_product<DataType::bf16>(args, tiles_a_warp, blocks, threads, shared, to);
+    case DataType::q8_0:
+      return launch_product<DataType::q8_0>(args, tiles_a_warp, blocks, threads, shared, to);
+    case DataType::q4_0:
+      return launch_product<DataType::q4_0>(args, tiles_a_warp, blocks, threads, shared, to);
+    case DataType::q4_1:
+      return launch_product<DataType::q4_1>(args, tiles_a_warp, blocks, threads, shared, to);
+    case DataType::f32:
+      break;
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace specdec::kernels::cuda

@@ -1,0 +1,247 @@
+#pragma once
+
+#include "kernels/cuda/operand.h"
+#include "kernels/cuda/packing.h"
+#include "kernels/cuda/product.h"
+#include "kernels/cuda/ring.cuh"
+#include "kernels/cuda/weights.cuh"
+
+namespace specdec::kernels::cuda {
+
+struct ProductArgs {
+  Product product;
+  int units;        // of a row
+  int tiles;        // of the matrix
+  int token_tiles;  // of the operand
+  int block_tiles;  // weight tiles a block works on at a time
+  int token_warps;  // warps that share a weight tile
+  int chunk;        // units of a stage
+  int stages;
+  int weight_groups;  // ceil(tiles / block_tiles)
+  int token_groups;   // ceil(token_tiles / (token_warps * kTokenTiles))
+};
+
+__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+
+/// Keys: [block][kv head][position][dimension]; values: [block][kv head][dimension][position].
+/// What is stored is finite (attention multiplies masked values by 0), but for a key that is NaN:
+/// it makes NaN of every row that sees it.
+__device__ __forceinline__ void append(const Product& product, int token, int head, int dim,
+                                       float value) {
+  const KvLayer& kv = product.kv;
+  const int slot = product.batch.slots[token];
+  if (slot < 0) return;
+  const int sequence = product.batch.row_sequences[token];
+  const int block =
+      product.batch.block_tables[sequence * product.batch.table_stride + slot / kv.block_size];
+  const int offset = slot % kv.block_size;
+  const bool is_value = head >= kv.num_kv_heads;
+  if (is_value) head -= kv.num_kv_heads;
+  const std::size_t base = (static_cast<std::size_t>(block) * kv.num_kv_heads + head) *
+                           static_cast<std::size_t>(kv.block_size) * kv.head_dim;
+  if (is_value) {
+    static_cast<__half*>(kv.values)[base + dim * kv.block_size + offset] =
+        to_operand<__half>(isnan(value) ? 0.0f : value);
+  } else {
+    static_cast<__half*>(kv.keys)[base + offset * kv.head_dim + dim] = to_operand<__half>(value);
+  }
+}
+
+/// A sum and its partner (packing.h's TileRows) of one token.
+__device__ __forceinline__ void put(const Product& product, int token, int row, int partner,
+                                    float sum, float partner_sum) {
+  const int rows = product.weight.rows;
+  switch (product.output) {
+    case ProductOutput::add:
+    case ProductOutput::store: {
+      float* out = product.out + static_cast<std::size_t>(token) * rows;
+      const bool adds = product.output == ProductOutput::add;
+      if (row < rows) out[row] = adds ? out[row] + sum : sum;
+      if (partner < rows) out[partner] = adds ? out[partner] + partner_sum : partner_sum;
+      return;
+    }
+    case ProductOutput::gated: {
+      const float value = silu(sum) * partner_sum;
+      const std::size_t at = operand_index(token, row, rows / 2);
+      if (product.gated_type == DataType::bf16)
+        reinterpret_cast<__nv_bfloat16*>(product.operand)[at] = to_operand<__nv_bfloat16>(value);
+      else
+        reinterpret_cast<__half*>(product.operand)[at] = to_operand<__half>(value);
+      return;
+    }
+    case ProductOutput::qkv: {
+      const int dim = product.kv.head_dim;
+      const int half = dim / 2;
+      const int head = row / dim;
+      const int i = row % dim;
+      if (head < product.num_heads + product.kv.num_kv_heads) {
+        const std::size_t at = static_cast<std::size_t>(product.batch.positions[token]) * half + i;
+        const float cosine = product.rope_cos[at];
+        const float sine = product.rope_sin[at];
+        const float a = sum;
+        sum = a * cosine - partner_sum * sine;
+        partner_sum = partner_sum * cosine + a * sine;
+      }
+      if (head < product.num_heads) {
+        float* q = product.q + (static_cast<std::size_t>(token) * product.num_heads + head) * dim;
+        q[i] = sum;
+        q[i + half] = partner_sum;
+      } else {
+        append(product, token, head - product.num_heads, i, sum);
+        append(product, token, head - product.num_heads, i + half, partner_sum);
+      }
+      return;
+    }
+  }
+}
+
+/// One block a processor, persistent over (weight group, token group) items. The last warp fills a
+/// ring of stages, weights before the dependency wait; the others, (tile, token warp), use it up:
+/// each owns one weight tile x kTokenTiles token tiles.
+template <DataType kType, int kTokenTiles>
+__global__ void __launch_bounds__(544, 1) product_kernel(const __grid_constant__ ProductArgs args) {
+  using Format = Weights<kType>;
+  using Operand = typename Format::Operand;
+  constexpr int kTokenUnit = 512;  // bytes of one token tile's unit
+  extern __shared__ __align__(128) std::byte shared[];
+  __shared__ std::uint64_t filled[32];
+  __shared__ std::uint64_t used[32];
+
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int consumers = args.block_tiles * args.token_warps;
+  const int group_tokens = args.token_warps * kTokenTiles;   // token tiles of an item
+  const int weight_bytes = args.chunk * Format::kUnitBytes;  // of one tile in a stage
+  const int stage_bytes = args.block_tiles * weight_bytes + group_tokens * args.chunk * kTokenUnit;
+  const int chunks = ceil_div(args.units, args.chunk);
+  const int items = args.weight_groups * args.token_groups;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < args.stages; ++i) {
+      Barrier::init(&filled[i], Barrier::kFillArrivals);
+      Barrier::init(&used[i], consumers);
+    }
+#if __CUDA_ARCH__ >= 900
+    asm volatile("fence.mbarrier_init.release.cluster;");
+#endif
+  }
+  __syncthreads();
+  let_next_start();
+
+  const auto units_of = [&](int chunk) { return min(args.chunk, args.units - chunk * args.chunk); };
+  if (warp == consumers) {
+    const int first = static_cast<int>(blockIdx.x);
+    const int count = first < items ? ceil_div(items - first, static_cast<int>(gridDim.x)) : 0;
+    const int total = count * chunks;
+    const auto fill_weights = [&](int step, int stage) {
+      const int item = first + step / chunks * static_cast<int>(gridDim.x);
+      const int chunk = step % chunks;
+      const int units = units_of(chunk);
+      std::byte* to = shared + stage * stage_bytes;
+      const Fill fill{&filled[stage], lane};
+      fill.expect(units * (args.block_tiles * Format::kUnitBytes + group_tokens * kTokenUnit));
+      for (int i = 0; i < args.block_tiles; ++i) {
+        const int tile = min(item / args.token_groups * args.block_tiles + i, args.tiles - 1);
+        fill.copy(to + i * weight_bytes,
+                  static_cast<const std::byte*>(args.product.weight.data) +
+                      (static_cast<std::size_t>(tile) * args.units + chunk * args.chunk) *
+                          Format::kUnitBytes,
+                  units * Format::kUnitBytes);
+      }
+    };
+    const auto fill_tokens = [&](int step, int stage) {
+      const int item = first + step / chunks * static_cast<int>(gridDim.x);
+      const int chunk = step % chunks;
+      std::byte* to = shared + stage * stage_bytes + args.block_tiles * weight_bytes;
+      const Fill fill{&filled[stage], lane};
+      for (int i = 0; i < group_tokens; ++i) {
+        const int tile = min(item % args.token_groups * group_tokens + i, args.token_tiles - 1);
+        fill.copy(
+            to + i * args.chunk * kTokenUnit,
+            args.product.tokens +
+                (static_cast<std::size_t>(tile) * args.units + chunk * args.chunk) * kTokenUnit,
+            units_of(chunk) * kTokenUnit);
+      }
+      fill.done();
+    };
+    const int ahead = min(args.stages, total);
+    for (int step = 0; step < ahead; ++step) fill_weights(step, step);
+    wait_for_previous();
+    for (int step = 0; step < ahead; ++step) fill_tokens(step, step);
+    for (int step = ahead; step < total; ++step) {
+      const int stage = step % args.stages;
+      Barrier::wait(&used[stage], (step / args.stages - 1) & 1);
+      fill_weights(step, stage);
+      fill_tokens(step, stage);
+    }
+    return;
+  }
+
+  wait_for_previous();
+  const int own_tile = warp % args.block_tiles;
+  const int own_tokens = warp / args.block_tiles * kTokenTiles;
+  int stage = 0;
+  int phase = 0;
+  for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
+    float sums[kTokenTiles][4] = {};
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      const int units = units_of(chunk);
+      Barrier::wait(&filled[stage], phase);
+      const std::byte* weights = shared + stage * stage_bytes + own_tile * weight_bytes;
+      const std::uint32_t tokens =
+          shared_address(shared + stage * stage_bytes + args.block_tiles * weight_bytes +
+                         own_tokens * args.chunk * kTokenUnit) +
+          static_cast<std::uint32_t>(lane) * 16;
+#pragma unroll 4
+      for (int unit = 0; unit < units; ++unit) {
+        std::uint32_t a[2][4];
+        Format::load(weights + unit * Format::kUnitBytes, lane, a);
+#pragma unroll
+        for (int i = 0; i < kTokenTiles; ++i) {
+          std::uint32_t b[4];
+          asm volatile(
+              "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+              : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
+              : "r"(tokens + static_cast<std::uint32_t>((i * args.chunk + unit) * kTokenUnit)));
+          mma<Operand>(sums[i], a[0], b[0], b[1]);
+          mma<Operand>(sums[i], a[1], b[2], b[3]);
+        }
+      }
+      __syncwarp();
+      if (lane == 0) Barrier::arrive(&used[stage]);
+      if (++stage == args.stages) {
+        stage = 0;
+        phase ^= 1;
+      }
+    }
+    const int tile = item / args.token_groups * args.block_tiles + own_tile;
+    if (tile >= args.tiles) continue;
+    const TileRows rows = TileRows::of(tile, args.product.weight.pair_distance);
+    const int row = rows.first + lane / 4;
+    if (lane / 4 >= rows.valid) continue;
+    const int first_token = (item % args.token_groups * group_tokens + own_tokens) * kTokenTile;
+#pragma unroll
+    for (int i = 0; i < kTokenTiles; ++i) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int token = first_token + i * kTokenTile + lane % 4 * 2 + e;
+        if (token >= args.product.num_tokens) continue;
+        put(args.product, token, row, row + rows.distance, sums[i][e], sums[i][e + 2]);
+      }
+    }
+  }
+}
+
+/// Instantiated once per weight type, in product_TYPE.cu.
+template <DataType kType>
+cudaError_t launch_product(const ProductArgs& args, int tiles_a_warp, int blocks, int threads,
+                           std::size_t shared_bytes, const Launch& to) {
+  const auto kernel = tiles_a_warp == 1   ? product_kernel<kType, 1>
+                      : tiles_a_warp == 2 ? product_kernel<kType, 2>
+                                          : product_kernel<kType, 4>;
+  const cudaError_t status = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  if (status != cudaSuccess) return status;
+  return launch(to, kernel, dim3(static_cast<unsigned>(blocks)), threads, shared_bytes, args);
+}
+
+}  // namespace specdec::kernels::cuda

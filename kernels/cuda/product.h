@@ -1,0 +1,56 @@
+#pragma once
+
+#include "kernels/cuda/batch.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/ops.h"
+
+namespace specdec::kernels::cuda {
+
+/// What becomes of a product's sums.
+enum class ProductOutput : std::uint8_t {
+  add,    // out[token, row] += sum
+  store,  // out[token, row] = sum
+  gated,  // operand[token, i] = silu(sum[i]) * sum[i + rows / 2]
+  qkv,    // heads rotated, q[token, row] = sum, keys and values to their slots
+};
+
+/// y = W x for `num_tokens` tokens. Every sum is one float accumulator that runs over the columns
+/// in ascending steps of 16 (two mma steps a unit), whatever the number of tokens: the k-order
+/// rule.
+struct Product {
+  PackedMatrix weight;
+  const std::byte* tokens = nullptr;  // operand of weight.cols columns, in operand_type(weight)
+  int num_tokens = 0;
+
+  ProductOutput output = ProductOutput::store;
+  float* out = nullptr;                 // add, store: [num_tokens, weight.rows]
+  std::byte* operand = nullptr;         // gated
+  DataType gated_type = DataType::f16;  // type of that operand
+
+  // qkv
+  DeviceBatch batch;
+  KvLayer kv;
+  int num_heads = 0;
+  float* q = nullptr;  // [num_tokens, num_heads, head_dim]
+  const float* rope_cos = nullptr;
+  const float* rope_sin = nullptr;
+};
+
+/// How the work is cut. Never shows in the bits; autotuned shapes stand in product_schedule.cc.
+struct ProductSchedule {
+  int tiles = 2;         // weight tiles that a block works on at a time
+  int token_warps = 1;   // warps that share a weight tile
+  int tiles_a_warp = 1;  // token tiles of a warp: 1, 2 or 4
+  int chunk = 8;         // units of a stage
+  int stages = 4;
+
+  int token_tiles() const noexcept { return token_warps * tiles_a_warp; }
+};
+ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
+                                 const DeviceInfo& device) noexcept;
+
+cudaError_t multiply(const Product& product, const Launch& to);
+/// The same, cut as `schedule` says (tests, tuning).
+cudaError_t multiply(const Product& product, const ProductSchedule& schedule, const Launch& to);
+
+}  // namespace specdec::kernels::cuda

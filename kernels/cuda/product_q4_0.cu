@@ -1,0 +1,8 @@
+#include "kernels/cuda/product.cuh"
+
+namespace specdec::kernels::cuda {
+
+template cudaError_t launch_product<DataType::q4_0>(const ProductArgs&, int, int, int, std::size_t,
+                                                    const Launch&);
+
+}  // namespace specdec::kernels::cuda

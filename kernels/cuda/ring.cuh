@@ -1,0 +1,82 @@
+#pragma once
+
+#include "kernels/cuda/device.cuh"
+
+namespace specdec::kernels::cuda {
+
+/// Barriers of a ring of shared-memory stages that one warp fills and others use up. On sm_90 a
+/// stage is filled by bulk copies that one lane issues, on sm_80 by 16-byte copies of all lanes.
+struct Barrier {
+#if __CUDA_ARCH__ >= 900
+  static constexpr int kFillArrivals = 1;
+#else
+  static constexpr int kFillArrivals = 32;
+#endif
+
+  __device__ static void init(std::uint64_t* barrier, int arrivals) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+                 "r"(arrivals));
+  }
+  __device__ static void arrive(std::uint64_t* barrier) {
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(
+                     shared_address(barrier))
+                 : "memory");
+  }
+  __device__ static void wait(std::uint64_t* barrier, int phase) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "{ .reg .pred done;\n"
+        "again: mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
+        "@!done bra again; }" ::"r"(shared_address(barrier)),
+        "r"(phase)
+        : "memory");
+#else
+    asm volatile(
+        "{ .reg .pred done;\n"
+        "again: mbarrier.test_wait.parity.shared.b64 done, [%0], %1;\n"
+        "@!done bra again; }" ::"r"(shared_address(barrier)),
+        "r"(phase)
+        : "memory");
+#endif
+  }
+};
+
+/// The filling warp's side of one stage. All lanes call; sizes and addresses are multiples of 16.
+struct Fill {
+  std::uint64_t* barrier;
+  int lane;
+
+  /// `bytes`: what the copies of this fill amount to.
+  __device__ void expect(int bytes) const {
+#if __CUDA_ARCH__ >= 900
+    if (lane == 0)
+      asm volatile(
+          "mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+          "r"(bytes)
+          : "memory");
+#endif
+  }
+  __device__ void copy(std::byte* to, const std::byte* from, int bytes) const {
+#if __CUDA_ARCH__ >= 900
+    if (lane == 0)
+      asm volatile(
+          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+          "[%3];" ::"r"(shared_address(to)),
+          "l"(from), "r"(bytes), "r"(shared_address(barrier))
+          : "memory");
+#else
+    for (int at = lane * 16; at < bytes; at += 32 * 16)
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + at)),
+                   "l"(from + at)
+                   : "memory");
+#endif
+  }
+  __device__ void done() const {
+#if __CUDA_ARCH__ < 900
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(barrier))
+                 : "memory");
+#endif
+  }
+};
+
+}  // namespace specdec::kernels::cuda

@@ -1,0 +1,26 @@
+#pragma once
+
+#include "kernels/cuda/batch.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/ops.h"
+
+namespace specdec::kernels::cuda {
+
+/// out[r] = table[tokens[r]] in floats, from the packed table.
+cudaError_t embed_rows(const EmbedRowsParams& params, const Launch& to);
+
+/// Activations into the operand of a product: rms_norm(x[row]) * weight, or x[row] as it is when
+/// `norm_weight` is null; padding columns become zero.
+struct OperandRows {
+  int num_rows = 0;
+  const std::int32_t* row_ids = nullptr;  // [num_rows] rows of x; null: 0, 1, ..
+  const float* x = nullptr;               // [rows, cols]
+  int cols = 0;
+  const float* norm_weight = nullptr;  // [cols]
+  float norm_eps = 0;
+  DataType type = DataType::f16;  // f16 or bf16
+  std::byte* operand = nullptr;
+};
+cudaError_t write_operand(const OperandRows& rows, const Launch& to);
+
+}  // namespace specdec::kernels::cuda
