@@ -160,8 +160,7 @@ int main(int argc, char** argv) {
           .chunk_keys =
               device_zeros<std::uint32_t>(all * static_cast<std::size_t>(num_chunks(vocab))),
           .digits = device_zeros<unsigned long long>(all * kDigitBins),
-          .slice_best = device_zeros<SliceBest>(all * static_cast<std::size_t>(num_slices(vocab))),
-          .arrivals = device_zeros<unsigned int>(1)};
+          .slice_best = device_zeros<SliceBest>(all * static_cast<std::size_t>(num_slices(vocab)))};
       params.tokens = device_zeros<std::int32_t>(all);
       params.status = device_zeros<RowStatus>(all);
       const AcceptedPaths paths{.capacity = 65,

@@ -160,7 +160,6 @@ TestBatch::TestBatch(int vocab, std::vector<TestSequence> sequences, std::vector
   scores_ = DeviceArray<float>(logits_.size());
   digits_ = DeviceArray<unsigned long long>(rows * kDigitBins);
   slice_best_ = DeviceArray<SliceBest>(rows * static_cast<std::size_t>(num_slices(vocab)));
-  arrivals_ = DeviceArray<unsigned int>(1);
   tokens_ = DeviceArray<std::int32_t>(rows);
   status_ = DeviceArray<RowStatus>(rows);
   path_lengths_ = DeviceArray<std::int32_t>(count);
@@ -198,8 +197,7 @@ SampleRowsParams TestBatch::params() const {
                  .raw_chunk_keys = raw_chunk_keys_.get(),
                  .scores = needs().edits ? scores_.get() : nullptr,
                  .digits = digits_.get(),
-                 .slice_best = slice_best_.get(),
-                 .arrivals = arrivals_.get()};
+                 .slice_best = slice_best_.get()};
   out.tokens = tokens_.get();
   out.status = status_.get();
   return out;
@@ -304,7 +302,6 @@ void TestBatch::check(const Launch& to) const {
   for (const RowState& state : states) CHECK((state.best == 0 && state.dense == 0));
   const std::vector<unsigned long long> digits = digits_.read();
   CHECK(std::count(digits.begin(), digits.end(), 0ull) == static_cast<long>(digits.size()));
-  CHECK(arrivals_.read()[0] == 0);
 }
 
 }  // namespace specdec::cuda_test

@@ -86,7 +86,6 @@ class TestBatch {
   DeviceArray<float> scores_;
   DeviceArray<unsigned long long> digits_;
   DeviceArray<kernels::cuda::SliceBest> slice_best_;
-  DeviceArray<unsigned int> arrivals_;
   DeviceArray<std::int32_t> tokens_;
   DeviceArray<kernels::cuda::RowStatus> status_;
   DeviceArray<std::int32_t> path_lengths_, path_nodes_, path_tokens_;

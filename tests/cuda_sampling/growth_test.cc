@@ -120,7 +120,6 @@ void check(const Case& what, std::span<const SamplingOptions> sets) {
   DeviceArray<std::uint32_t> chunk_keys(rows * static_cast<std::size_t>(num_chunks(what.vocab)));
   DeviceArray<unsigned long long> digits(rows * kDigitBins);
   DeviceArray<SliceBest> slice_best(rows * static_cast<std::size_t>(num_slices(what.vocab)) * most);
-  DeviceArray<unsigned int> arrivals(1);
   const DeviceArray<SequenceState> device_states(states);
   const DeviceArray<RowSampling> device_options(options);
   const DeviceArray<std::int32_t> device_history(history), device_depths(max_depths),
@@ -160,8 +159,7 @@ void check(const Case& what, std::span<const SamplingOptions> sets) {
                                                   .scratch = {.states = row_states.get(),
                                                               .chunk_keys = chunk_keys.get(),
                                                               .digits = digits.get(),
-                                                              .slice_best = slice_best.get(),
-                                                              .arrivals = arrivals.get()}},
+                                                              .slice_best = slice_best.get()}},
                                          .k = what.topk,
                                          .min_confidence = what.min_confidence,
                                          .counts = candidate_counts.get(),

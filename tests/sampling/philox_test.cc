@@ -171,6 +171,19 @@ TEST_CASE("every instruction set makes the same bits") {
   force_isa(best_isa());
 }
 
+TEST_CASE("the noise bound is tight where it says so") {
+  std::mt19937_64 random(6);
+  for (int i = 0; i < 300000; ++i) {
+    const auto word = i < 1000 ? 0xFFFFFFFFu - static_cast<std::uint32_t>(i)
+                               : static_cast<std::uint32_t>(random());
+    const double exact = gumbel(word);
+    const double bound = row_math::noise_bound(word);
+    REQUIRE(bound > exact - 1e-4);
+    if (bound >= row_math::kTightNoise)
+      REQUIRE(bound - row_math::kNoiseBoundSlack < exact - 1e-3 - 1e-4 * exact);
+  }
+}
+
 TEST_CASE("exp over the whole range") {
   for (float x = 0; x > -87; x -= 0.0137f) {
     REQUIRE(row_math::exp_one(x) == doctest::Approx(std::exp(double{x})).epsilon(2.5e-7));

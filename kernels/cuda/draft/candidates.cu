@@ -148,7 +148,7 @@ cudaError_t draft_candidates(const DraftCandidatesParams& params, const Sampling
   DraftCandidatesParams draft = params;
   if (!needs.edits) draft.rows.scratch.scores = nullptr;
   const dim3 grid(static_cast<unsigned>(params.rows.tree.num_rows));
-  cudaError_t error = launch_scan(draft.rows, needs, nullptr, to);
+  cudaError_t error = launch_scan(draft.rows, needs, to);
   if (error == cudaSuccess && needs.nucleus) error = launch_digits(draft.rows, to);
   if (error == cudaSuccess)
     error = launch(to, &pick_candidates, grid, kSelectThreads, 0, draft, needs.dense);

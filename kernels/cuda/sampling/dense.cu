@@ -7,13 +7,13 @@ namespace {
 
 // grid: [slices, rows]; a block finds the k best score + noise among a slice's survivors. Exact
 // pruning, as in RowSampler::best_perturbed_dense: a float bound that never understates picks the
-// few tokens that are evaluated in double. The token with each warp's largest bound is evaluated
-// first; the k-th best of those sets the threshold for the rest.
+// few tokens that are evaluated in double. Where the bound is tight it also says what is surely
+// reached, which sets the threshold.
 __global__ void __launch_bounds__(kScanThreads, 4) dense_best(SampleRowsParams params, int k) {
   wait_for_previous();
   let_next_start();
-  __shared__ double tops[kScanWarps];  // exact, of the token with each warp's largest bound
-  __shared__ double reached;           // k tokens of the slice reach it
+  __shared__ float tops[kScanWarps];  // some token of each warp reaches it
+  __shared__ float reached;           // k tokens of the slice do
   __shared__ int listed;
   __shared__ std::int32_t list[kSliceTokens];
   __shared__ Noisy winners[kMostCandidates];
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kScanThreads, 4) dense_best(SampleRowsParams p
   };
 
   float bounds[kChunksPerWarp][kLaneTokens];
-  float best_bound = minus_infinity();
+  float sure_bound = minus_infinity();  // the largest that overstates by the slack at most
 #pragma unroll
   for (int j = 0; j < kChunksPerWarp; ++j) {
     const int chunk = static_cast<int>(blockIdx.x) * kSliceChunks + warp + j * kScanWarps;
@@ -64,31 +64,20 @@ __global__ void __launch_bounds__(kScanThreads, 4) dense_best(SampleRowsParams p
       const auto first = static_cast<std::uint32_t>(lane_token(chunk, lane, i));
       const PhiloxBlock block = stream.block(first / 4);
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const float score = values.at[i + k];
+      for (int n = 0; n < 4; ++n) {
+        const float score = values.at[i + n];
         const bool survives =
-            cutoff.keeps(row_math::order_key(score), static_cast<std::int32_t>(first) + k) &&
+            cutoff.keeps(row_math::order_key(score), static_cast<std::int32_t>(first) + n) &&
             !(lowest > -INFINITY && scale.relative(score) < lowest);
-        const float bound =
-            scale.in_float(score) + row_math::noise_bound(block[static_cast<unsigned>(k)]);
-        bounds[j][i + k] = survives ? bound : minus_infinity();
-        best_bound = fmaxf(best_bound, bounds[j][i + k]);
+        const float noise = row_math::noise_bound(block[static_cast<unsigned>(n)]);
+        const float bound = survives ? scale.in_float(score) + noise : minus_infinity();
+        bounds[j][i + n] = bound;
+        if (noise >= row_math::kTightNoise) sure_bound = fmaxf(sure_bound, bound);
       }
     }
   }
-  const std::uint32_t warp_top = __reduce_max_sync(kFullWarp, row_math::order_key(best_bound));
-  const float top = row_math::float_of_key(warp_top);
-  int top_token = INT_MAX;
-  if (best_bound == top && top > minus_infinity()) {
-#pragma unroll
-    for (int j = 0; j < kChunksPerWarp; ++j)
-#pragma unroll
-      for (int i = 0; i < kLaneTokens; ++i)
-        if (bounds[j][i] == top) top_token = min(top_token, token_at(j, i));
-  }
-  top_token = __reduce_min_sync(kFullWarp, top_token);
-  if (lane == 0)
-    tops[warp] = top_token == INT_MAX ? -static_cast<double>(INFINITY) : evaluate(top_token).score;
+  const std::uint32_t warp_top = __reduce_max_sync(kFullWarp, row_math::order_key(sure_bound));
+  if (lane == 0) tops[warp] = row_math::float_of_key(warp_top) - row_math::kNoiseBoundSlack;
   __syncthreads();
   if (threadIdx.x < kScanWarps) {
     int rank = 0;
@@ -98,7 +87,7 @@ __global__ void __launch_bounds__(kScanThreads, 4) dense_best(SampleRowsParams p
                   ? 1
                   : 0;
     if (rank == min(k, kScanWarps) - 1)
-      reached = k <= kScanWarps ? tops[threadIdx.x] : -static_cast<double>(INFINITY);
+      reached = k <= kScanWarps ? tops[threadIdx.x] : minus_infinity();
   }
   __syncthreads();
   const float threshold = fmaxf(row_math::prune_below(reached), -FLT_MAX);
@@ -119,66 +108,12 @@ __global__ void __launch_bounds__(kScanThreads, 4) dense_best(SampleRowsParams p
   }
 }
 
-constexpr int kWalkThreads = 128;
-
-// grid: [sequences]; a block settles the tokens of its dense rows, then its first warp walks.
-__global__ void __launch_bounds__(kWalkThreads)
-    walk_trees(SampleRowsParams params, AcceptedPaths paths) {
-  wait_for_previous();
-  let_next_start();
-  __shared__ SharedTree tree;
-  const int sequence = static_cast<int>(blockIdx.x);
-  const int first = params.tree.first_rows[sequence];
-  const int size = params.tree.sizes[sequence];
-  const unsigned lane = threadIdx.x % kWarp;
-  const int slices = num_slices(params.vocab);
-  for (int row = first + static_cast<int>(threadIdx.x / kWarp); row < first + size;
-       row += kWalkThreads / static_cast<int>(kWarp)) {
-    if (params.scratch.states[row].dense != 0) {
-      Noisy best;
-      for (int i = static_cast<int>(lane); i < slices; i += static_cast<int>(kWarp)) {
-        const SliceBest slice =
-            params.scratch.slice_best[static_cast<std::size_t>(row) * slices + i];
-        const Noisy other{slice.score, slice.token};
-        if (other.better_than(best)) best = other;
-      }
-      best = warp_best(best);
-      if (lane == 0) params.tokens[row] = best.token;
-    }
-    __syncwarp();
-    if (lane == 0) params.scratch.states[row] = RowState{};
-  }
-  __syncthreads();
-  if (threadIdx.x < kWarp)
-    walk_coupled(params.tree, sequence, params.status, paths, lane, tree,
-                 [&](int row) { return params.tokens[row]; });
-}
-
 }  // namespace
 
 cudaError_t launch_dense(const SampleRowsParams& params, int k, const Launch& to) {
   const dim3 grid(static_cast<unsigned>(num_slices(params.vocab)),
                   static_cast<unsigned>(params.tree.num_rows));
   return launch(to, &dense_best, grid, kScanThreads, 0, params, k);
-}
-
-cudaError_t launch_walk(const SampleRowsParams& params, const AcceptedPaths& paths,
-                        const Launch& to) {
-  return launch(to, &walk_trees, dim3(static_cast<unsigned>(params.tree.num_sequences)),
-                kWalkThreads, 0, params, paths);
-}
-
-cudaError_t sample_and_accept(const SampleRowsParams& params, const SamplingNeeds& needs,
-                              const AcceptedPaths& paths, const Launch& to) {
-  SampleRowsParams rows = params;
-  if (!needs.edits) rows.scratch.scores = nullptr;  // what view_row() goes by
-  cudaError_t error = launch_scan(rows, needs, needs.sampled ? nullptr : &paths, to);
-  if (!needs.sampled) return error;
-  if (error == cudaSuccess && needs.nucleus) error = launch_digits(rows, to);
-  if (error == cudaSuccess) error = launch_select(rows, to);
-  if (error == cudaSuccess && needs.dense) error = launch_dense(rows, 1, to);
-  if (error == cudaSuccess) error = launch_walk(rows, paths, to);
-  return error;
 }
 
 }  // namespace specdec::kernels::cuda

@@ -108,7 +108,6 @@ struct SamplingScratch {
   float* scores = nullptr;                  // [rows, vocab] edited rows; null: no sequence edits
   unsigned long long* digits = nullptr;     // [rows, kDigitBins] masses by first digit
   SliceBest* slice_best = nullptr;          // [rows, slices, candidates wanted]
-  unsigned int* arrivals = nullptr;         // [1] blocks done
 };
 
 struct SampleRowsParams {

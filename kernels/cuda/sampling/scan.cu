@@ -6,10 +6,9 @@ namespace specdec::kernels::cuda {
 namespace {
 
 // grid: [slices, rows]; a block reads one slice of a row once: edits, chunk maxima, the row's best,
-// NaN. With kWalk (the whole batch is greedy) the last block to arrive also walks the trees.
-template <bool kEdits, bool kWalk>
-__global__ void __launch_bounds__(kScanThreads)
-    scan_rows(SampleRowsParams params, AcceptedPaths paths) {
+// NaN.
+template <bool kEdits>
+__global__ void __launch_bounds__(kScanThreads) scan_rows(SampleRowsParams params) {
   wait_for_previous();
   let_next_start();
   const int row = static_cast<int>(blockIdx.y);
@@ -27,11 +26,12 @@ __global__ void __launch_bounds__(kScanThreads)
     RowState& state = params.scratch.states[row];
     std::uint32_t* const keys = chunk_keys_of(params.scratch.chunk_keys, params.vocab, row);
     if (!kEdits || !view.edited) {
-      reduce_slice(values, first_chunk, chunks, keys, &state.best, &state.flags, RowState::kRawNan);
+      reduce_chunks(values, first_chunk, chunks, keys, &state.best, &state.flags,
+                    RowState::kRawNan);
     } else {
-      reduce_slice(values, first_chunk, chunks,
-                   chunk_keys_of(params.scratch.raw_chunk_keys, params.vocab, row), &state.raw_best,
-                   &state.flags, RowState::kRawNan);
+      reduce_chunks(values, first_chunk, chunks,
+                    chunk_keys_of(params.scratch.raw_chunk_keys, params.vocab, row),
+                    &state.raw_best, &state.flags, RowState::kRawNan);
       __shared__ float slice[kEdits ? kSliceTokens : 1];
       __shared__ std::int32_t path[kMostPath];
       __shared__ int path_length;
@@ -56,42 +56,20 @@ __global__ void __launch_bounds__(kScanThreads)
           if (token < params.vocab) scores[token] = values[j].at[i];
         }
       }
-      reduce_slice(values, first_chunk, chunks, keys, &state.best, &state.flags,
-                   RowState::kEditedNan);
+      reduce_chunks(values, first_chunk, chunks, keys, &state.best, &state.flags,
+                    RowState::kEditedNan);
     }
-  }
-  if constexpr (kWalk) {
-    if (!arrive_last(params.scratch.arrivals, gridDim.x * gridDim.y)) return;
-    for (int other = static_cast<int>(threadIdx.x); other < params.tree.num_rows;
-         other += kScanThreads) {
-      if (params.tree.sequence_of_row[other] < 0) continue;
-      const RowState state = params.scratch.states[other];
-      params.tokens[other] = token_of(state.best);
-      params.status[other] = status_of(state, kEdits && view_row(params, other).edited);
-      params.scratch.states[other] = RowState{};
-    }
-    __syncthreads();
-    __shared__ SharedTree trees[kScanWarps];
-    const int warp = static_cast<int>(threadIdx.x / kWarp);
-    for (int sequence = warp; sequence < params.tree.num_sequences; sequence += kScanWarps)
-      walk_coupled(params.tree, sequence, params.status, paths, threadIdx.x % kWarp, trees[warp],
-                   [&](int other) { return params.tokens[other]; });
   }
 }
 
 }  // namespace
 
 cudaError_t launch_scan(const SampleRowsParams& params, const SamplingNeeds& needs,
-                        const AcceptedPaths* walk, const Launch& to) {
+                        const Launch& to) {
   const dim3 grid(static_cast<unsigned>(num_slices(params.vocab)),
                   static_cast<unsigned>(params.tree.num_rows));
-  const AcceptedPaths paths = walk != nullptr ? *walk : AcceptedPaths{};
-  const auto go = [&](auto kernel) {
-    return launch(to, kernel, grid, kScanThreads, 0, params, paths);
-  };
-  if (walk != nullptr)
-    return needs.edits ? go(&scan_rows<true, true>) : go(&scan_rows<false, true>);
-  return needs.edits ? go(&scan_rows<true, false>) : go(&scan_rows<false, false>);
+  const auto kernel = needs.edits ? &scan_rows<true> : &scan_rows<false>;
+  return launch(to, kernel, grid, kScanThreads, 0, params);
 }
 
 }  // namespace specdec::kernels::cuda

@@ -2,7 +2,6 @@
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/sampling/row_values.cuh"
-#include "kernels/cuda/sampling/walk.cuh"
 
 namespace specdec::kernels::cuda {
 
@@ -70,48 +69,26 @@ __device__ inline void edit_slice(const SampleRowsParams& params, const RowView&
   __syncthreads();
 }
 
-// The best of the block's slice into `best`, NaN into `flags`, chunk maxima into `chunk_keys`.
-__device__ inline void reduce_slice(const LaneValues (&values)[kChunksPerWarp], int first_chunk,
-                                    int num_row_chunks, std::uint32_t* chunk_keys,
-                                    unsigned long long* best, std::uint32_t* flags,
-                                    std::uint32_t nan_flag) {
-  __shared__ unsigned long long warp_bests[kScanWarps];
+// The best of a warp's chunks into `best`, NaN into `flags`, chunk maxima into `chunk_keys`.
+__device__ inline void reduce_chunks(const LaneValues (&values)[kChunksPerWarp], int first_chunk,
+                                     int num_row_chunks, std::uint32_t* chunk_keys,
+                                     unsigned long long* best, std::uint32_t* flags,
+                                     std::uint32_t nan_flag) {
   const unsigned lane = threadIdx.x % kWarp;
-  const int warp = static_cast<int>(threadIdx.x / kWarp);
   unsigned long long mine = 0;
   bool nan = false;
 #pragma unroll
   for (int j = 0; j < kChunksPerWarp; ++j) {
-    const int chunk = first_chunk + warp + j * kScanWarps;
+    const int chunk = first_chunk + static_cast<int>(threadIdx.x / kWarp) + j * kScanWarps;
     if (chunk >= num_row_chunks) break;
     const unsigned long long chunk_top = chunk_best(values[j], chunk, lane);
-    if (lane == 0 && chunk_keys != nullptr) chunk_keys[chunk] = key_of(chunk_top);
+    if (lane == 0) chunk_keys[chunk] = key_of(chunk_top);
     mine = chunk_top > mine ? chunk_top : mine;
 #pragma unroll
     for (int i = 0; i < kLaneTokens; ++i) nan |= values[j].at[i] != values[j].at[i];
   }
-  if (lane == 0) warp_bests[warp] = mine;
   if (__any_sync(kFullWarp, nan) && lane == 0) atomicOr(flags, nan_flag);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    for (int i = 1; i < kScanWarps; ++i) mine = warp_bests[i] > mine ? warp_bests[i] : mine;
-    atomicMax(best, mine);
-  }
-  __syncthreads();
-}
-
-// Every block calls it when its part of the batch is done; true in the last one.
-__device__ inline bool arrive_last(unsigned int* arrivals, unsigned int num_blocks) {
-  __shared__ bool last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    last = atomicAdd(arrivals, 1) == num_blocks - 1;
-    if (last) *arrivals = 0;
-  }
-  __syncthreads();
-  if (last) __threadfence();
-  return last;
+  if (lane == 0 && mine != 0) atomicMax(best, mine);
 }
 
 }  // namespace specdec::kernels::cuda
