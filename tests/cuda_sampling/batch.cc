@@ -226,11 +226,17 @@ AcceptedPaths TestBatch::paths() const {
           .status = path_status_.get()};
 }
 
-TestBatch::HostResult TestBatch::host(std::size_t sequence, RowSampler& sampler) const {
+TestBatch::HostResult TestBatch::host(std::size_t sequence, RowSampler& sampler,
+                                      VerifyMethod method) const {
   HostRows rows(*this, sequence, sampler);
   HostResult result;
   try {
-    result.path = verify(sequences_[sequence].tree, rows, {});
+    const TestSequence& of = sequences_[sequence];
+    result.path = verify(of.tree, rows,
+                         {.method = method,
+                          .seed = of.seed,
+                          .position = of.length,
+                          .greedy = of.options.temperature == 0});
   } catch (const Error& error) {
     result.error = error;
   }
@@ -255,13 +261,22 @@ TestBatch::DeviceResult TestBatch::device(const Launch& to) const {
                          .top_logprobs = top_logprobs.get()},
                         to) == cudaSuccess);
   REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
+  const int most = result.most;
+  result = read_paths();
+  result.most = most;
+  result.logprobs = logprobs.read();
+  result.top_tokens = top_tokens.read();
+  result.top_logprobs = top_logprobs.read();
+  return result;
+}
+
+TestBatch::DeviceResult TestBatch::read_paths() const {
+  DeviceResult result;
+  result.capacity = capacity_;
   result.lengths = path_lengths_.read();
   result.nodes = path_nodes_.read();
   result.tokens = path_tokens_.read();
   result.status = path_status_.read();
-  result.logprobs = logprobs.read();
-  result.top_tokens = top_tokens.read();
-  result.top_logprobs = top_logprobs.read();
   return result;
 }
 

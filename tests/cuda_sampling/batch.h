@@ -50,7 +50,8 @@ class TestBatch {
     AcceptedPath path;
     std::optional<Error> error;
   };
-  HostResult host(std::size_t sequence, RowSampler& sampler) const;
+  HostResult host(std::size_t sequence, RowSampler& sampler,
+                  VerifyMethod method = VerifyMethod::coupled) const;
 
   /// Runs sample_and_accept and path_logprobs.
   struct DeviceResult {
@@ -61,6 +62,8 @@ class TestBatch {
     int most = 0;
   };
   DeviceResult device(const kernels::cuda::Launch& to) const;
+  /// The paths alone, as the last launch left them.
+  DeviceResult read_paths() const;
   /// Compares host and device, sequence by sequence, bit by bit; also that scratch is left zero.
   void check(const kernels::cuda::Launch& to) const;
 

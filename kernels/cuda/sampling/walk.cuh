@@ -23,13 +23,13 @@ __device__ inline void walk_coupled(const SampleRowsParams& params, int sequence
   const int size = tree.sizes[sequence];
   const bool small = size <= kSharedNodes;
   const int thread = static_cast<int>(threadIdx.x);
-  for (int node = thread; small && node < size; node += kWalkThreads) {
+  for (int node = thread; small && node < size; node += static_cast<int>(blockDim.x)) {
     shared.sampled[node] = params.tokens[first + node];
     shared.status[node] = params.status[first + node];
     shared.accepted_child[node] = INT_MAX;
   }
   __syncthreads();
-  for (int node = thread + 1; small && node < size; node += kWalkThreads) {
+  for (int node = thread + 1; small && node < size; node += static_cast<int>(blockDim.x)) {
     const int parent = tree.parents[first + node];
     if (tree.tokens[first + node] == shared.sampled[parent])
       atomicMin(&shared.accepted_child[parent], node);
