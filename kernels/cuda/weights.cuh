@@ -114,7 +114,7 @@ struct Weights<DataType::q8_0> {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       // Two bytes become two f16 of 1024 + byte.
-      const std::uint32_t pair = __byte_perm(word[i / 2], kTwoTo10, i % 2 == 0 ? 0x5140 : 0x5342);
+      const std::uint32_t pair = __byte_perm(word[i / 2], kTwoTo10, i % 2 == 0 ? 0x5150 : 0x5352);
       a[i / 4][i % 4] = as_bits(__hmul2(__hsub2(as_half2(pair), bias), scale[i % 2]));
     }
   }

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "support/engine_runs.h"
 #include "support/model_writer.h"
 
 namespace specdec::testing {
@@ -53,7 +54,8 @@ Config micro_config() {
   config.draft.method = "draft_model";
   config.kv_cache.memory_mb = 8;
   config.kv_cache.block_size = 16;
-  config.kv_cache.type = "f32";
+  config.backend.device = test_device();
+  config.kv_cache.type = config.backend.device == "cpu" ? "f32" : "f16";
   config.backend.threads = 2;
   config.scheduler.max_num_batched_tokens = 256;
   config.scheduler.max_num_seqs = 16;

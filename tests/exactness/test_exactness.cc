@@ -64,6 +64,7 @@ Config config_for(const Setting& setting) {
   config.draft.model = draft_model_path();
   config.draft.tree.topk = setting.topk;
   config.draft.tree.num_draft_tokens = setting.num_draft_tokens;
+  config.backend.device = test_device();
   config.backend.threads = setting.threads;
   config.kv_cache.prefix_cache = setting.prefix_cache;
   config.kv_cache.memory_mb = setting.memory_mb;
@@ -85,6 +86,10 @@ std::vector<Request> with_methods(std::vector<Request> requests, const Setting& 
 void check_all_settings(bool sampled) {
   if (real_target_path().empty()) {
     MESSAGE("skipped: no target model (SPECDEC_TEST_TARGET), or a sanitizer build");
+    return;
+  }
+  if (device_missing()) {
+    MESSAGE("skipped: no GPU");
     return;
   }
   const bool full = full_tests();

@@ -42,8 +42,13 @@ TEST_CASE("greedy answers are the float32 reference's where the margin decides")
   }
   const std::vector<nlohmann::json> records = reference_records();
   REQUIRE(records.size() == 40);
+  if (device_missing()) {
+    MESSAGE("skipped: no GPU");
+    return;
+  }
   Config config;
   config.target.model = real_target_path();
+  config.backend.device = test_device();
   Engine engine = Engine::load(config);
   std::vector<Request> requests;
   for (const nlohmann::json& record : records) {
@@ -79,10 +84,10 @@ TEST_CASE("greedy answers are the float32 reference's where the margin decides")
 }
 
 TEST_CASE("first-token logits have the reference's logsumexp") {
-  if (real_target_path().empty()) return;
+  if (real_target_path().empty() || device_missing()) return;
   const std::vector<nlohmann::json> records = reference_records();
   REQUIRE(records.size() == 40);
-  const std::unique_ptr<Backend> backend = make_backend({});
+  const std::unique_ptr<Backend> backend = make_backend({.device = test_device()});
   const std::unique_ptr<ModelSource> source = open_model(real_target_path());
   constexpr int kBlocks = 24;
   constexpr int kBlockSize = 32;

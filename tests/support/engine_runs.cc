@@ -8,6 +8,8 @@
 #include <numeric>
 #include <random>
 
+#include "engine/backend/backend.h"
+
 namespace specdec::testing {
 
 namespace {
@@ -94,6 +96,21 @@ std::string real_target_path() {
 }
 
 std::string draft_model_path() { return SPECDEC_SOURCE_DIR "/models/smollm2-135m-draft.Q8_0.gguf"; }
+
+std::string test_device() {
+  const char* set = std::getenv("SPECDEC_TEST_DEVICE");
+  return set != nullptr ? set : "cpu";
+}
+
+bool device_missing() {
+  if (test_device() == "cpu") return false;
+  try {
+    make_backend({.device = test_device()});
+    return false;
+  } catch (const Error& error) {
+    return error.code() == ErrorCode::unsupported;
+  }
+}
 
 bool full_tests() {
   const char* set = std::getenv("SPECDEC_TEST_FULL");

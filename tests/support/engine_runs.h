@@ -34,6 +34,10 @@ std::vector<RunResult> run_requests(Engine& engine, const std::vector<Request>& 
 std::string real_target_path();
 /// The draft model of the repository.
 std::string draft_model_path();
+/// Where engines run: SPECDEC_TEST_DEVICE, else "cpu".
+std::string test_device();
+/// True when that is a GPU and none is here: the test says "skipped: no GPU" and ends.
+bool device_missing();
 /// SPECDEC_TEST_FULL=1 asks for the long form of the statistical and real-model tests.
 bool full_tests();
 

@@ -1,0 +1,176 @@
+#include "gpu_fixtures.h"
+
+#include <cmath>
+
+#include <doctest/doctest.h>
+
+#include "kernels/cpu/row_format.h"
+#include "kernels/cuda/operand.h"
+#include "kernels/reference/kv_access.h"
+
+namespace specdec::kernels::test {
+
+const std::optional<cuda::DeviceInfo>& gpu() {
+  static const std::optional<cuda::DeviceInfo> found = [] {
+    std::optional<cuda::DeviceInfo> info;
+    cudaDeviceProp properties{};
+    int count = 0;
+    if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0 &&
+        cudaGetDeviceProperties(&properties, 0) == cudaSuccess && properties.major >= 8)
+      info =
+          cuda::DeviceInfo{.index = 0,
+                           .num_processors = properties.multiProcessorCount,
+                           .max_block_shared = static_cast<int>(properties.sharedMemPerBlockOptin),
+                           .compute_major = properties.major};
+    return info;
+  }();
+  return found;
+}
+
+void require_ok(cudaError_t status) {
+  INFO(cudaGetErrorString(status));
+  REQUIRE(status == cudaSuccess);
+}
+
+Scratch::Scratch()
+    : operand_(std::size_t{32} << 20), partials_(std::size_t{256} << 20), counters_(1 << 16) {
+  require_ok(cudaMemset(counters_.get(), 0, counters_.bytes()));
+  launch_.device = *gpu();
+  launch_.workspace = {.operand = operand_.get(),
+                       .operand_bytes = operand_.bytes(),
+                       .partials = reinterpret_cast<float*>(partials_.get()),
+                       .partial_bytes = partials_.bytes(),
+                       .counters = counters_.get(),
+                       .num_counters = 1 << 16};
+}
+
+GpuMatrix::GpuMatrix(const TestMatrix& matrix, DataType type, int pair_distance) {
+  const int rows = matrix.dense().rows;
+  const int cols = matrix.dense().cols;
+  const DataType packed_type = cuda::packed_type(type);
+  const int tiles = cuda::num_tiles(rows, pair_distance);
+  const std::size_t tile_bytes = static_cast<std::size_t>(cuda::ceil_div(cols, cuda::kUnitCols)) *
+                                 cuda::unit_bytes(packed_type);
+  std::vector<std::byte> packed(static_cast<std::size_t>(tiles) * tile_bytes);
+  for (int tile = 0; tile < tiles; ++tile) {
+    const cuda::TileRows of = cuda::TileRows::of(tile, pair_distance);
+    const std::byte* pointers[cuda::kTileRows] = {};
+    for (int i = 0; i < cuda::kTileRows; ++i) {
+      const int row = of.first + i % 8 + i / 8 * of.distance;
+      if (i % 8 < of.valid && row < rows) pointers[i] = matrix.row(row);
+    }
+    cuda::pack_tile(type, cols, pointers,
+                    packed.data() + static_cast<std::size_t>(tile) * tile_bytes);
+  }
+  data_.emplace(packed);
+  packed_ = {packed_type, rows, cols, data_->get(), pair_distance};
+}
+
+float rounded(float value, DataType type) {
+  if (type == DataType::f16) {
+    std::uint16_t bits = 0;
+    reference::store_element(&bits, DataType::f16, 0,
+                             std::fmin(std::fmax(static_cast<double>(value), -65504.0), 65504.0));
+    return static_cast<float>(reference::load_element(&bits, DataType::f16, 0));
+  }
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  bits += 0x7fff + (bits >> 16 & 1);
+  bits &= 0xffff0000u;
+  std::memcpy(&value, &bits, sizeof bits);
+  return value;
+}
+
+reference::DenseMatrix rounded_weights(const TestMatrix& matrix, DataType type) {
+  reference::DenseMatrix dense = matrix.dense();
+  const DataType operand = cuda::operand_type(cuda::packed_type(type));
+  for (float& value : dense.data) value = rounded(value, operand);
+  return dense;
+}
+
+Device<std::byte> make_operand(const std::vector<float>& values, int rows, int cols,
+                               DataType type) {
+  std::vector<std::byte> bytes(cuda::operand_bytes(rows, cols));
+  for (int r = 0; r < rows; ++r)
+    for (int c = 0; c < cols; ++c) {
+      const float value = rounded(values[static_cast<std::size_t>(r) * cols + c], type);
+      std::byte* at = bytes.data() + cuda::operand_index(r, c, cols) * 2;
+      if (type == DataType::f16) {
+        reference::store_element(at, DataType::f16, 0, value);
+      } else {
+        std::uint32_t bits;
+        std::memcpy(&bits, &value, sizeof bits);
+        const auto high = static_cast<std::uint16_t>(bits >> 16);
+        std::memcpy(at, &high, sizeof high);
+      }
+    }
+  return Device<std::byte>(bytes);
+}
+
+std::vector<float> read_operand(const std::vector<std::byte>& operand, int rows, int cols,
+                                DataType type) {
+  std::vector<float> values(static_cast<std::size_t>(rows) * cols);
+  for (int r = 0; r < rows; ++r)
+    for (int c = 0; c < cols; ++c) {
+      std::uint16_t bits;
+      std::memcpy(&bits, operand.data() + cuda::operand_index(r, c, cols) * 2, sizeof bits);
+      values[static_cast<std::size_t>(r) * cols + c] =
+          type == DataType::f16 ? f16_to_f32(bits) : bf16_to_f32(bits);
+    }
+  return values;
+}
+
+namespace {
+
+/// Swaps positions and dimensions in every head of every block: [a][b] becomes [b][a].
+std::vector<std::uint16_t> transposed(const std::uint16_t* from, std::size_t heads, int a, int b) {
+  std::vector<std::uint16_t> to(heads * a * b);
+  for (std::size_t h = 0; h < heads; ++h)
+    for (int i = 0; i < a; ++i)
+      for (int j = 0; j < b; ++j) to[(h * b + j) * a + i] = from[(h * a + i) * b + j];
+  return to;
+}
+
+}  // namespace
+
+GpuKv::GpuKv(TestKv& host) : layer_(host.layer()) {
+  const std::size_t head = static_cast<std::size_t>(layer_.head_dim) * layer_.block_size;
+  const std::size_t heads = host.key_bytes().size() / 2 / head;
+  num_blocks_ = static_cast<int>(heads) / layer_.num_kv_heads;
+  keys_.emplace(transposed(reinterpret_cast<const std::uint16_t*>(host.key_bytes().data()), heads,
+                           layer_.head_dim, layer_.block_size));
+  auto values = transposed(reinterpret_cast<const std::uint16_t*>(host.value_bytes().data()), heads,
+                           layer_.block_size, layer_.head_dim);
+  // Unwritten values are finite by contract, but not small: 65504 shows when it is used.
+  for (std::uint16_t& value : values)
+    if (value == 0xffff) value = 0x7bff;
+  values_.emplace(values);
+  layer_.keys = keys_->get();
+  layer_.values = values_->get();
+}
+
+void GpuKv::read(std::vector<std::byte>& keys, std::vector<std::byte>& values) const {
+  const std::size_t heads = static_cast<std::size_t>(num_blocks_) * layer_.num_kv_heads;
+  const auto key = transposed(keys_->host().data(), heads, layer_.block_size, layer_.head_dim);
+  auto value = transposed(values_->host().data(), heads, layer_.head_dim, layer_.block_size);
+  for (std::uint16_t& v : value)
+    if (v == 0x7bff) v = 0xffff;
+  keys.resize(key.size() * 2);
+  values.resize(value.size() * 2);
+  std::memcpy(keys.data(), key.data(), keys.size());
+  std::memcpy(values.data(), value.data(), values.size());
+}
+
+GpuBatch::GpuBatch(const BatchView& host) : view_(host) {
+  const cuda::BatchCapacity capacity = cuda::BatchBuffers::capacity_of(host);
+  memory_.emplace(cuda::BatchBuffers::bytes(capacity));
+  staging_.resize(cuda::BatchBuffers::bytes(capacity));
+  buffers_ = cuda::BatchBuffers(capacity, memory_->get(), staging_.data());
+  require_ok(buffers_.stage(host, nullptr));
+  require_ok(cudaDeviceSynchronize());
+  view_.device = &buffers_.batch();
+  view_.tokens = view_.device->tokens;
+  view_.output_rows = view_.device->output_rows;
+}
+
+}  // namespace specdec::kernels::test

@@ -1,0 +1,119 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "kernel_fixtures.h"
+#include "kernels/cuda/batch_buffers.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/packing.h"
+
+namespace specdec::kernels::test {
+
+/// The GPU, or nothing. Tests say `* doctest::skip(!gpu())`: they are counted as skipped.
+const std::optional<cuda::DeviceInfo>& gpu();
+
+/// Fails the running test with the runtime's message.
+void require_ok(cudaError_t status);
+
+/// Device memory of `T`s. Every byte starts as 0xff (NaN), so that what is never written shows.
+template <class T>
+class Device {
+ public:
+  explicit Device(std::size_t count) : count_(count) {
+    void* memory = nullptr;
+    require_ok(cudaMalloc(&memory, bytes() + 16));
+    data_.reset(static_cast<T*>(memory));
+    require_ok(cudaMemset(memory, 0xff, bytes()));
+  }
+  explicit Device(std::span<const T> values) : Device(values.size()) {
+    require_ok(cudaMemcpy(get(), values.data(), bytes(), cudaMemcpyHostToDevice));
+  }
+  explicit Device(const std::vector<T>& values) : Device(std::span<const T>(values)) {}
+
+  T* get() const { return data_.get(); }
+  std::size_t bytes() const { return count_ * sizeof(T); }
+  std::vector<T> host() const {
+    require_ok(cudaDeviceSynchronize());
+    std::vector<T> values(count_);
+    require_ok(cudaMemcpy(values.data(), get(), bytes(), cudaMemcpyDeviceToHost));
+    return values;
+  }
+
+ private:
+  struct Free {
+    void operator()(T* memory) const { cudaFree(memory); }
+  };
+  std::size_t count_;
+  std::unique_ptr<T, Free> data_;
+};
+
+/// A launch on the default stream with scratch for anything these tests do.
+class Scratch {
+ public:
+  Scratch();
+  const cuda::Launch& launch() const { return launch_; }
+
+ private:
+  Device<std::byte> operand_;
+  Device<std::byte> partials_;
+  Device<int> counters_;
+  cuda::Launch launch_;
+};
+
+/// A test matrix packed on the device.
+class GpuMatrix {
+ public:
+  GpuMatrix(const TestMatrix& matrix, DataType type, int pair_distance = 0);
+  const PackedMatrix& packed() const { return packed_; }
+
+ private:
+  std::optional<Device<std::byte>> data_;
+  PackedMatrix packed_;
+};
+
+/// The weights as the kernels multiply them: rounded to the operand's type.
+reference::DenseMatrix rounded_weights(const TestMatrix& matrix, DataType type);
+/// A float as the operand's type has it.
+float rounded(float value, DataType operand_type);
+
+/// `rows` x `cols` floats as an operand.
+Device<std::byte> make_operand(const std::vector<float>& values, int rows, int cols, DataType type);
+/// An operand's elements as floats.
+std::vector<float> read_operand(const std::vector<std::byte>& operand, int rows, int cols,
+                                DataType type);
+
+/// The pool of a TestKv on the device, with keys and values the other way round (kernels/ops.h).
+class GpuKv {
+ public:
+  explicit GpuKv(TestKv& host);
+  const KvLayer& layer() const { return layer_; }
+  /// The device's pool in the host's layout.
+  void read(std::vector<std::byte>& keys, std::vector<std::byte>& values) const;
+
+ private:
+  std::optional<Device<std::uint16_t>> keys_;
+  std::optional<Device<std::uint16_t>> values_;
+  KvLayer layer_;
+  int num_blocks_;
+};
+
+/// A batch in device memory.
+class GpuBatch {
+ public:
+  explicit GpuBatch(const BatchView& host);
+  const BatchView& view() const { return view_; }
+
+ private:
+  std::optional<Device<std::byte>> memory_;
+  std::vector<std::byte> staging_;
+  cuda::BatchBuffers buffers_;
+  BatchView view_;
+};
+
+}  // namespace specdec::kernels::test

@@ -1,0 +1,383 @@
+// The products on the GPU: against the double-precision reference on the numbers that the tensor
+// cores see, and row invariance bit for bit.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "gpu_fixtures.h"
+#include "kernels/cpu/row_format.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/product.h"
+#include "kernels/cuda/rows.h"
+#include "kernels/reference/kv_access.h"
+
+using namespace specdec::kernels;
+using namespace specdec::kernels::test;
+
+namespace {
+
+struct Shape {
+  int rows;
+  int cols;
+};
+
+std::vector<Shape> shapes(DataType type) {
+  if (is_quantised(type)) return {{48, 64}, {37, 32}, {16, 160}, {960, 576}};
+  return {{48, 64}, {37, 1}, {5, 33}, {130, 200}, {960, 576}};
+}
+
+DataType operand_of(DataType type) { return cuda::operand_type(cuda::packed_type(type)); }
+
+/// One rounding towards zero per mma step, on running sums no larger than `magnitude`.
+double bound(double magnitude, int cols) { return (cols / 16 + 8) * 0x1p-23 * magnitude + 1e-30; }
+
+std::vector<float> store(const GpuMatrix& w, const Device<std::byte>& operand, int tokens,
+                         const Scratch& scratch, const cuda::ProductSchedule* schedule = nullptr) {
+  const Device<float> out(static_cast<std::size_t>(tokens) * w.packed().rows);
+  cuda::Product product;
+  product.weight = w.packed();
+  product.tokens = operand.get();
+  product.num_tokens = tokens;
+  product.output = cuda::ProductOutput::store;
+  product.out = out.get();
+  require_ok(schedule != nullptr ? cuda::multiply(product, *schedule, scratch.launch())
+                                 : cuda::multiply(product, scratch.launch()));
+  return out.host();
+}
+
+/// Rows first, first + 1, .. of `values`.
+std::vector<float> some_rows(const std::vector<float>& values, int first, int count, int cols) {
+  return {values.begin() + static_cast<std::ptrdiff_t>(first) * cols,
+          values.begin() + static_cast<std::ptrdiff_t>(first + count) * cols};
+}
+
+}  // namespace
+
+TEST_CASE("cuda product: equals exact arithmetic on the rounded numbers" * doctest::skip(!gpu())) {
+  Random random(31);
+  const Scratch scratch;
+  for (const DataType type : weight_types())
+    for (const Shape shape : shapes(type))
+      for (const int tokens : {1, 7, 8, 9, 33, 64, 65, 150}) {
+        CAPTURE(name(type));
+        CAPTURE(shape.rows);
+        CAPTURE(tokens);
+        const TestMatrix w(random, type, shape.rows, shape.cols);
+        const auto dense = rounded_weights(w, type);
+        const auto x = activations(random, tokens, shape.cols);
+        const auto operand = make_operand(x, tokens, shape.cols, operand_of(type));
+        const auto got = store(GpuMatrix(w, type), operand, tokens, scratch);
+        double worst = 0;
+        for (int t = 0; t < tokens; ++t)
+          for (int r = 0; r < shape.rows; ++r) {
+            double sum = 0;
+            double magnitude = 0;
+            for (int c = 0; c < shape.cols; ++c) {
+              const double product =
+                  static_cast<double>(dense.data[static_cast<std::size_t>(r) * shape.cols + c]) *
+                  static_cast<double>(
+                      rounded(x[static_cast<std::size_t>(t) * shape.cols + c], operand_of(type)));
+              sum += product;
+              magnitude += std::fabs(product);
+            }
+            const double difference =
+                std::fabs(sum - got[static_cast<std::size_t>(t) * shape.rows + r]);
+            worst = std::isnan(difference)
+                        ? INFINITY
+                        : std::fmax(worst, difference / bound(magnitude, shape.cols));
+          }
+        CHECK(worst <= 1.0);
+      }
+}
+
+TEST_CASE("cuda product: a row has the same bits at any width and in any schedule" *
+          doctest::skip(!gpu())) {
+  Random random(32);
+  const Scratch scratch;
+  constexpr int kMost = 300;
+  for (const DataType type : weight_types())
+    for (const Shape shape : {Shape{960, 576}, Shape{200, 1536}, Shape{64, 4096}}) {
+      CAPTURE(name(type));
+      CAPTURE(shape.cols);
+      const TestMatrix w(random, type, shape.rows, shape.cols);
+      const GpuMatrix packed(w, type);
+      const auto x = activations(random, kMost, shape.cols);
+      const auto all =
+          store(packed, make_operand(x, kMost, shape.cols, operand_of(type)), kMost, scratch);
+      int wrong = 0;
+      for (int n = 1; n <= 64; ++n) {
+        const int first = random.below(kMost - n + 1);
+        const auto part = some_rows(x, first, n, shape.cols);
+        const auto got =
+            store(packed, make_operand(part, n, shape.cols, operand_of(type)), n, scratch);
+        wrong +=
+            !same_bits(got.data(), &all[static_cast<std::size_t>(first) * shape.rows], got.size());
+      }
+      for (const int n : {65, 100, 128, 129, 200, 256}) {
+        const int first = random.below(kMost - n + 1);
+        const auto part = some_rows(x, first, n, shape.cols);
+        const auto got =
+            store(packed, make_operand(part, n, shape.cols, operand_of(type)), n, scratch);
+        wrong +=
+            !same_bits(got.data(), &all[static_cast<std::size_t>(first) * shape.rows], got.size());
+      }
+      for (const cuda::ProductSchedule& schedule :
+           {cuda::ProductSchedule{1, 1, 1, 1, 2}, cuda::ProductSchedule{3, 2, 1, 5, 3},
+            cuda::ProductSchedule{2, 4, 2, 4, 2}, cuda::ProductSchedule{5, 1, 4, 3, 4},
+            cuda::ProductSchedule{1, 1, 1, 16, 1}}) {
+        const auto got = store(packed, make_operand(x, kMost, shape.cols, operand_of(type)), kMost,
+                               scratch, &schedule);
+        wrong += !same_bits(got.data(), all.data(), all.size());
+      }
+      CHECK(wrong == 0);
+    }
+}
+
+TEST_CASE("cuda embed_rows: the table's rows, dequantised" * doctest::skip(!gpu())) {
+  Random random(33);
+  const Scratch scratch;
+  for (const DataType type : weight_types()) {
+    CAPTURE(name(type));
+    const TestMatrix table(random, type, 70, 96);
+    const GpuMatrix packed(table, type);
+    const std::vector<std::int32_t> tokens = {0, 69, 15, 16, 33, 33, 7};
+    const Device<std::int32_t> ids(tokens);
+    const Device<float> out(tokens.size() * 96);
+    require_ok(
+        cuda::embed_rows({static_cast<int>(tokens.size()), ids.get(), packed.packed(), out.get()},
+                         scratch.launch()));
+    const auto got = out.host();
+    const auto dense = type == DataType::f32 ? rounded_weights(table, type) : table.dense();
+    double worst = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      const double expected = dense.data[static_cast<std::size_t>(tokens[i / 96]) * 96 + i % 96];
+      worst = std::fmax(worst, std::fabs(got[i] - expected) / (std::fabs(expected) + 0.02));
+    }
+    CHECK(worst < 2e-7);  // q4_1's multiply-add rounds once, the reference twice
+  }
+}
+
+TEST_CASE("cuda norm_head, norm_gate_up, project_residual: against the reference" *
+          doctest::skip(!gpu())) {
+  Random random(34);
+  const Scratch scratch;
+  for (const DataType type : weight_types())
+    for (const Shape shape : {Shape{96, 64}, Shape{130, 576}}) {
+      CAPTURE(name(type));
+      const int tokens = 11;
+      const TestMatrix w(random, type, shape.rows, shape.cols);
+      const auto dense = rounded_weights(w, type);
+      const auto x = activations(random, tokens, shape.cols);
+      const auto norm = norm_weights(random, shape.cols);
+      const Device<float> x_device(x);
+      const Device<float> norm_device(norm);
+      // A relative 2^-11 (f16) or 2^-8 (bf16) of every activation, plus sums in float.
+      const double step = operand_of(type) == DataType::bf16 ? 0x1p-8 : 0x1p-11;
+      const auto magnitudes = [&](int row, bool with_norm) {
+        double square = 0;
+        for (int c = 0; c < shape.cols; ++c)
+          square +=
+              std::pow(static_cast<double>(x[static_cast<std::size_t>(row) * shape.cols + c]), 2);
+        const double scale = with_norm ? 1.0 / std::sqrt(square / shape.cols + 1e-5) : 1.0;
+        std::vector<double> sums(static_cast<std::size_t>(shape.rows));
+        for (int r = 0; r < shape.rows; ++r)
+          for (int c = 0; c < shape.cols; ++c)
+            sums[r] +=
+                std::fabs(dense.data[static_cast<std::size_t>(r) * shape.cols + c] * scale *
+                          x[static_cast<std::size_t>(row) * shape.cols + c] *
+                          (with_norm ? norm[c] : 1.0f)) +
+                std::fabs(dense.data[static_cast<std::size_t>(r) * shape.cols + c]) * 0x1p-14;
+        return sums;
+      };
+      const auto check = [&](const std::vector<float>& got, const std::vector<float>& expected,
+                             const std::vector<int>& rows, bool with_norm) {
+        double worst = 0;
+        const std::size_t width = static_cast<std::size_t>(shape.rows);
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+          const auto sums = magnitudes(rows[i], with_norm);
+          for (std::size_t r = 0; r < width; ++r) {
+            const double difference =
+                std::fabs(static_cast<double>(got[i * width + r]) - expected[i * width + r]);
+            worst =
+                std::isnan(difference)
+                    ? INFINITY
+                    : std::fmax(worst, difference / (step * sums[r] + bound(sums[r], shape.cols) +
+                                                     1e-6 * std::fabs(expected[i * width + r])));
+          }
+        }
+        CHECK(worst <= 1.0);
+      };
+
+      const GpuMatrix plain(w, type);
+      const std::vector<std::int32_t> ids = {10, 0, 3, 3, 7};
+      const Device<std::int32_t> ids_device(ids);
+      const Device<float> logits(ids.size() * static_cast<std::size_t>(shape.rows));
+      NormHeadParams head{5,     ids_device.get(), x_device.get(), norm_device.get(),
+                          1e-5f, plain.packed(),   logits.get()};
+      require_ok(cuda::norm_head(head, scratch.launch()));
+      std::vector<float> expected(ids.size() * static_cast<std::size_t>(shape.rows));
+      head.row_ids = ids.data();
+      head.x = x.data();
+      head.norm_weight = norm.data();
+      head.logits = expected.data();
+      reference::norm_head(head, dense);
+      check(logits.host(), expected, {ids.begin(), ids.end()}, true);
+
+      std::vector<float> residual(static_cast<std::size_t>(tokens) * shape.rows);
+      for (float& v : residual) v = random.normal();
+      const Device<float> sum(residual);
+      const auto operand = make_operand(x, tokens, shape.cols, operand_of(type));
+      require_ok(cuda::project_residual(
+          {tokens, reinterpret_cast<const float*>(operand.get()), plain.packed(), sum.get()},
+          scratch.launch()));
+      reference::project_residual({tokens, x.data(), {}, residual.data()}, dense);
+      check(sum.host(), residual, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, false);
+
+      const int ffn = shape.rows / 2;
+      const GpuMatrix pairs(w, type, ffn);
+      for (const DataType out_type : {DataType::f16, DataType::bf16}) {
+        const Device<std::byte> gated(cuda::operand_bytes(tokens, ffn));
+        require_ok(
+            cuda::norm_gate_up({tokens, x_device.get(), norm_device.get(), 1e-5f, pairs.packed(),
+                                reinterpret_cast<float*>(gated.get()), out_type},
+                               scratch.launch()));
+        const auto got = read_operand(gated.host(), tokens, ffn, out_type);
+        std::vector<float> exact(static_cast<std::size_t>(tokens) * ffn);
+        reference::norm_gate_up({tokens, x.data(), norm.data(), 1e-5f, {}, exact.data()}, dense);
+        double worst = 0;
+        for (int t = 0; t < tokens; ++t) {
+          const auto sums = magnitudes(t, true);
+          double scale_of_row = 0;
+          std::vector<double> up(static_cast<std::size_t>(ffn));
+          for (int i = 0; i < ffn; ++i) {
+            const double error_gate = step * sums[i] + bound(sums[i], shape.cols);
+            const double error_up = step * sums[ffn + i] + bound(sums[ffn + i], shape.cols);
+            // |silu'| <= 1.1, |silu(g)| <= |g| <= sums.
+            const double limit = 1.1 * error_gate * (sums[ffn + i] + error_up) +
+                                 sums[i] * error_up +
+                                 (out_type == DataType::bf16 ? 0x1p-8 : 0x1p-11) *
+                                     std::fabs(exact[static_cast<std::size_t>(t) * ffn + i]) +
+                                 1e-6;
+            const double difference =
+                std::fabs(static_cast<double>(got[static_cast<std::size_t>(t) * ffn + i]) -
+                          std::fmin(std::fmax(exact[static_cast<std::size_t>(t) * ffn + i],
+                                              out_type == DataType::f16 ? -65504.0f : -INFINITY),
+                                    out_type == DataType::f16 ? 65504.0f : INFINITY));
+            worst = std::isnan(difference) ? INFINITY : std::fmax(worst, difference / limit);
+          }
+          (void)scale_of_row;
+        }
+        CHECK(worst <= 1.0);
+      }
+    }
+}
+
+TEST_CASE("cuda norm_qkv_rope_append: against the reference; every row has its bits alone" *
+          doctest::skip(!gpu())) {
+  Random random(35);
+  const Scratch scratch;
+  for (const int d : {16, 64, 80, 96, 128})
+    for (const DataType type : {DataType::q4_1, DataType::bf16, DataType::q8_0}) {
+      CAPTURE(d);
+      CAPTURE(name(type));
+      const int heads = 4;
+      const int kv_heads = 2;
+      const int cols = 96;
+      const int block_size = 16;
+      const TestMatrix w(random, type, (heads + 2 * kv_heads) * d, cols);
+      const auto dense = rounded_weights(w, type);
+      const GpuMatrix packed(w, type, d / 2);
+      const int n = 9;
+      const auto x = activations(random, n, cols);
+      const auto norm = norm_weights(random, cols);
+      std::vector<float> cosines(static_cast<std::size_t>(40) * d / 2);
+      std::vector<float> sines(cosines.size());
+      for (std::size_t i = 0; i < cosines.size(); ++i) {
+        const float angle = random.uniform(0.0f, 6.0f);
+        cosines[i] = std::cos(angle);
+        sines[i] = std::sin(angle);
+      }
+      const auto table = shuffled_blocks(random, 6);
+      const std::vector<std::int32_t> slots = {3, 4, 17, 2, 31, 0, 1, 2, 20};
+      const std::vector<std::int32_t> positions = {3, 4, 5, 2, 31, 0, 1, 2, 39};
+      const SequenceRows sequences[] = {{0, 5, 0, table.data(), 3}, {5, 4, 0, table.data() + 3, 3}};
+      TestKv expected_kv(DataType::f16, 6, kv_heads, d, block_size);
+      GpuKv got_kv(expected_kv);
+      const Device<float> x_device(x);
+      const Device<float> norm_device(norm);
+      const Device<float> cosines_device(cosines);
+      const Device<float> sines_device(sines);
+      const Device<float> q(static_cast<std::size_t>(n) * heads * d);
+      NormQkvRopeAppendParams params;
+      params.batch = {n, positions.data(), slots.data(), nullptr, nullptr, sequences};
+      params.norm_eps = 1e-5f;
+      params.num_heads = heads;
+      std::vector<float> expected(static_cast<std::size_t>(n) * heads * d);
+      params.x = x.data();
+      params.norm_weight = norm.data();
+      params.rope_cos = cosines.data();
+      params.rope_sin = sines.data();
+      params.kv = expected_kv.layer();
+      params.q = expected.data();
+      reference::norm_qkv_rope_append(params, dense);
+
+      NormQkvRopeAppendParams on_gpu = params;
+      const GpuBatch batch(params.batch);
+      on_gpu.batch = batch.view();
+      on_gpu.x = x_device.get();
+      on_gpu.norm_weight = norm_device.get();
+      on_gpu.rope_cos = cosines_device.get();
+      on_gpu.rope_sin = sines_device.get();
+      on_gpu.qkv = packed.packed();
+      on_gpu.kv = got_kv.layer();
+      on_gpu.q = q.get();
+      require_ok(cuda::norm_qkv_rope_append(on_gpu, scratch.launch()));
+      const auto got = q.host();
+      // Normed activations are about 1; weights up to 2 with outliers.
+      const double step = cuda::operand_type(type) == DataType::bf16 ? 0x1p-8 : 0x1p-11;
+      double worst = 0;
+      double largest = 0;
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        worst = std::fmax(worst, std::fabs(static_cast<double>(got[i]) - expected[i]));
+        largest = std::fmax(largest, std::fabs(static_cast<double>(expected[i])));
+      }
+      CHECK(worst <= 3 * step * largest);
+
+      std::vector<std::byte> keys;
+      std::vector<std::byte> values;
+      got_kv.read(keys, values);
+      const auto compare = [&](const std::vector<std::byte>& a, const std::vector<std::byte>& b) {
+        int misplaced = 0;
+        double most = 0;
+        for (std::size_t i = 0; i < a.size() / 2; ++i) {
+          const double u = reference::load_element(a.data(), DataType::f16, i);
+          const double v = reference::load_element(b.data(), DataType::f16, i);
+          if (std::isnan(u) || std::isnan(v))
+            misplaced += std::isnan(u) != std::isnan(v);
+          else
+            most = std::fmax(most, std::fabs(u - v));
+        }
+        CHECK(misplaced == 0);
+        CHECK(most <= 4 * step * largest);
+      };
+      compare(keys, expected_kv.key_bytes());
+      compare(values, expected_kv.value_bytes());
+
+      for (int r = 0; r < n; ++r) {
+        const SequenceRows one = {0, 1, 0, sequences[r < 5 ? 0 : 1].block_table, 3};
+        const GpuBatch alone(BatchView{1, &positions[r], &slots[r], nullptr, nullptr, {&one, 1}});
+        on_gpu.batch = alone.view();
+        on_gpu.x = x_device.get() + static_cast<std::size_t>(r) * cols;
+        const Device<float> own(static_cast<std::size_t>(heads) * d);
+        on_gpu.q = own.get();
+        require_ok(cuda::norm_qkv_rope_append(on_gpu, scratch.launch()));
+        CHECK(same_bits(own.host().data(), &got[static_cast<std::size_t>(r) * heads * d],
+                        static_cast<std::size_t>(heads) * d));
+      }
+      std::vector<std::byte> keys_alone;
+      std::vector<std::byte> values_alone;
+      got_kv.read(keys_alone, values_alone);
+      CHECK(keys_alone == keys);
+      CHECK(values_alone == values);
+    }
+}
