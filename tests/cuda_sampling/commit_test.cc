@@ -197,7 +197,7 @@ TEST_CASE("advance truncates at the first end, appends, counts and publishes") {
                              .history = history.get(),
                              .history_stride = 100,
                              .ring = ring,
-                             .max_turns = 2,
+                             .ring_stride = 5,
                              .turn = turn.get(),
                              .leave = leave};
   REQUIRE(advance(params, test_launch()) == cudaSuccess);

@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kAdvanceThreads) advance_sequences(AdvancePara
     }
     std::uint32_t* const counts =
         params.token_counts != nullptr ? params.token_counts[sequence] : nullptr;
-    TurnEntry* const entry = params.ring + turn * params.num_sequences + sequence;
+    TurnEntry* const entry = params.ring + turn * params.ring_stride + sequence;
     for (int i = lane; i < length; i += 32) {
       params
           .history[static_cast<std::int64_t>(sequence) * params.history_stride + state.length + i] =
@@ -142,9 +142,11 @@ __global__ void __launch_bounds__(kAdvanceThreads) advance_sequences(AdvancePara
       if (params.draft_lengths != nullptr) params.draft_lengths[sequence] = drafted;
       params.paths.lengths[sequence] = length;
       params.sequences[sequence] = {state.length + length, state.num_output + length};
-      entry->num_tokens = static_cast<std::int16_t>(length);
+      const auto fault = static_cast<int>(params.paths.status[sequence]);
+      entry->num_tokens = static_cast<std::int16_t>(fault != 0 ? -fault : length);
       entry->num_drafted = static_cast<std::int16_t>(params.tree_sizes[sequence] - 1);
-      if (ended || state.length + length + params.slots_per_turn > limits.reserved)
+      if (ended || turn >= limits.last_turn ||
+          state.length + length + params.slots_per_turn > limits.reserved)
         atomicExch(&stop, 1);
     }
     __syncwarp();
@@ -154,7 +156,7 @@ __global__ void __launch_bounds__(kAdvanceThreads) advance_sequences(AdvancePara
   __syncthreads();
   if (threadIdx.x != 0) return;
   *params.turn = turn + 1;
-  const bool go_on = stop == 0 && turn + 1 < params.max_turns && *params.leave == 0;
+  const bool go_on = stop == 0 && *params.leave == 0;
   if (params.in_loop) cudaGraphSetConditional(params.condition, go_on ? 1 : 0);
 }
 

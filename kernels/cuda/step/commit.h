@@ -49,13 +49,14 @@ struct SequenceLimits {
   std::int32_t reserved = 0;                 // slots that the sequence may use without the host
   const std::int32_t* end_tokens = nullptr;  // [num_end_tokens] EOS and stop ids
   std::int32_t num_end_tokens = 0;
+  std::int32_t last_turn = 0;  // the loop is left after it
 };
 
 /// What the host reads of one turn: pinned memory, one entry per sequence and turn.
 struct TurnEntry {
   static constexpr int kMostTokens = 62;
-  std::int32_t turn = 0;  // turn + 1 once the entry is complete
-  std::int16_t num_tokens = 0;
+  std::int32_t turn = 0;         // turn + 1 once the entry is complete
+  std::int16_t num_tokens = 0;   // emitted; < 0: the sequence failed, -RowStatus
   std::int16_t num_drafted = 0;  // nodes below the root that the turn verified
   std::int32_t tokens[kMostTokens] = {};
 };
@@ -66,7 +67,6 @@ struct AdvanceParams {
   std::int32_t num_sequences = 0;
   SequenceState* sequences = nullptr;            // [sequences]
   const SequenceLimits* limits = nullptr;        // [sequences]
-  RowSampling* options = nullptr;                // [sequences] for their token_counts
   std::uint32_t* const* token_counts = nullptr;  // [sequences] null entries: no penalties
   AcceptedPaths paths;
   const std::int32_t* tree_sizes = nullptr;   // [sequences]
@@ -76,9 +76,9 @@ struct AdvanceParams {
   std::int32_t* history = nullptr;        // [sequences, history_stride] committed tokens
   std::int32_t history_stride = 0;
   std::int32_t slots_per_turn = 0;  // that a turn may need beyond the committed tokens
-  TurnEntry* ring = nullptr;        // [max_turns, sequences] in pinned memory
-  std::int32_t max_turns = 0;
-  std::int32_t* turn = nullptr;  // [1] turns since the loop was entered
+  TurnEntry* ring = nullptr;        // [turns, ring_stride] in pinned memory
+  std::int32_t ring_stride = 0;     // at least num_sequences
+  std::int32_t* turn = nullptr;     // [1] turns since the loop was entered
   const volatile std::int32_t* leave =
       nullptr;           // [1] in pinned memory: the host wants the loop back
   bool in_loop = false;  // `condition` is a WHILE node's
