@@ -32,13 +32,17 @@ cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const La
     split = fits && tiles * args.kv.num_kv_heads < 8 * to.device.num_processors
                 ? AttentionSplit::units
                 : AttentionSplit::whole;
-  if (split == AttentionSplit::whole)
-    return launch(to, attention_whole_kernel<kChunks>,
-                  dim3(heads, static_cast<unsigned>(ceil_div(tiles, 4))), 128, 0, args);
-  if (!fits) return cudaErrorInvalidConfiguration;
-  return launch(to, attention_units_kernel<kChunks>,
-                dim3(heads, static_cast<unsigned>(tiles), static_cast<unsigned>(units)), 128, 0,
-                args);
+  const bool is_whole = split == AttentionSplit::whole;
+  if (!is_whole && !fits) return cudaErrorInvalidConfiguration;
+  const auto kernel = is_whole ? attention_whole_kernel<kChunks> : attention_units_kernel<kChunks>;
+  const dim3 grid = is_whole
+                        ? dim3(heads, static_cast<unsigned>(ceil_div(tiles, 4)))
+                        : dim3(heads, static_cast<unsigned>(tiles), static_cast<unsigned>(units));
+  constexpr int kShared = 4 * static_cast<int>(sizeof(KvStage<kChunks>));
+  const cudaError_t status =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  if (status != cudaSuccess) return status;
+  return launch(to, kernel, grid, 128, kShared, args);
 }
 
 }  // namespace

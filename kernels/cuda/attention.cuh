@@ -115,6 +115,28 @@ __device__ __forceinline__ void merge_outputs(float (&sum)[4], const float (&oth
     if (added[i / 2] != 0.0f) sum[i] = __fmaf_rn(other[i], added[i / 2], sum[i] * kept[i / 2]);
 }
 
+/// 16 bytes from global to shared memory; zeros where they are not `there`.
+__device__ __forceinline__ void copy_async(uint4* to, const __half* from, bool there) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+               "r"(there ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void commit_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+/// Until all but the last kPending groups are there.
+template <int kPending>
+__device__ __forceinline__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+/// A warp's keys and values of 64 positions, as its lanes read them.
+template <int kChunks>
+struct KvStage {
+  uint4 keys[8][kChunks][32];
+  uint4 values[kChunks * 4][2][32];
+};
+
 /// One warp's arithmetic. kChunks: the head size in 32s, rounded up; dimensions beyond the head
 /// size are zeros. Within 32 dimensions (positions) the order of the mma's k index is permuted so
 /// that a thread's share is 16 contiguous bytes, the same way in both operands.
@@ -124,15 +146,16 @@ struct AttentionWarp {
 
   const AttentionArgs& args;
   const QueryTile& tile;
+  KvStage<kChunks>& stage;
   int kv_head;
   int lane;
   std::uint32_t q[kChunks * 2][4];
   int positions[2];  // of the thread's two rows; -1: no such row
   int tokens[2];     // their tokens within the tile
 
-  __device__ AttentionWarp(const AttentionArgs& arguments, const QueryTile& queries, int head,
-                           int own_lane)
-      : args(arguments), tile(queries), kv_head(head), lane(own_lane) {
+  __device__ AttentionWarp(const AttentionArgs& arguments, const QueryTile& queries,
+                           KvStage<kChunks>& own_stage, int head, int own_lane)
+      : args(arguments), tile(queries), stage(own_stage), kv_head(head), lane(own_lane) {
     const int dim = args.kv.head_dim;
     float4 loaded[2][kChunks][2];
 #pragma unroll
@@ -182,71 +205,118 @@ struct AttentionWarp {
            static_cast<std::size_t>(args.kv.block_size) * args.kv.head_dim;
   }
 
-  /// Scores of the 8 positions whose columns are score tile `n` (of 8), as `map` has their keys.
-  __device__ void score(const SlotMap& map, int base, int n, float (&sum)[4]) const {
-    const int position = base + n / 4 * 32 + lane / 8 * 8 + n % 4 * 2 + lane / 4 % 2;
-    const bool there = position <= map.limit;
-    const __half* key = nullptr;
-    if (there) {
-      const int slot = map.slot(position);
-      key = static_cast<const __half*>(args.kv.keys) + block_base(map, slot) +
-            slot % args.kv.block_size * args.kv.head_dim;
-    }
-    uint4 k[kChunks];
+  /// Enqueues the copies of the keys of the 64 positions from `base` on, as `map` has them: each
+  /// lane fetches what it will read back itself, so no other lane has to wait.
+  __device__ void fetch_keys(const SlotMap& map, int base) const {
+    const auto* keys = static_cast<const __half*>(args.kv.keys);
+    const int dim = args.kv.head_dim;
 #pragma unroll
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
-      const int first = chunk * 32 + lane % 4 * 8;
-      k[chunk] = there && first < args.kv.head_dim ? *reinterpret_cast<const uint4*>(key + first)
-                                                   : uint4{0, 0, 0, 0};
+    for (int half = 0; half < 2; ++half) {
+      const int eight = base + half * 32 + lane / 8 * 8;  // 8 positions never straddle a block
+      const bool by_path = map.path != nullptr && eight + 8 > map.context;
+      const std::size_t in_place = by_path || eight > map.limit ? 0 : block_base(map, eight);
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        const int position = eight + n * 2 + lane / 4 % 2;
+        const bool there = position <= map.limit;
+        const int slot = there && by_path ? map.slot(position) : position;
+        const __half* key = keys;
+        if (there)
+          key += (by_path ? block_base(map, slot) : in_place) + slot % args.kv.block_size * dim;
+#pragma unroll
+        for (int chunk = 0; chunk < kChunks; ++chunk) {
+          const int first = chunk * 32 + lane % 4 * 8;
+          copy_async(&stage.keys[half * 4 + n][chunk][lane], key + first, there && first < dim);
+        }
+      }
     }
+    commit_copies();
+  }
+
+  /// The same for values: dimension tile d, positions base + 32 half + 8 (lane % 4) .. + 7.
+  __device__ void fetch_values(const SlotMap& map, int base) const {
+    const auto* values = static_cast<const __half*>(args.kv.values);
+    const int size = args.kv.block_size;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int first = base + half * 32 + lane % 4 * 8;
+      const bool there = first <= map.limit;
+      if (map.path == nullptr || first + 8 <= map.context) {
+        const __half* value =
+            values + (there ? block_base(map, first) + lane / 4 * size + first % size : 0);
+#pragma unroll
+        for (int d = 0; d < kDimTiles; ++d)
+          copy_async(&stage.values[d][half][lane], value + d * 8 * size,
+                     there && d * 8 + lane / 4 < args.kv.head_dim);
+        continue;
+      }
+#pragma unroll
+      for (int d = 0; d < kDimTiles; ++d) stage.values[d][half][lane] = {0, 0, 0, 0};
+      for (int i = 0; i < 8 && first + i <= map.limit; ++i) {
+        const int slot = map.slot(first + i);
+        const __half* value = values + block_base(map, slot) + lane / 4 * size + slot % size;
+#pragma unroll
+        for (int d = 0; d < kDimTiles; ++d)
+          if (d * 8 + lane / 4 < args.kv.head_dim)
+            reinterpret_cast<__half*>(&stage.values[d][half][lane])[i] = value[d * 8 * size];
+      }
+    }
+    commit_copies();
+  }
+
+  /// Whether the tile's queries all find the 64 positions from `base` on in the same slots.
+  __device__ bool is_shared(int base) const {
+    return !tile.has_paths || base + kAttentionTile <= tile.context;
+  }
+  /// Starts the copies of a shared tile, keys first.
+  __device__ void begin(int base) const {
+    const SlotMap map = map_of(0, true);
+    fetch_keys(map, base);
+    fetch_values(map, base);
+  }
+
+  /// Scores of the 8 positions whose columns are score tile `n` (of 8).
+  __device__ void score(int n, float (&sum)[4]) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) sum[i] = 0.0f;
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
-      mma<__half>(sum, q[chunk * 2], k[chunk].x, k[chunk].y);
-      mma<__half>(sum, q[chunk * 2 + 1], k[chunk].z, k[chunk].w);
+      const uint4 k = stage.keys[n][chunk][lane];
+      mma<__half>(sum, q[chunk * 2], k.x, k.y);
+      mma<__half>(sum, q[chunk * 2 + 1], k.z, k.w);
     }
   }
 
-  /// Values of dimension tile `d`, positions base + 32 half + 8 (lane % 4) .. + 7.
-  __device__ uint4 value(const SlotMap& map, int base, int half, int d) const {
-    const int dim = d * 8 + lane / 4;
-    const int first = base + half * 32 + lane % 4 * 8;
-    if (dim >= args.kv.head_dim || first > map.limit) return {0, 0, 0, 0};
-    const auto* values = static_cast<const __half*>(args.kv.values);
-    const int size = args.kv.block_size;
-    if (map.path == nullptr || first + 8 <= map.context)
-      return *reinterpret_cast<const uint4*>(values + block_base(map, first) + dim * size +
-                                             first % size);
-    std::uint32_t words[4] = {0, 0, 0, 0};
-    for (int i = 0; i < 8 && first + i <= map.limit; ++i) {
-      const int slot = map.slot(first + i);
-      const __half v = values[block_base(map, slot) + dim * size + slot % size];
-      const auto bits = static_cast<std::uint32_t>(reinterpret_cast<const std::uint16_t&>(v));
-#pragma unroll
-      for (int word = 0; word < 4; ++word)
-        if (i / 2 == word) words[word] |= bits << (i % 2 * 16);
-    }
-    return {words[0], words[1], words[2], words[3]};
-  }
-
-  /// Softmax and weighted values of the 64 positions from `base` on. Positions whose keys depend on
-  /// the token (uncommitted ones, in a tree) are gone through once per token.
-  __device__ void attend(int base, RowState& state, float (&out)[kDimTiles][4]) const {
-    const bool shared = !tile.has_paths || base + kAttentionTile <= tile.context;
+  /// Softmax and weighted values of the 64 positions from `base` on. Shared tiles were begun; the
+  /// copies of the next one, at `next` (-1: none), start as soon as there is room. Positions whose
+  /// keys depend on the token (uncommitted ones, in a tree) are gone through once per token.
+  __device__ void attend(int base, int next, RowState& state, float (&out)[kDimTiles][4]) const {
+    const bool shared = is_shared(base);
     const int passes = shared ? 1 : tile.tokens;
+    const SlotMap next_map = map_of(0, true);
     float scores[8][4];
+    if (!shared) fetch_keys(map_of(0, false), base);
     for (int pass = 0; pass < passes; ++pass) {
-      const SlotMap map = map_of(pass, shared);
+      if (shared)
+        wait_copies<1>();  // the values may still be on their way
+      else
+        wait_copies<0>();
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
         float sum[4];
-        score(map, base, n, sum);
+        score(n, sum);
 #pragma unroll
         for (int i = 0; i < 4; ++i)
           if (shared || tokens[i / 2] == pass) scores[n][i] = sum[i];
       }
+      if (!shared && pass + 1 < passes) fetch_keys(map_of(pass + 1, false), base);
     }
+    if (!shared)
+      fetch_values(map_of(0, false), base);
+    else if (next >= 0)
+      fetch_keys(next_map, next);
+    else
+      commit_copies();
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float top = -INFINITY;
@@ -284,13 +354,16 @@ struct AttentionWarp {
         weights[step][i] = operand_pair<__half>(scores[n][i % 2 * 2], scores[n][i % 2 * 2 + 1]);
       }
     for (int pass = 0; pass < passes; ++pass) {
-      const SlotMap map = map_of(pass, shared);
+      if (shared)
+        wait_copies<1>();  // the next keys may still be on their way
+      else
+        wait_copies<0>();
 #pragma unroll
       for (int d = 0; d < kDimTiles; ++d) {
         float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const uint4 v = value(map, base, half, d);
+          const uint4 v = stage.values[d][half][lane];
           mma<__half>(sum, weights[half * 2], v.x, v.y);
           mma<__half>(sum, weights[half * 2 + 1], v.z, v.w);
         }
@@ -298,7 +371,9 @@ struct AttentionWarp {
         for (int i = 0; i < 4; ++i)
           if (shared || tokens[i / 2] == pass) out[d][i] = sum[i];
       }
+      if (!shared && pass + 1 < passes) fetch_values(map_of(pass + 1, false), base);
     }
+    if (shared && next >= 0) fetch_values(next_map, next);
   }
 
   /// Writes dimension tile `d` of the two rows.
@@ -357,9 +432,9 @@ struct Partial {
 };
 
 /// Adds up `count` partials in ascending order; the warp takes dimension tiles first, first + 1, ..
-template <int kChunks>
-__device__ __forceinline__ RowState add_up(const Partial<kChunks>* partials, int count, int first,
-                                           int lane, float (&sum)[kChunks][4]) {
+template <int kChunks, class PartialAt>
+__device__ __forceinline__ RowState add_up(PartialAt partial_at, int count, int first, int lane,
+                                           float (&sum)[kChunks][4]) {
   RowState state;
 #pragma unroll
   for (int d = 0; d < kChunks; ++d)
@@ -369,11 +444,12 @@ __device__ __forceinline__ RowState add_up(const Partial<kChunks>* partials, int
   for (int at = 0; at < count; ++at) {
     float kept[2];
     float added[2];
-    state.merge(partials[at].state(lane), kept, added);
+    const Partial<kChunks>* partial = partial_at(at);
+    state.merge(partial->state(lane), kept, added);
 #pragma unroll
     for (int d = 0; d < kChunks; ++d) {
       float other[4];
-      partials[at].get(first + d, lane, other);
+      partial->get(first + d, lane, other);
       merge_outputs(sum[d], other, kept, added);
     }
   }
@@ -385,7 +461,13 @@ __device__ __forceinline__ RowState add_up(const Partial<kChunks>* partials, int
 template <int kChunks>
 __global__ void __launch_bounds__(128)
     attention_units_kernel(const __grid_constant__ AttentionArgs args) {
-  __shared__ Partial<kChunks> tiles[4];
+  extern __shared__ __align__(128) std::byte shared[];
+  auto* stages = reinterpret_cast<KvStage<kChunks>*>(shared);
+  // A warp's sums go where its keys were.
+  static_assert(sizeof(Partial<kChunks>) <= sizeof(KvStage<kChunks>));
+  const auto partial_of = [&](int warp_index) {
+    return reinterpret_cast<Partial<kChunks>*>(stages + warp_index);
+  };
   __shared__ bool last_block;
   let_next_start();
   wait_for_previous();
@@ -396,20 +478,24 @@ __global__ void __launch_bounds__(128)
   const QueryTile tile = find_tile(args, static_cast<int>(blockIdx.y), lane);
   if (tile.tokens == 0 || unit * kAttentionUnit > tile.last) return;
   const int units = tile.last / kAttentionUnit + 1;
-  const AttentionWarp<kChunks> attention(args, tile, kv_head, lane);
+  const AttentionWarp<kChunks> attention(args, tile, stages[warp], kv_head, lane);
   {
     const int base = unit * kAttentionUnit + warp * kAttentionTile;
     RowState state;
     float out[kChunks * 4][4] = {};
-    if (base <= tile.last) attention.attend(base, state, out);
-    tiles[warp].set_state(lane, state);
+    if (base <= tile.last) {
+      if (attention.is_shared(base)) attention.begin(base);
+      attention.attend(base, -1, state, out);
+    }
+    __syncwarp();
+    partial_of(warp)->set_state(lane, state);
 #pragma unroll
-    for (int d = 0; d < kChunks * 4; ++d) tiles[warp].set(d, lane, out[d]);
+    for (int d = 0; d < kChunks * 4; ++d) partial_of(warp)->set(d, lane, out[d]);
   }
   __syncthreads();
   const int first = warp * kChunks;  // dimension tiles of this warp from here on
   float sum[kChunks][4];
-  RowState state = add_up(tiles, 4, first, lane, sum);
+  RowState state = add_up<kChunks>([&](int at) { return partial_of(at); }, 4, first, lane, sum);
   if (units > 1) {
     const int item = static_cast<int>(blockIdx.y * gridDim.x) + kv_head;
     Partial<kChunks>* partials = reinterpret_cast<Partial<kChunks>*>(args.partials) +
@@ -426,7 +512,7 @@ __global__ void __launch_bounds__(128)
     __syncthreads();
     if (!last_block) return;
     __threadfence();
-    state = add_up(partials, units, first, lane, sum);
+    state = add_up<kChunks>([&](int at) { return partials + at; }, units, first, lane, sum);
   }
 #pragma unroll
   for (int d = 0; d < kChunks; ++d) attention.write(first + d, sum[d], state);
@@ -436,6 +522,8 @@ __global__ void __launch_bounds__(128)
 template <int kChunks>
 __global__ void __launch_bounds__(128)
     attention_whole_kernel(const __grid_constant__ AttentionArgs args) {
+  extern __shared__ __align__(128) std::byte shared[];
+  auto* stages = reinterpret_cast<KvStage<kChunks>*>(shared);
   __shared__ float4 sums[4][kChunks * 4][32];  // over the units, per warp
   let_next_start();
   wait_for_previous();
@@ -444,7 +532,9 @@ __global__ void __launch_bounds__(128)
   const int index = static_cast<int>(blockIdx.y) * 4 + warp;
   const QueryTile tile = find_tile(args, index, lane);
   if (tile.tokens == 0) return;
-  const AttentionWarp<kChunks> attention(args, tile, static_cast<int>(blockIdx.x), lane);
+  const AttentionWarp<kChunks> attention(args, tile, stages[warp], static_cast<int>(blockIdx.x),
+                                         lane);
+  if (attention.is_shared(0)) attention.begin(0);
   RowState whole;
   for (int d = 0; d < kChunks * 4; ++d) sums[warp][d][lane] = {0.0f, 0.0f, 0.0f, 0.0f};
   for (int begin = 0; begin <= tile.last; begin += kAttentionUnit) {
@@ -454,7 +544,9 @@ __global__ void __launch_bounds__(128)
          base += kAttentionTile) {
       RowState state;
       float out[kChunks * 4][4];
-      attention.attend(base, state, out);
+      const int next = base + kAttentionTile;
+      attention.attend(base, next <= tile.last && attention.is_shared(next) ? next : -1, state,
+                       out);
       float kept[2];
       float added[2];
       unit.merge(state, kept, added);

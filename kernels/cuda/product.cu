@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/cuda/product.cuh"
+#include "kernels/cuda/product_wide.cuh"
 
 namespace specdec::kernels::cuda {
 
@@ -16,10 +16,15 @@ extern template cudaError_t launch_product<DataType::q4_0>(const ProductArgs&, i
                                                            std::size_t, const Launch&);
 extern template cudaError_t launch_product<DataType::q4_1>(const ProductArgs&, int, int, int,
                                                            std::size_t, const Launch&);
+extern template cudaError_t launch_wide_product<DataType::f16>(ProductArgs, const Launch&);
+extern template cudaError_t launch_wide_product<DataType::bf16>(ProductArgs, const Launch&);
+extern template cudaError_t launch_wide_product<DataType::q8_0>(ProductArgs, const Launch&);
+extern template cudaError_t launch_wide_product<DataType::q4_0>(ProductArgs, const Launch&);
+extern template cudaError_t launch_wide_product<DataType::q4_1>(ProductArgs, const Launch&);
 
 namespace {
 
-constexpr int kMostWarps = 16;  // that use up the ring; one more fills it
+constexpr int kMostWarps = 12;  // that use up the ring; one more fills it
 constexpr int kMostStages = 32;
 
 std::size_t stage_bytes(const PackedMatrix& weight, const ProductSchedule& schedule) {
@@ -54,17 +59,45 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
   return schedule;
 }
 
+namespace {
+
+ProductArgs make_args(const Product& product) {
+  ProductArgs args{};
+  args.product = product;
+  args.units = ceil_div(product.weight.cols, kUnitCols);
+  args.tiles = num_tiles(product.weight.rows, product.weight.pair_distance);
+  args.token_tiles = ceil_div(product.num_tokens, kTokenTile);
+  return args;
+}
+
+}  // namespace
+
 cudaError_t multiply(const Product& product, const Launch& to) {
-  return multiply(product, product_schedule(product.weight, product.num_tokens, to.device), to);
+  const ProductArgs args = make_args(product);
+  constexpr int kMostNarrowTokens = 64;  // beyond, weights would be read more than once
+  if (to.device.compute_major != 9 || product.num_tokens <= kMostNarrowTokens ||
+      args.units % kWideChunk != 0)
+    return multiply(product, product_schedule(product.weight, product.num_tokens, to.device), to);
+  switch (product.weight.type) {
+    case DataType::f16:
+      return launch_wide_product<DataType::f16>(args, to);
+    case DataType::bf16:
+      return launch_wide_product<DataType::bf16>(args, to);
+    case DataType::q8_0:
+      return launch_wide_product<DataType::q8_0>(args, to);
+    case DataType::q4_0:
+      return launch_wide_product<DataType::q4_0>(args, to);
+    case DataType::q4_1:
+      return launch_wide_product<DataType::q4_1>(args, to);
+    case DataType::f32:
+      break;
+  }
+  return cudaErrorInvalidValue;
 }
 
 cudaError_t multiply(const Product& product, const ProductSchedule& schedule, const Launch& to) {
   const PackedMatrix& weight = product.weight;
-  ProductArgs args{};
-  args.product = product;
-  args.units = ceil_div(weight.cols, kUnitCols);
-  args.tiles = num_tiles(weight.rows, weight.pair_distance);
-  args.token_tiles = ceil_div(product.num_tokens, kTokenTile);
+  ProductArgs args = make_args(product);
   args.block_tiles = schedule.tiles;
   args.token_warps = schedule.token_warps;
   args.chunk = schedule.chunk;

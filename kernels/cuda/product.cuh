@@ -23,22 +23,52 @@ struct ProductArgs {
 
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
 
+/// What putting a sum and its partner away takes from memory, loaded before the sums are there.
+struct Inputs {
+  float row = 0;      // add: what is there; qkv: the angle's cosine
+  float partner = 0;  // ... sine
+  int slot = -1;      // qkv: over all sequences; -1: nowhere
+};
+
+__device__ __forceinline__ Inputs load_inputs(const Product& product, int token, int row,
+                                              int partner) {
+  Inputs in;
+  if (product.output == ProductOutput::add) {
+    const float* out = product.out + static_cast<std::size_t>(token) * product.weight.rows;
+    if (row < product.weight.rows) in.row = out[row];
+    if (partner < product.weight.rows) in.partner = out[partner];
+  } else if (product.output == ProductOutput::qkv) {
+    const int dim = product.kv.head_dim;
+    const int head = row / dim;
+    if (head < product.num_heads + product.kv.num_kv_heads) {
+      const std::size_t at =
+          static_cast<std::size_t>(product.batch.positions[token]) * (dim / 2) + row % dim;
+      in.row = product.rope_cos[at];
+      in.partner = product.rope_sin[at];
+    }
+    if (head >= product.num_heads) {
+      const int slot = product.batch.slots[token];
+      const std::int32_t* table = product.batch.block_tables +
+                                  product.batch.row_sequences[token] * product.batch.table_stride;
+      if (slot >= 0)
+        in.slot = table[slot / product.kv.block_size] * product.kv.block_size +
+                  slot % product.kv.block_size;
+    }
+  }
+  return in;
+}
+
 /// Keys: [block][kv head][position][dimension]; values: [block][kv head][dimension][position].
 /// What is stored is finite (attention multiplies masked values by 0), but for a key that is NaN:
 /// it makes NaN of every row that sees it.
-__device__ __forceinline__ void append(const Product& product, int token, int head, int dim,
+__device__ __forceinline__ void append(const KvLayer& kv, int slot, int head, int dim,
                                        float value) {
-  const KvLayer& kv = product.kv;
-  const int slot = product.batch.slots[token];
-  if (slot < 0) return;
-  const int sequence = product.batch.row_sequences[token];
-  const int block =
-      product.batch.block_tables[sequence * product.batch.table_stride + slot / kv.block_size];
-  const int offset = slot % kv.block_size;
   const bool is_value = head >= kv.num_kv_heads;
   if (is_value) head -= kv.num_kv_heads;
-  const std::size_t base = (static_cast<std::size_t>(block) * kv.num_kv_heads + head) *
-                           static_cast<std::size_t>(kv.block_size) * kv.head_dim;
+  const int offset = slot % kv.block_size;
+  const std::size_t base =
+      (static_cast<std::size_t>(slot / kv.block_size) * kv.num_kv_heads + head) *
+      static_cast<std::size_t>(kv.block_size) * kv.head_dim;
   if (is_value) {
     static_cast<__half*>(kv.values)[base + dim * kv.block_size + offset] =
         to_operand<__half>(isnan(value) ? 0.0f : value);
@@ -47,17 +77,17 @@ __device__ __forceinline__ void append(const Product& product, int token, int he
   }
 }
 
-/// A sum and its partner (packing.h's TileRows) of one token.
-__device__ __forceinline__ void put(const Product& product, int token, int row, int partner,
-                                    float sum, float partner_sum) {
+/// Puts a sum and its partner (packing.h's TileRows) of one token away.
+__device__ __forceinline__ void put(const Product& product, const Inputs& in, int token, int row,
+                                    int partner, float sum, float partner_sum) {
   const int rows = product.weight.rows;
   switch (product.output) {
     case ProductOutput::add:
     case ProductOutput::store: {
       float* out = product.out + static_cast<std::size_t>(token) * rows;
       const bool adds = product.output == ProductOutput::add;
-      if (row < rows) out[row] = adds ? out[row] + sum : sum;
-      if (partner < rows) out[partner] = adds ? out[partner] + partner_sum : partner_sum;
+      if (row < rows) out[row] = adds ? in.row + sum : sum;
+      if (partner < rows) out[partner] = adds ? in.partner + partner_sum : partner_sum;
       return;
     }
     case ProductOutput::gated: {
@@ -71,24 +101,20 @@ __device__ __forceinline__ void put(const Product& product, int token, int row, 
     }
     case ProductOutput::qkv: {
       const int dim = product.kv.head_dim;
-      const int half = dim / 2;
       const int head = row / dim;
       const int i = row % dim;
       if (head < product.num_heads + product.kv.num_kv_heads) {
-        const std::size_t at = static_cast<std::size_t>(product.batch.positions[token]) * half + i;
-        const float cosine = product.rope_cos[at];
-        const float sine = product.rope_sin[at];
         const float a = sum;
-        sum = a * cosine - partner_sum * sine;
-        partner_sum = partner_sum * cosine + a * sine;
+        sum = a * in.row - partner_sum * in.partner;
+        partner_sum = partner_sum * in.row + a * in.partner;
       }
       if (head < product.num_heads) {
         float* q = product.q + (static_cast<std::size_t>(token) * product.num_heads + head) * dim;
         q[i] = sum;
-        q[i + half] = partner_sum;
-      } else {
-        append(product, token, head - product.num_heads, i, sum);
-        append(product, token, head - product.num_heads, i + half, partner_sum);
+        q[i + dim / 2] = partner_sum;
+      } else if (in.slot >= 0) {
+        append(product.kv, in.slot, head - product.num_heads, i, sum);
+        append(product.kv, in.slot, head - product.num_heads, i + dim / 2, partner_sum);
       }
       return;
     }
@@ -99,7 +125,7 @@ __device__ __forceinline__ void put(const Product& product, int token, int row, 
 /// ring of stages, weights before the dependency wait; the others, (tile, token warp), use it up:
 /// each owns one weight tile x kTokenTiles token tiles.
 template <DataType kType, int kTokenTiles>
-__global__ void __launch_bounds__(544, 1) product_kernel(const __grid_constant__ ProductArgs args) {
+__global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__ ProductArgs args) {
   using Format = Weights<kType>;
   using Operand = typename Format::Operand;
   constexpr int kTokenUnit = 512;  // bytes of one token tile's unit
@@ -182,6 +208,20 @@ __global__ void __launch_bounds__(544, 1) product_kernel(const __grid_constant__
   int stage = 0;
   int phase = 0;
   for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
+    const int tile = item / args.token_groups * args.block_tiles + own_tile;
+    const TileRows rows = TileRows::of(tile, args.product.weight.pair_distance);
+    const int row = rows.first + lane / 4;
+    const int partner = row + rows.distance;
+    const bool has_rows = tile < args.tiles && lane / 4 < rows.valid;
+    const int first_token =
+        (item % args.token_groups * group_tokens + own_tokens) * kTokenTile + lane % 4 * 2;
+    Inputs inputs[kTokenTiles][2];
+#pragma unroll
+    for (int i = 0; i < kTokenTiles * 2; ++i) {
+      const int token = first_token + i / 2 * kTokenTile + i % 2;
+      if (has_rows && token < args.product.num_tokens)
+        inputs[i / 2][i % 2] = load_inputs(args.product, token, row, partner);
+    }
     float sums[kTokenTiles][4] = {};
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int units = units_of(chunk);
@@ -213,20 +253,13 @@ __global__ void __launch_bounds__(544, 1) product_kernel(const __grid_constant__
         phase ^= 1;
       }
     }
-    const int tile = item / args.token_groups * args.block_tiles + own_tile;
-    if (tile >= args.tiles) continue;
-    const TileRows rows = TileRows::of(tile, args.product.weight.pair_distance);
-    const int row = rows.first + lane / 4;
-    if (lane / 4 >= rows.valid) continue;
-    const int first_token = (item % args.token_groups * group_tokens + own_tokens) * kTokenTile;
+    if (!has_rows) continue;
 #pragma unroll
-    for (int i = 0; i < kTokenTiles; ++i) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const int token = first_token + i * kTokenTile + lane % 4 * 2 + e;
-        if (token >= args.product.num_tokens) continue;
-        put(args.product, token, row, row + rows.distance, sums[i][e], sums[i][e + 2]);
-      }
+    for (int i = 0; i < kTokenTiles * 2; ++i) {
+      const int token = first_token + i / 2 * kTokenTile + i % 2;
+      if (token < args.product.num_tokens)
+        put(args.product, inputs[i / 2][i % 2], token, row, partner, sums[i / 2][i % 2],
+            sums[i / 2][i % 2 + 2]);
     }
   }
 }

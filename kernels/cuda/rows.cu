@@ -29,23 +29,61 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(EmbedRowsParams params)
                         in_tile, col % kUnitCols);
 }
 
+/// 8 floats from `col` on; zeros past the end. Rows of whole groups of 8 are read by two loads.
+__device__ __forceinline__ void load_group(const float* row, int col, int cols, float (&v)[8]) {
+  if (cols % 8 == 0) {
+    const bool inside = col < cols;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float4 part = inside ? *reinterpret_cast<const float4*>(row + col + i * 4)
+                                 : float4{0.0f, 0.0f, 0.0f, 0.0f};
+      v[i * 4] = part.x;
+      v[i * 4 + 1] = part.y;
+      v[i * 4 + 2] = part.z;
+      v[i * 4 + 3] = part.w;
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) v[i] = col + i < cols ? row[col + i] : 0.0f;
+}
+
 /// grid: [num_rows]; a block normalises one row. Sums: each thread over its groups of 8 columns,
-/// ascending; then over the lanes of a warp, then over the warps, in a fixed tree.
+/// ascending; then over the lanes of a warp, then over the warps, in a fixed tree. The first kHeld
+/// groups of a thread stay in registers, their norm weights are there before the row is.
 template <class T>
 __global__ void __launch_bounds__(kThreads) operand_kernel(OperandRows rows) {
+  constexpr int kHeld = 2;
+  constexpr int kStride = kThreads * 8;
   __shared__ float warp_sums[kThreads / 32];
   let_next_start();
-  wait_for_previous();
   const int row = static_cast<int>(blockIdx.x);
+  const int thread = static_cast<int>(threadIdx.x);
+  const bool norm = rows.norm_weight != nullptr;
+  float weights[kHeld][8];
+  float values[kHeld][8];
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i)
+    if (norm) load_group(rows.norm_weight, thread * 8 + i * kStride, rows.cols, weights[i]);
+  wait_for_previous();
   const int source = rows.row_ids == nullptr ? row : rows.row_ids[row];
   const float* x = rows.x + static_cast<std::size_t>(source) * rows.cols;
-  const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) load_group(x, thread * 8 + i * kStride, rows.cols, values[i]);
+
   float scale = 1.0f;
-  if (rows.norm_weight != nullptr) {
+  if (norm) {
     float sum = 0;
-    for (int col = thread * 8; col < rows.cols; col += kThreads * 8)
-      for (int i = 0; i < 8 && col + i < rows.cols; ++i)
-        sum = __fmaf_rn(x[col + i], x[col + i], sum);
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i)
+#pragma unroll
+      for (int k = 0; k < 8; ++k) sum = __fmaf_rn(values[i][k], values[i][k], sum);
+    for (int col = thread * 8 + kHeld * kStride; col < rows.cols; col += kStride) {
+      float v[8];
+      load_group(x, col, rows.cols, v);
+#pragma unroll
+      for (int k = 0; k < 8; ++k) sum = __fmaf_rn(v[k], v[k], sum);
+    }
     for (int distance = 16; distance > 0; distance /= 2)
       sum += __shfl_xor_sync(kFullWarp, sum, distance);
     if (thread % 32 == 0) warp_sums[thread / 32] = sum;
@@ -54,16 +92,24 @@ __global__ void __launch_bounds__(kThreads) operand_kernel(OperandRows rows) {
     for (const float part : warp_sums) sum += part;
     scale = 1.0f / sqrtf(sum / static_cast<float>(rows.cols) + rows.norm_eps);
   }
-  for (int col = thread * 8; col < padded_cols(rows.cols); col += kThreads * 8) {
+  const auto write = [&](int col, float(&v)[8], const float(&weight)[8]) {
+    if (norm)
+#pragma unroll
+      for (int k = 0; k < 8; ++k) v[k] = v[k] * scale * weight[k];
+    *reinterpret_cast<uint4*>(rows.operand + operand_index(row, col, rows.cols) * 2) =
+        uint4{operand_pair<T>(v[0], v[1]), operand_pair<T>(v[2], v[3]), operand_pair<T>(v[4], v[5]),
+              operand_pair<T>(v[6], v[7])};
+  };
+  const int end = padded_cols(rows.cols);
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i)
+    if (const int col = thread * 8 + i * kStride; col < end) write(col, values[i], weights[i]);
+  for (int col = thread * 8 + kHeld * kStride; col < end; col += kStride) {
     float v[8];
-    for (int i = 0; i < 8; ++i) {
-      v[i] = col + i < rows.cols ? x[col + i] : 0.0f;
-      if (rows.norm_weight != nullptr && col + i < rows.cols)
-        v[i] = v[i] * scale * rows.norm_weight[col + i];
-    }
-    const uint4 packed = {operand_pair<T>(v[0], v[1]), operand_pair<T>(v[2], v[3]),
-                          operand_pair<T>(v[4], v[5]), operand_pair<T>(v[6], v[7])};
-    *reinterpret_cast<uint4*>(rows.operand + operand_index(row, col, rows.cols) * 2) = packed;
+    float weight[8];
+    load_group(x, col, rows.cols, v);
+    if (norm) load_group(rows.norm_weight, col, rows.cols, weight);
+    write(col, v, weight);
   }
 }
 

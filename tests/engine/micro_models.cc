@@ -20,9 +20,9 @@ struct TemporaryModels {
   TemporaryModels() {
     std::filesystem::create_directories(folder);
     ModelConfig config = micro_model_config();
-    // A token takes about 3 KiB of cache in both models together, so that 1 MiB runs out in the
-    // tests of preemption.
-    config.num_layers = 4;
+    // A token takes about 3 KiB of cache in both models together (f32 on the CPU, f16 on a GPU), so
+    // that 1 MiB runs out in the tests of preemption.
+    config.num_layers = test_device() == "cpu" ? 4 : 8;
     config.num_kv_heads = 2;
     config.num_heads = 4;
     config.hidden_size = 64;
