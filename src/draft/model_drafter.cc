@@ -5,6 +5,9 @@
 #include <limits>
 #include <numeric>
 
+#include "kernels/sampling/gumbel.h"
+#include "kernels/sampling/row_numbers.h"
+
 namespace specdec {
 
 namespace {
@@ -194,8 +197,8 @@ void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequen
   float normaliser = 0;
   if (row.options->temperature > 0) {
     for (const DraftCandidate& candidate : candidates)
-      normaliser += std::exp(candidate.score - candidates.front().score);
-    normaliser = candidates.front().score + std::log(normaliser);
+      normaliser += row_math::exp_one(candidate.score - candidates.front().score);
+    normaliser = candidates.front().score + static_cast<float>(fixed_log(normaliser));
   }
   for (const DraftCandidate& candidate : candidates)
     growth.nodes.push_back(

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/sampling/philox.h"
 #include "sampling/mutation.h"
-#include "sampling/philox.h"
 #include "sampling/sampler.h"
 
 namespace specdec {

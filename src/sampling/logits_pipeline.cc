@@ -5,7 +5,7 @@
 #include <limits>
 #include <string>
 
-#include "sampling/gumbel.h"
+#include "kernels/sampling/gumbel.h"
 #include "sampling/mutation.h"
 #include "sampling/penalties.h"
 #include "sampling/row_math.h"
@@ -192,16 +192,21 @@ void LogitsPipeline::apply_filters(const RowContext& context, std::span<const fl
   row.kept = kept_;
 }
 
-double log_normaliser(const ProcessedRow& row) {
-  if (!row.filtered) {
-    return fixed_log(row_math::sum_exp(row.scores, row.max, row.scale()));
-  }
-  double total = 0;
+double normaliser(const ProcessedRow& row) {
   const float scale = row.scale();
-  for (const TokenId token : row.kept) {
-    total += row_math::exp_one((row.scores[static_cast<std::size_t>(token)] - row.max) * scale);
+  if (!row.filtered) return row_math::sum_exp(row.scores, row.max, scale);
+  double total = 0;
+  for (auto it = row.kept.begin(); it != row.kept.end();) {
+    const TokenId chunk = *it / row_math::kChunk;
+    float lanes[row_math::kSumLanes] = {};
+    for (; it != row.kept.end() && *it / row_math::kChunk == chunk; ++it)
+      lanes[*it % row_math::kSumLanes] +=
+          row_math::exp_one((row.scores[static_cast<std::size_t>(*it)] - row.max) * scale);
+    total += row_math::add_lanes(lanes);
   }
-  return fixed_log(total);
+  return total;
 }
+
+double log_normaliser(const ProcessedRow& row) { return fixed_log(normaliser(row)); }
 
 }  // namespace specdec

@@ -70,7 +70,9 @@ class LogitsPipeline {
   bool gathered_ = false;  // candidates_ holds what is left of the row
 };
 
-/// log of the sum of exp(relative(t)) over the kept tokens.
+/// Sum of exp(relative(t)) over the kept tokens, in the order of row_math::sum_exp over the whole
+/// row with 0 for the dropped ones; and its log.
+double normaliser(const ProcessedRow& row);
 double log_normaliser(const ProcessedRow& row);
 
 }  // namespace specdec

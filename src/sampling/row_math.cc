@@ -1,7 +1,5 @@
 #include "sampling/row_math.h"
 
-#include <bit>
-
 #include "sampling/row_math_body.h"
 
 #if defined(__x86_64__)
@@ -194,19 +192,6 @@ float noisy_bound(std::span<const float> row, float max, float scale,
 void random_words(const RandomStream& stream, std::uint32_t first,
                   std::span<std::uint32_t, kChunk> out) {
   table().random_words(stream, first, out);
-}
-
-float exp_one(float x) {
-  using Floats = body::Vectors<4>::Floats;
-  return body::exp_lanes<4>(body::splat<Floats>(x))[0];
-}
-std::int32_t mass_one(float x) {
-  return static_cast<std::int32_t>(exp_one(x) * static_cast<float>(kUnitMass) + 0.5f);
-}
-
-std::uint32_t order_key(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value + 0.0f);
-  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
 
 }  // namespace specdec::row_math

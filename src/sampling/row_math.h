@@ -4,21 +4,15 @@
 #include <cstdint>
 #include <span>
 
-#include "sampling/philox.h"
+#include "kernels/sampling/philox.h"
+#include "kernels/sampling/row_numbers.h"
 
 /// Passes over one logits row, dispatched at run time (AVX-512, AVX2, plain). Every result has the
 /// same bits on every path: maxima and integer sums do not depend on order, and float sums run in
 /// one fixed order (16 lanes within a chunk, a fixed tree over the lanes, chunks in double).
 namespace specdec::row_math {
 
-/// Tokens are handled in chunks of this many.
-inline constexpr int kChunk = 256;
-
 constexpr int num_chunks(std::size_t row) { return static_cast<int>((row + kChunk - 1) / kChunk); }
-
-/// Masses are probabilities relative to the most likely token, in fixed point, so that sums of them
-/// are exact and do not depend on their order.
-inline constexpr std::int32_t kUnitMass = std::int32_t{1} << 30;
 
 struct RowScan {
   float max = 0;
@@ -38,11 +32,6 @@ void exp_row(std::span<const float> row, float max, float scale, std::span<float
 std::int64_t exp_masses(std::span<const float> row, float max, float scale,
                         std::span<std::int32_t> out);
 
-/// exp(x) for x <= 0, as all of the above compute it: within 2e-7 relative down to -87, 0 below.
-float exp_one(float x);
-/// exp_one in units of 1 / kUnitMass, as exp_masses rounds it.
-std::int32_t mass_one(float x);
-
 /// Words [first, first + kChunk) of a random stream; first % kChunk == 0.
 void random_words(const RandomStream& stream, std::uint32_t first,
                   std::span<std::uint32_t, kChunk> out);
@@ -61,8 +50,5 @@ Isa best_isa();
 /// Runs the calling thread's passes on `isa`, or the best below it that this machine has; for tests
 /// and benchmarks.
 void force_isa(Isa isa);
-
-/// Order-preserving integer of a float without NaN; -0 and +0 are equal.
-std::uint32_t order_key(float value);
 
 }  // namespace specdec::row_math

@@ -5,9 +5,9 @@
 #include <functional>
 #include <limits>
 
-#include "sampling/gumbel.h"
+#include "kernels/sampling/gumbel.h"
+#include "kernels/sampling/philox.h"
 #include "sampling/mutation.h"
-#include "sampling/philox.h"
 #include "sampling/row_math.h"
 
 namespace specdec {
@@ -24,11 +24,6 @@ RandomStream noise_stream(const RowContext& context) {
     return {context.seed, 0, RandomPurpose::token_noise};
   }
   return {context.seed, context.position, RandomPurpose::token_noise};
-}
-
-// The bound of row_math::noisy_bound, less what its rounding may have taken off.
-float prune_below(double worst_kept) {
-  return static_cast<float>(worst_kept - 1e-3 - 1e-4 * std::abs(worst_kept));
 }
 
 TokenId arg_max(const ProcessedRow& row) {
@@ -76,7 +71,8 @@ void RowSampler::best_perturbed_dense(const ProcessedRow& row, const RowContext&
   alignas(64) std::array<std::uint32_t, row_math::kChunk> words;
   alignas(64) std::array<float, row_math::kChunk> bounds;
   const auto visit = [&](std::size_t chunk) {
-    const float threshold = best_.size() < k ? -kInfinity : prune_below(best_.back().score);
+    const float threshold =
+        best_.size() < k ? -kInfinity : row_math::prune_below(best_.back().score);
     const float most = (row.chunk_max[chunk] - row.max) * scale + static_cast<float>(kMaxGumbel);
     if (most < threshold || row.chunk_max[chunk] == -kInfinity) return;
     const std::size_t begin = chunk * row_math::kChunk;
@@ -86,7 +82,7 @@ void RowSampler::best_perturbed_dense(const ProcessedRow& row, const RowContext&
         row_math::noisy_bound(row.scores.subspan(begin, count), row.max, scale, words, bounds);
     if (bound < threshold) return;
     for (std::size_t i = 0; i < count; ++i) {
-      if (best_.size() == k && bounds[i] < prune_below(best_.back().score)) continue;
+      if (best_.size() == k && bounds[i] < row_math::prune_below(best_.back().score)) continue;
       offer(row, static_cast<TokenId>(begin + i), words[i], k);
     }
   };
@@ -189,21 +185,16 @@ void RowSampler::probabilities(std::span<const float> logits, const RowContext& 
     return;
   }
   const float scale = processed.scale();
+  const auto inverse = static_cast<float>(1.0 / normaliser(processed));
   if (!processed.filtered) {
     row_math::exp_row(processed.scores, processed.max, scale, out);
-    const double total = row_math::sum_exp(processed.scores, processed.max, scale);
-    const auto inverse = static_cast<float>(1.0 / total);
     for (float& value : out) value *= inverse;
     return;
   }
-  double total = 0;
   for (const TokenId token : processed.kept) {
     const auto i = static_cast<std::size_t>(token);
-    out[i] = row_math::exp_one((processed.scores[i] - processed.max) * scale);
-    total += out[i];
+    out[i] = row_math::exp_one((processed.scores[i] - processed.max) * scale) * inverse;
   }
-  const auto inverse = static_cast<float>(1.0 / total);
-  for (const TokenId token : processed.kept) out[static_cast<std::size_t>(token)] *= inverse;
 }
 
 void RowSampler::coupled_candidates(std::span<const float> logits, const RowContext& row, int k,
@@ -211,7 +202,7 @@ void RowSampler::coupled_candidates(std::span<const float> logits, const RowCont
   out.clear();
   if (k <= 0) return;
   const ProcessedRow processed = pipeline_.process(logits, row);
-  const double normaliser = log_normaliser(processed);
+  const double log_total = log_normaliser(processed);
   const int most = std::min(k, static_cast<int>(processed.scores.size()));
   if (processed.greedy) {
     best_scores(processed, most);
@@ -219,8 +210,8 @@ void RowSampler::coupled_candidates(std::span<const float> logits, const RowCont
     best_perturbed(processed, row, most);
   }
   for (const Perturbed& item : best_) {
-    out.push_back({item.token, static_cast<float>(item.score - normaliser),
-                   static_cast<float>(processed.relative(item.token) - normaliser)});
+    out.push_back({item.token, static_cast<float>(item.score - log_total),
+                   static_cast<float>(processed.relative(item.token) - log_total)});
   }
 }
 
@@ -230,18 +221,18 @@ void RowSampler::fill_logprobs(std::span<const float> logits, const RowContext& 
   if (wanted < 0) return;
   const ProcessedRow raw = mutant_active("logprobs_of_processed") ? pipeline_.process(logits, row)
                                                                   : pipeline_.raw(logits, row);
-  const double normaliser = log_normaliser(raw);
-  token.logprob = static_cast<float>(raw.relative(token.token) - normaliser);
+  const double log_total = log_normaliser(raw);
+  token.logprob = static_cast<float>(raw.relative(token.token) - log_total);
   token.top_logprobs.clear();
   if (wanted == 0) return;
   best_scores(raw, std::min(wanted, static_cast<int>(raw.scores.size())));
   for (const Perturbed& item : best_) {
-    token.top_logprobs.push_back({item.token, static_cast<float>(item.score - normaliser)});
+    token.top_logprobs.push_back({item.token, static_cast<float>(item.score - log_total)});
   }
 }
 
 float RowSampler::confidence(std::span<const float> logits, const RowContext& row) {
-  return static_cast<float>(std::exp(-log_normaliser(pipeline_.process(logits, row))));
+  return static_cast<float>(1.0 / normaliser(pipeline_.process(logits, row)));
 }
 
 }  // namespace specdec

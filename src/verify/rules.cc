@@ -3,27 +3,34 @@
 #include <algorithm>
 #include <string>
 
+#include "kernels/sampling/philox.h"
+#include "kernels/sampling/row_numbers.h"
 #include "sampling/mutation.h"
-#include "sampling/philox.h"
 #include "specdec/error.h"
 
 namespace specdec {
 
 namespace {
 
-// Sum of term(begin..end), eight partial sums in a fixed order: one chain of additions would wait
-// for each.
+// Sum of term(begin..end) in an order that a GPU can follow: row_math's lanes of a chunk, in
+// double, and the chunks ascending. Terms outside count 0.
 template <typename Term>
 double sum_over(std::size_t begin, std::size_t end, const Term& term) {
-  constexpr std::size_t kSums = 8;
-  double parts[kSums] = {};
-  std::size_t i = begin;
-  for (; i + kSums <= end; i += kSums) {
-    for (std::size_t j = 0; j < kSums; ++j) parts[j] += term(i + j);
+  constexpr std::size_t kChunk = row_math::kChunk;
+  constexpr std::size_t kLanes = row_math::kSumLanes;
+  double total = 0;
+  for (std::size_t chunk = begin - begin % kChunk; chunk < end; chunk += kChunk) {
+    double lanes[kLanes] = {};
+    if (chunk >= begin && chunk + kChunk <= end) {
+      for (std::size_t i = chunk; i < chunk + kChunk; i += kLanes)
+        for (std::size_t j = 0; j < kLanes; ++j) lanes[j] += term(i + j);
+    } else {
+      const std::size_t last = std::min(chunk + kChunk, end);
+      for (std::size_t i = std::max(chunk, begin); i < last; ++i) lanes[i % kLanes] += term(i);
+    }
+    total += row_math::add_lanes(lanes);
   }
-  for (std::size_t j = 0; i < end; ++i, ++j) parts[j] += term(i);
-  return ((parts[0] + parts[4]) + (parts[2] + parts[6])) +
-         ((parts[1] + parts[5]) + (parts[3] + parts[7]));
+  return total;
 }
 
 double positive(double value) { return value > 0 ? value : 0.0; }
@@ -36,13 +43,29 @@ bool KeyedChance::accept(double probability, int node) {
   return stream.uniform(0) < probability;
 }
 
+// Inversion of the distribution function, first over the sums of chunks, then inside one; the last
+// positive weight takes what rounding leaves over.
 TokenId KeyedChance::draw(std::span<const double> weights, int node) {
   const RandomStream stream(params_.seed, params_.position, RandomPurpose::verify_token, node);
-  const double total =
-      sum_over(0, weights.size(), [&](std::size_t token) { return weights[token]; });
+  const auto weight = [&](std::size_t token) { return weights[token]; };
+  constexpr std::size_t kChunk = row_math::kChunk;
+  std::vector<double> sums;
+  double total = 0;
+  for (std::size_t begin = 0; begin < weights.size(); begin += kChunk) {
+    sums.push_back(sum_over(begin, std::min(begin + kChunk, weights.size()), weight));
+    total += sums.back();
+  }
   double rest = stream.uniform(0) * total;
+  std::size_t chosen = 0;
+  for (std::size_t chunk = 0; chunk < sums.size(); ++chunk) {
+    if (!(sums[chunk] > 0)) continue;
+    chosen = chunk;
+    if (rest < sums[chunk]) break;
+    rest -= sums[chunk];
+  }
   TokenId last = 0;
-  for (std::size_t token = 0; token < weights.size(); ++token) {
+  const std::size_t end = std::min((chosen + 1) * kChunk, weights.size());
+  for (std::size_t token = chosen * kChunk; token < end; ++token) {
     if (!(weights[token] > 0)) continue;
     last = static_cast<TokenId>(token);
     if (rest < weights[token]) break;

@@ -2,8 +2,8 @@
 
 #include <string>
 
+#include "kernels/sampling/philox.h"
 #include "sampling/mutation.h"
-#include "sampling/philox.h"
 #include "specdec/error.h"
 #include "verify/rules.h"
 

@@ -1,4 +1,4 @@
-#include "sampling/philox.h"
+#include "kernels/sampling/philox.h"
 
 #include <doctest/doctest.h>
 
@@ -9,7 +9,7 @@
 #include <set>
 #include <vector>
 
-#include "sampling/gumbel.h"
+#include "kernels/sampling/gumbel.h"
 #include "sampling/row_math.h"
 
 using namespace specdec;
@@ -148,6 +148,8 @@ TEST_CASE("every instruction set makes the same bits") {
     float best = -std::numeric_limits<float>::infinity();
     for (std::size_t i = 0; i < plain.bounds.size(); ++i) {
       const double exact = (double{row[i]} - plain.scanned.max) * 1.25 + gumbel(plain.words[i]);
+      REQUIRE(plain.bounds[i] ==
+              (row[i] - plain.scanned.max) * 1.25f + noise_bound(plain.words[i]));
       if (std::isinf(exact)) continue;
       REQUIRE(plain.bounds[i] > exact - 1e-4);
       best = std::max(best, plain.bounds[i]);
@@ -169,6 +171,19 @@ TEST_CASE("every instruction set makes the same bits") {
   force_isa(best_isa());
 }
 
+TEST_CASE("the noise bound is tight where it says so") {
+  std::mt19937_64 random(6);
+  for (int i = 0; i < 300000; ++i) {
+    const auto word = i < 1000 ? 0xFFFFFFFFu - static_cast<std::uint32_t>(i)
+                               : static_cast<std::uint32_t>(random());
+    const double exact = gumbel(word);
+    const double bound = row_math::noise_bound(word);
+    REQUIRE(bound > exact - 1e-4);
+    if (bound >= row_math::kTightNoise)
+      REQUIRE(bound - row_math::kNoiseBoundSlack < exact - 1e-3 - 1e-4 * exact);
+  }
+}
+
 TEST_CASE("exp over the whole range") {
   for (float x = 0; x > -87; x -= 0.0137f) {
     REQUIRE(row_math::exp_one(x) == doctest::Approx(std::exp(double{x})).epsilon(2.5e-7));
@@ -185,4 +200,7 @@ TEST_CASE("order_key keeps the order of floats") {
     CHECK(row_math::order_key(ordered[i - 1]) < row_math::order_key(ordered[i]));
   }
   CHECK(row_math::order_key(-0.0f) == row_math::order_key(0.0f));
+  for (const float value : ordered) {
+    CHECK(row_math::float_of_key(row_math::order_key(value)) == value);
+  }
 }

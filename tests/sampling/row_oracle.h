@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "sampling/philox.h"
+#include "kernels/sampling/philox.h"
 #include "sampling/sampler.h"
 
 /// The logits pipeline as its definition reads: full sorts, double precision, std::log. Shares no

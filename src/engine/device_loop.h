@@ -1,0 +1,87 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/cuda/batch.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/sampling/params.h"
+#include "kernels/cuda/step/commit.h"
+#include "specdec/types.h"
+
+namespace specdec {
+
+/// A model as the loop runs it.
+struct DeviceModel {
+  /// Enqueues the forward pass of `batch` on the stream (it is being captured: no allocation, no
+  /// synchronisation) and returns where its logits [batch.num_outputs, vocab] will lie.
+  std::function<const float*(const kernels::cuda::DeviceBatch& batch, cudaStream_t stream)> forward;
+  kernels::cuda::KvPoolView pool;
+};
+
+enum class DeviceDraft : std::uint8_t { none, ngram, draft_model };
+
+struct DeviceLoopOptions {
+  kernels::cuda::DeviceInfo device = {};
+  int vocab = 0;
+  int max_sequences = 1;
+  int max_context = 0;          // tokens of the longest sequence
+  int blocks_per_sequence = 0;  // of its block table
+  int max_turns = 64;           // of one run
+  DeviceDraft draft = DeviceDraft::none;
+  int depth = 0;  // the longest draft
+  int nodes = 0;  // most draft tokens; for a chain, depth
+  int topk = 1;   // children per node; 1: a chain
+  float min_confidence = 0;
+  int ngram_min = 1;
+  int ngram_max = 1;
+  int most_graphs = 8;  // shapes that are kept instantiated
+};
+
+/// One decoding sequence: all of its tokens but the last have KV.
+struct DeviceSequence {
+  std::vector<TokenId>* tokens = nullptr;  // committed; grows
+  int num_output = 0;
+  int draft_length = 0;  // draft KV in place, at least size - 2; kept up to date
+  std::span<const std::int32_t> block_table;
+  kernels::cuda::RowSampling sampling;   // its pointers are device memory of the caller
+  kernels::cuda::SequenceLimits limits;  // likewise
+};
+
+/// The step's stages on the device, in the order and under the names of Step: propose, forward,
+/// sample, accept, commit, publish. Captured once per shape as a CUDA graph; the graph is the body
+/// of a WHILE node, so that turn follows turn without the host, or stands alone for one step.
+///
+/// It serves batches whose sequences all decode, with coupled acceptance and a drafter that the
+/// device knows; what needs the host between steps (stop strings, callbacks, grammar, prefill,
+/// other drafters) stays with Step. One thread at a time.
+class DeviceLoop {
+ public:
+  /// `draft` is read when options.draft is draft_model. Throws Error(out_of_memory, device).
+  DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft);
+  ~DeviceLoop();
+
+  /// Slots beyond its tokens that a sequence needs reserved for one turn.
+  int slots_per_turn() const;
+
+  /// Captures and instantiates the graphs for these shapes, so that no run has to.
+  void warm_up(std::span<const int> num_sequences, const kernels::cuda::SamplingNeeds& needs);
+
+  /// What one turn brought, called on the running thread while later turns are under way: entries
+  /// [sequences]. False: leave the loop after the turns that have begun.
+  using OnTurn = std::function<bool(std::span<const kernels::cuda::TurnEntry> entries)>;
+
+  /// Turns until a sequence ends or lacks slots, on_turn says so, or `turns` are done; one turn
+  /// without a loop when turns == 1. Appends what was emitted to the sequences' tokens. Returns the
+  /// number of turns. Throws Error(device), after which the engine has to be loaded anew.
+  int run(std::span<DeviceSequence> sequences, const kernels::cuda::SamplingNeeds& needs, int turns,
+          const OnTurn& on_turn = {});
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace specdec

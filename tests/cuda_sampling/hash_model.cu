@@ -1,0 +1,74 @@
+#include "hash_model.h"
+
+#include "kernels/cuda/device.cuh"
+
+namespace specdec::cuda_test {
+namespace {
+
+using namespace kernels::cuda;
+
+__device__ int place_of(const HashModel& model, const DeviceBatch& batch, int sequence, int slot) {
+  return batch.block_tables[sequence * batch.table_stride + slot / model.block_size] *
+             model.block_size +
+         slot % model.block_size;
+}
+
+// grid: [rows], one thread each
+__global__ void append(HashModel model, DeviceBatch batch) {
+  wait_for_previous();
+  let_next_start();
+  const int row = static_cast<int>(blockIdx.x);
+  if (batch.slots[row] < 0) return;
+  const int place = place_of(model, batch, batch.row_sequences[row], batch.slots[row]);
+  model.keys[place] = model.values[place] = kv_word(batch.tokens[row], batch.positions[row]);
+}
+
+// grid: [outputs]
+__global__ void attend(HashModel model, DeviceBatch batch) {
+  wait_for_previous();
+  let_next_start();
+  __shared__ std::uint32_t path;
+  const int row = batch.output_rows[blockIdx.x];
+  if (threadIdx.x == 0) {
+    path = 0;
+    const int sequence = batch.row_sequences[row];
+    const int context = batch.context_lens[sequence];
+    const int offset = batch.path_offsets[row];
+    for (int position = 0; batch.slots[row] >= 0 && position <= batch.positions[row]; ++position) {
+      const int slot = position < context || offset < 0
+                           ? position
+                           : batch.path_slots[offset + position - context];
+      const int place = place_of(model, batch, sequence, slot);
+      if (model.keys[place] != model.values[place]) path ^= 0xDEADu;
+      path = mix(path, model.keys[place]);
+    }
+  }
+  __syncthreads();
+  for (int token = static_cast<int>(threadIdx.x); token < model.vocab;
+       token += static_cast<int>(blockDim.x))
+    model.logits[static_cast<std::size_t>(blockIdx.x) * static_cast<std::size_t>(model.vocab) +
+                 static_cast<std::size_t>(token)] = hash_logit(path, model.disagreement, token);
+}
+
+}  // namespace
+
+cudaError_t hash_forward(const HashModel& model, const DeviceBatch& batch, cudaStream_t stream) {
+  Launch to;
+  to.stream = stream;
+  to.device.compute_major = 9;
+  const cudaError_t error =
+      launch(to, &append, dim3(static_cast<unsigned>(batch.num_rows)), 1, 0, model, batch);
+  if (error != cudaSuccess) return error;
+  return launch(to, &attend, dim3(static_cast<unsigned>(batch.num_outputs)), 64, 0, model, batch);
+}
+
+void hash_logits(std::span<const std::int32_t> tokens, std::uint32_t disagreement,
+                 std::span<float> out) {
+  std::uint32_t path = 0;
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    path = mix(path, kv_word(tokens[i], static_cast<std::int32_t>(i)));
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out[i] = hash_logit(path, disagreement, static_cast<int>(i));
+}
+
+}  // namespace specdec::cuda_test

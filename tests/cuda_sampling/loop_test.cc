@@ -1,0 +1,265 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <memory>
+#include <random>
+
+#include "batch.h"
+#include "device_array.h"
+#include "engine/device_loop.h"
+#include "hash_model.h"
+
+using namespace specdec;
+using namespace specdec::cuda_test;
+using namespace specdec::kernels::cuda;
+
+namespace {
+
+constexpr int kVocab = 300;
+constexpr std::uint32_t kSome = 3;  // a draft that is right now and then
+constexpr int kBlock = 8;
+constexpr int kContext = 400;
+constexpr int kBlocks = kContext / kBlock + 12;
+
+/// The model's memory on the device.
+struct HashMemory {
+  HashMemory(int sequences, std::size_t outputs, std::uint32_t disagreement)
+      : keys(static_cast<std::size_t>(sequences) * kBlocks * kBlock),
+        values(keys.size()),
+        logits(outputs * kVocab),
+        key_layers(std::vector<void*>{keys.get()}),
+        value_layers(std::vector<void*>{values.get()}) {
+    model = {.vocab = kVocab,
+             .block_size = kBlock,
+             .disagreement = disagreement,
+             .keys = keys.get(),
+             .values = values.get(),
+             .logits = logits.get()};
+  }
+  KvPoolView pool() const {
+    const auto half = [](void* const* layers) {
+      return KvHalf{.layers = layers,
+                    .block_stride = kBlock,
+                    .head_stride = kBlock,
+                    .dim_stride = 1,
+                    .position_stride = 1};
+    };
+    return {.num_layers = 1,
+            .num_kv_heads = 1,
+            .head_dim = 1,
+            .block_size = kBlock,
+            .element_bytes = 4,
+            .keys = half(key_layers.get()),
+            .values = half(value_layers.get())};
+  }
+  DeviceModel device_model() {
+    return {.forward =
+                [model = model](const DeviceBatch& batch, cudaStream_t stream) {
+                  REQUIRE(hash_forward(model, batch, stream) == cudaSuccess);
+                  return static_cast<const float*>(model.logits);
+                },
+            .pool = pool()};
+  }
+
+  DeviceArray<std::uint32_t> keys, values;
+  DeviceArray<float> logits;
+  DeviceArray<void*> key_layers, value_layers;
+  HashModel model;
+};
+
+struct Run {
+  std::vector<std::vector<TokenId>> prompts;
+  std::vector<SamplingOptions> options;
+  std::vector<std::uint64_t> seeds;
+  std::vector<TokenId> end_tokens;
+};
+
+/// What plain decoding on the host emits.
+std::vector<TokenId> decode(const Run& run, std::size_t i) {
+  std::vector<TokenId> tokens = run.prompts[i];
+  RowSampler sampler(kVocab);
+  std::vector<float> logits(kVocab);
+  for (int count = 0; count < run.options[i].max_tokens && tokens.size() < kContext - 1; ++count) {
+    hash_logits(tokens, 0, logits);
+    tokens.push_back(sampler
+                         .sample(logits, {.options = &run.options[i],
+                                          .seed = run.seeds[i],
+                                          .position = static_cast<std::int64_t>(tokens.size())})
+                         .token);
+    if (std::find(run.end_tokens.begin(), run.end_tokens.end(), tokens.back()) !=
+        run.end_tokens.end())
+      break;
+  }
+  return tokens;
+}
+
+Run make_run(int sequences, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  Run run;
+  run.end_tokens = {7, 11};
+  for (int i = 0; i < sequences; ++i) {
+    const int length = 2 + static_cast<int>(random() % 40);
+    std::vector<TokenId> prompt;
+    for (int j = 0; j < length; ++j) prompt.push_back(static_cast<TokenId>(random() % kVocab));
+    run.prompts.push_back(std::move(prompt));
+    SamplingOptions options{.max_tokens = 20 + static_cast<int>(random() % 150)};
+    if (i % 3 == 1) options.temperature = 0.6f;
+    if (i % 3 == 2) {
+      options.temperature = 0.9f;
+      options.top_k = 40;
+      options.top_p = 0.95f;
+    }
+    run.options.push_back(options);
+    run.seeds.push_back(random());
+  }
+  return run;
+}
+
+struct Totals {
+  int turns = 0;
+  int tokens = 0;
+  int runs = 0;
+};
+
+/// Decodes every prompt to its end through the loop; a sequence that has ended makes way.
+Totals check_loop(const Run& run, DeviceLoopOptions options, int turns, bool watched,
+                  std::uint32_t disagreement = kSome) {
+  const int count = static_cast<int>(run.prompts.size());
+  options.device = test_launch().device;
+  options.vocab = kVocab;
+  options.max_sequences = 8;
+  options.max_context = kContext;
+  options.blocks_per_sequence = kBlocks;
+  const std::size_t outputs =
+      8 * static_cast<std::size_t>(std::max(1 + options.nodes, options.topk));
+  HashMemory target(8, std::max<std::size_t>(outputs, 8 * 64), 0);
+  HashMemory draft(8, std::max<std::size_t>(outputs, 8 * 64), disagreement);
+  DeviceLoop loop(options, target.device_model(), draft.device_model());
+
+  std::vector<std::vector<TokenId>> tokens = run.prompts;
+  std::vector<DeviceSequence> sequences;
+  std::vector<std::vector<std::int32_t>> tables;
+  std::vector<std::uint32_t> target_words(target.keys.size()), draft_words(target.keys.size());
+  const DeviceArray<std::int32_t> ends(run.end_tokens);
+  SamplingNeeds needs;
+  std::mt19937_64 random(5);
+  std::vector<std::int32_t> blocks(8 * kBlocks);
+  for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<std::int32_t>(i);
+  std::shuffle(blocks.begin(), blocks.end(), random);
+  for (int i = 0; i < count; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    tables.emplace_back(blocks.begin() + i * kBlocks, blocks.begin() + (i + 1) * kBlocks);
+    // The prompt's KV, as prefill leaves it: all tokens but the last.
+    for (std::size_t j = 0; j + 1 < tokens[at].size(); ++j) {
+      const auto place = static_cast<std::size_t>(tables[at][j / kBlock]) * kBlock + j % kBlock;
+      target_words[place] = draft_words[place] =
+          kv_word(tokens[at][j], static_cast<std::int32_t>(j));
+    }
+    const SamplingOptions& each = run.options[at];
+    if (each.temperature > 0) {
+      needs.sampled = true;
+      needs.dense |= each.top_k == 0;
+    }
+    sequences.push_back({.tokens = &tokens[at],
+                         .draft_length = static_cast<int>(tokens[at].size()) - 1,
+                         .block_table = tables[at],
+                         .sampling = row_sampling(each, run.seeds[at]),
+                         .limits = {.max_output = each.max_tokens,
+                                    .max_length = kContext - 1,
+                                    .reserved = kBlocks * kBlock,
+                                    .end_tokens = ends.get(),
+                                    .num_end_tokens = 2}});
+  }
+  for (auto* words : {&target.keys, &target.values}) words->write(target_words);
+  for (auto* words : {&draft.keys, &draft.values}) words->write(draft_words);
+
+  Totals totals;
+  while (!sequences.empty() && totals.runs < 2000) {
+    int watched_turns = 0;
+    const int done = loop.run(
+        sequences, needs, turns, !watched ? DeviceLoop::OnTurn{} : [&](auto entries) {
+          CHECK(entries.size() == sequences.size());
+          ++watched_turns;
+          return watched_turns < 5;
+        });
+    REQUIRE(done >= 1);
+    REQUIRE(done <= turns);
+    if (watched) CHECK(watched_turns == done);
+    totals.turns += done;
+    ++totals.runs;
+    std::erase_if(sequences, [&](const DeviceSequence& sequence) {
+      const auto at = static_cast<std::size_t>(sequence.tokens - tokens.data());
+      const TokenId last = sequence.tokens->back();
+      return sequence.num_output >= run.options[at].max_tokens ||
+             std::find(run.end_tokens.begin(), run.end_tokens.end(), last) !=
+                 run.end_tokens.end() ||
+             sequence.tokens->size() >= kContext - 1;
+    });
+  }
+  for (int i = 0; i < count; ++i) {
+    CAPTURE(i);
+    const auto at = static_cast<std::size_t>(i);
+    totals.tokens += static_cast<int>(tokens[at].size() - run.prompts[at].size());
+    CHECK(tokens[at] == decode(run, at));
+  }
+  return totals;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "the loop emits what plain decoding on the host emits: every drafter, loop and single step") {
+  for (const int sequences : {1, 3, 8}) {
+    const Run run = make_run(sequences, 40 + static_cast<std::uint64_t>(sequences));
+    for (const int turns : {1, 4, 64})
+      for (const DeviceLoopOptions& options :
+           {DeviceLoopOptions{},
+            DeviceLoopOptions{
+                .draft = DeviceDraft::ngram, .depth = 5, .ngram_min = 1, .ngram_max = 3},
+            DeviceLoopOptions{.draft = DeviceDraft::draft_model, .depth = 1},
+            DeviceLoopOptions{.draft = DeviceDraft::draft_model, .depth = 5},
+            DeviceLoopOptions{
+                .draft = DeviceDraft::draft_model, .depth = 4, .nodes = 12, .topk = 3},
+            DeviceLoopOptions{
+                .draft = DeviceDraft::draft_model, .depth = 3, .nodes = 30, .topk = 8}}) {
+        CAPTURE(sequences);
+        CAPTURE(turns);
+        CAPTURE(static_cast<int>(options.draft));
+        CAPTURE(options.topk);
+        CAPTURE(options.depth);
+        const Totals totals = check_loop(run, options, turns, false);
+        if (options.draft == DeviceDraft::none) CHECK(totals.turns >= totals.tokens / sequences);
+      }
+  }
+}
+
+// Its KV caught up in every turn, greedy or sampled: nothing that it drafts can be wrong.
+TEST_CASE("a draft that is the target is accepted whole, to the last turn") {
+  for (const std::uint64_t seed : {1, 2, 3})
+    for (const float temperature : {0.0f, 0.8f})
+      for (const DeviceLoopOptions& options :
+           {DeviceLoopOptions{.draft = DeviceDraft::draft_model, .depth = 1},
+            DeviceLoopOptions{.draft = DeviceDraft::draft_model, .depth = 5},
+            DeviceLoopOptions{
+                .draft = DeviceDraft::draft_model, .depth = 4, .nodes = 40, .topk = 3}}) {
+        Run run = make_run(1, seed);
+        run.options[0].temperature = temperature;
+        const Totals totals = check_loop(run, options, 64, false, 0);
+        CAPTURE(options.depth);
+        CAPTURE(totals.tokens);
+        CHECK(totals.turns == (totals.tokens + options.depth) / (options.depth + 1));
+      }
+}
+
+TEST_CASE("the host reads along and calls the loop back") {
+  const Run run = make_run(4, 9);
+  const Totals free = check_loop(run, {.draft = DeviceDraft::draft_model, .depth = 3}, 64, false);
+  const Totals watched = check_loop(run, {.draft = DeviceDraft::draft_model, .depth = 3}, 64, true);
+  CHECK(free.tokens == watched.tokens);
+  CHECK(watched.runs >= free.runs);
+}
+
+TEST_CASE("graphs of many shapes are made anew when the cache is full") {
+  const Run run = make_run(8, 77);
+  check_loop(run, {.draft = DeviceDraft::draft_model, .depth = 2, .most_graphs = 1}, 16, false);
+}
