@@ -23,8 +23,8 @@ struct TargetConfig {
 
 /// `[draft.length]`
 struct DraftLengthConfig {
-  std::string mode = "fixed";      ///< fixed | schedule
-  int num_speculative_tokens = 5;  ///< longest path of a draft, 1 to 64
+  std::string mode = "fixed";      ///< fixed | schedule | adaptive
+  int num_speculative_tokens = 5;  ///< longest path of a draft, 1 to 64; adaptive: the most
   std::vector<std::pair<int, int>> schedule = {
       {1, 5}, {8, 3}, {32, 0}};  ///< batch size from which -> length
   /// A model draft is cut before a token whose parent's draft distribution gives its best token

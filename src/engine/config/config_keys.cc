@@ -30,7 +30,9 @@ constexpr std::array kKeys = {
     ConfigKey{"draft.weight_type", SPECDEC_FIELD(draft.weight_type),
               "what an EAGLE-3 head's matrices are kept in", 0, 0, "q8_0|file"},
     ConfigKey{"draft.length.mode", SPECDEC_FIELD(draft.length.mode),
-              "fixed: num_speculative_tokens; schedule: by batch size", 0, 0, "fixed|schedule"},
+              "fixed: num_speculative_tokens; schedule: by batch size; adaptive: by cost and "
+              "acceptance",
+              0, 0, "fixed|schedule|adaptive"},
     ConfigKey{"draft.length.num_speculative_tokens",
               SPECDEC_FIELD(draft.length.num_speculative_tokens), "longest path of a draft", 1, 64},
     ConfigKey{"draft.length.schedule", SPECDEC_FIELD(draft.length.schedule),
@@ -196,7 +198,7 @@ std::string expectation(const ConfigKey& key) {
         case ConfigKey::Kind::path:
           return "a path in quotes";
         case ConfigKey::Kind::method:
-          return "the name of one drafter in quotes";
+          return "the name of a drafter in quotes, or a list of names";
         case ConfigKey::Kind::plain:
           break;
       }
