@@ -16,8 +16,9 @@ struct DraftContext {
   std::span<const TokenId>
       tokens;  ///< prompt and output so far; never empty; valid during the call
   int num_prompt_tokens = 0;
-  int max_depth = 0;  ///< longest path below the root, >= 1
-  int max_nodes = 0;  ///< most draft tokens in the tree, >= max_depth
+  int max_depth = 0;        ///< longest path below the root, >= 1
+  int max_nodes = 0;        ///< most draft tokens in the tree, >= max_depth
+  bool chain_only = false;  ///< the acceptance rule takes no branches
   const SamplingOptions* sampling = nullptr;
   std::string_view cache_salt = {};  ///< what is learnt from one salt is kept from the others
 };

@@ -97,20 +97,17 @@ NodeChoice choose_nodes(std::span<const float> survivals, double emitters, doubl
   return best;
 }
 
-int choose_depth(const DraftHistory& history, int max_depth, int sequences, int base_rows,
-                 const CostCurve& verify, const CostCurve& draft) {
-  int best = 0;
-  double best_goodput = sequences / verify(base_rows);
+NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequences, int base_rows,
+                        const CostCurve& verify, const CostCurve& draft) {
+  NodeChoice best{.count = 0, .goodput = sequences / verify(base_rows)};
   double expected = 1;
   double survival = 1;
   for (int depth = 1; depth <= max_depth; ++depth) {
     survival *= history.expected(depth);
     expected += survival;
     const double seconds = depth * draft(sequences) + verify(base_rows + sequences * depth);
-    if (const double goodput = sequences * expected / seconds; goodput > best_goodput) {
-      best = depth;
-      best_goodput = goodput;
-    }
+    if (const double goodput = sequences * expected / seconds; goodput > best.goodput)
+      best = {.count = depth, .goodput = goodput};
   }
   return best;
 }

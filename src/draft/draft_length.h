@@ -61,7 +61,10 @@ class DraftHistory {
   /// Drafting does not pay at present: true when this step should try all the same, after 8, 16, 32
   /// and then every 64 plain steps.
   bool probe();
-  void paid() noexcept { interval_ = kFirstProbe; }
+  void paid() noexcept {
+    interval_ = kFirstProbe;
+    plain_steps_ = 0;
+  }
 
  private:
   static constexpr int kFirstProbe = 8;
@@ -90,9 +93,9 @@ struct NodeChoice {
 NodeChoice choose_nodes(std::span<const float> survivals, double emitters, double spent,
                         int base_rows, const CostCurve& verify);
 
-/// The same for a drafter that has yet to run: the depth of a chain that is expected to pay most
-/// when `sequences` like this one draft it pass by pass; 0 = plain decoding.
-int choose_depth(const DraftHistory& history, int max_depth, int sequences, int base_rows,
-                 const CostCurve& verify, const CostCurve& draft);
+/// The same for a drafter that has yet to run: the depth (count) of a chain that is expected to pay
+/// most when `sequences` like this one draft it pass by pass; 0 = plain decoding.
+NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequences, int base_rows,
+                        const CostCurve& verify, const CostCurve& draft);
 
 }  // namespace specdec

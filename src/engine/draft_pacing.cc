@@ -29,7 +29,6 @@ void DraftPacing::begin(std::span<Sequence* const> batch) {
   base_rows_ = 0;
   emitters_ = 0;
   draft_spent_ = 0;
-  host_survivals_.clear();
   model_sequences_.clear();
   for (Sequence* sequence : batch) {
     base_rows_ += sequence->num_known;
@@ -40,19 +39,37 @@ void DraftPacing::begin(std::span<Sequence* const> batch) {
 
 int DraftPacing::first_depth(Sequence& sequence, int count) const {
   if (!adaptive_) return sequence.draft_depth;
-  const int depth = choose_depth(sequence.history, sequence.draft_depth, count, base_rows_,
-                                 verify_cost_, draft_cost_);
-  if (depth > 0) {
+  const NodeChoice with_model = choose_depth(sequence.history, sequence.draft_depth, count,
+                                             base_rows_, verify_cost_, draft_cost_);
+  std::vector<float> hosts;
+  for (const auto& [drafter, proposal] : sequence.host_drafts) {
+    const std::vector<float> part = survivals(proposal, drafter);
+    hosts.insert(hosts.end(), part.begin(), part.end());
+  }
+  std::sort(hosts.begin(), hosts.end(), std::greater<>());
+  const NodeChoice without = choose_nodes(hosts, emitters_, 0, base_rows_, verify_cost_);
+  if (with_model.count > 0) {
     sequence.history.paid();
-    return depth;
+    return without.count > 0 && without.goodput * count >= with_model.goodput * emitters_
+               ? 0
+               : with_model.count;
   }
   sequence.probes = sequence.history.probe();
   return sequence.probes ? std::min(2, sequence.draft_depth) : 0;
 }
 
+std::vector<float> DraftPacing::survivals(const DraftProposal& proposal, int drafter) const {
+  std::vector<float> values;
+  for (std::size_t i = 0; i < proposal.tokens().size(); ++i) {
+    const int parent = proposal.parents()[i];
+    values.push_back(estimate(drafter, proposal.confidences()[i]) *
+                     (parent < 0 ? 1.0f : values[static_cast<std::size_t>(parent)]));
+  }
+  return values;
+}
+
 void DraftPacing::begin_model(std::span<Sequence* const> sequences) {
   model_sequences_.assign(sequences.begin(), sequences.end());
-  host_survivals_.clear();
   draft_spent_ = draft_cost_(static_cast<int>(sequences.size()));
 }
 
@@ -71,7 +88,7 @@ float DraftPacing::estimate(int drafter, float confidence) const {
 
 bool DraftPacing::go_on(int depth, std::span<const Level> levels) {
   if (!adaptive_) return true;
-  std::vector<float> now = host_survivals_;
+  std::vector<float> now;
   std::vector<float> then;
   int rows = 0;
   for (std::size_t i = 0; i < levels.size(); ++i) {

@@ -6,6 +6,7 @@
 #include "draft/draft_length.h"
 #include "draft/model_drafter.h"
 #include "engine/sequence.h"
+#include "specdec/drafter.h"
 
 namespace specdec {
 
@@ -23,8 +24,8 @@ class DraftPacing final : public GrowthControl {
 
   /// A step over `batch` begins.
   void begin(std::span<Sequence* const> batch);
-  /// The depth to which the model should draft for `sequence`, one of `count`; sets
-  /// sequence.probes.
+  /// The depth to which the model should draft for `sequence`, one of `count`; 0 where what the
+  /// host drafters found pays more. Sets sequence.probes.
   int first_depth(Sequence& sequence, int count) const;
   /// The model is about to draft for these.
   void begin_model(std::span<Sequence* const> sequences);
@@ -35,6 +36,8 @@ class DraftPacing final : public GrowthControl {
 
   /// What a host drafter's token is worth.
   float estimate(int drafter, float confidence) const;
+  /// The survivals of a host drafter's tree.
+  std::vector<float> survivals(const DraftProposal& proposal, int drafter) const;
   /// Cuts the trees of the step to the nodes that are worth their verification.
   void trim(std::span<Sequence* const> batch) const;
 
@@ -55,7 +58,6 @@ class DraftPacing final : public GrowthControl {
   int base_rows_ = 0;       // rows of the target's pass without any draft
   double emitters_ = 0;     // sequences that emit a token whatever is drafted
   double draft_spent_ = 0;  // seconds of drafting, by the cost curve
-  std::vector<float> host_survivals_;
   std::vector<Sequence*> model_sequences_;
 };
 

@@ -7,6 +7,7 @@
 #include <range/v3/view/join.hpp>
 
 #include "draft/ngram_drafter.h"
+#include "draft/suffix_drafter.h"
 #include "engine/cost_measurement.h"
 #include "engine/log.h"
 #include "sampling/mutation.h"
@@ -71,6 +72,7 @@ DraftStage::DraftStage(const Config& config, Backend& backend, int vocab_size, i
       vocab_size_(vocab_size),
       max_context_(max_context) {
   host_drafters_.push_back({.drafter = std::make_unique<NgramDrafter>(config.draft.ngram)});
+  host_drafters_.push_back({.drafter = std::make_unique<SuffixDrafter>(config.draft.suffix)});
 }
 
 void DraftStage::set_model(std::unique_ptr<Transformer> draft) {
@@ -216,6 +218,7 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
   for (Sequence* sequence : sequences) {
     sequence->tree.reset(sequence->tokens.back());
     sequence->origins.assign(1, NodeOrigin{});
+    sequence->host_drafts.clear();
     sequence->draft_slots.clear();
     sequence->draft_length = sequence->kv.length(KvPool::draft);
   }
@@ -227,10 +230,13 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
            }) |
            ranges::to<std::vector>();
   };
-  if (model_drafter_ != nullptr) propose_with_model(drafting(model_method_));
-  if (eagle_ != nullptr) flush_features(sequences);
   for (std::size_t host = 0; host < host_drafters_.size(); ++host)
     propose_on_host(host, drafting(host_drafters_[host].drafter->name()));
+  if (model_drafter_ != nullptr) propose_with_model(drafting(model_method_));
+  if (eagle_ != nullptr) flush_features(sequences);
+  for (Sequence* sequence : sequences)
+    for (const auto& [drafter, proposal] : sequence->host_drafts)
+      graft(proposal, drafter, *sequence);
   pacing_.trim(sequences);
 }
 
@@ -250,6 +256,7 @@ void DraftStage::propose_on_host(std::size_t index, std::span<Sequence* const> s
                         .num_prompt_tokens = sequence->num_prompt_tokens,
                         .max_depth = sequence->draft_depth,
                         .max_nodes = sequence->draft_nodes,
+                        .chain_only = config_.verify.method == "block",
                         .sampling = &sequence->request.sampling,
                         .cache_salt = sequence->request.cache_salt});
   std::vector<DraftProposal> proposals(sequences.size());
@@ -259,11 +266,10 @@ void DraftStage::propose_on_host(std::size_t index, std::span<Sequence* const> s
     complain(host, std::string("threw ") + error.what());
     return;
   }
-  const bool chain_only = config_.verify.method == "block";
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     if (is_valid(proposals[i], contexts[i], vocab_size_) &&
-        !(chain_only && !is_chain(proposals[i])))
-      graft(proposals[i], static_cast<int>(index) + 1, *sequences[i]);
+        !(contexts[i].chain_only && !is_chain(proposals[i])))
+      sequences[i]->host_drafts.emplace_back(static_cast<int>(index) + 1, std::move(proposals[i]));
     else
       complain(host, "proposed a tree outside its limits");
   }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "draft/draft_length.h"
@@ -13,6 +14,7 @@
 #include "engine/text/utf8_stream.h"
 #include "sampling/sampler.h"
 #include "sampling/stop.h"
+#include "specdec/drafter.h"
 #include "specdec/engine.h"
 #include "specdec/request.h"
 #include "verify/accepted_path.h"
@@ -65,11 +67,12 @@ struct Sequence {
   int draft_nodes = 0;   // the most draft tokens this step
   bool probes = false;   // drafts to see whether it would pay again
   DraftTree tree;
-  std::vector<NodeOrigin> origins;        // [nodes]
-  std::vector<std::int32_t> draft_slots;  // [nodes]; -1: no draft KV
-  int draft_length = 0;                   // draft KV in place, after proposing
-  int first_row = 0;                      // of its rows in the target's pass
-  int first_output = 0;                   // index of the root's logits row
+  std::vector<std::pair<int, DraftProposal>> host_drafts;  // (drafter, its tree), yet to be joined
+  std::vector<NodeOrigin> origins;                         // [nodes]
+  std::vector<std::int32_t> draft_slots;                   // [nodes]; -1: no draft KV
+  int draft_length = 0;                                    // draft KV in place, after proposing
+  int first_row = 0;                                       // of its rows in the target's pass
+  int first_output = 0;                                    // index of the root's logits row
   AcceptedPath path;
   Output output;
 

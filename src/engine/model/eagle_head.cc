@@ -12,7 +12,7 @@ EagleHead::EagleHead(Backend& backend, const EagleSource& source,
                      int max_rows)
     : backend_(backend),
       config_(source.layer),
-      norm_before_residual_(source.norm_before_residual),
+      norm_before_residual_(source.norm_before_residual != mutant_active("residual_of_other_kind")),
       feature_layers_(source.feature_layers),
       target_tokens_(source.target_tokens),
       pool_(std::move(pool)),
@@ -75,7 +75,8 @@ std::span<const float> EagleHead::forward(const ForwardBatch& batch, Stream stre
   float* const q = q_.as<float>();
   float* const attention = attention_.as<float>();
   float* const ffn = ffn_.as<float>();
-  rope_.fill(batch.positions(), -1);
+  const bool shifted = mutant_active("draft_position_off_by_one") && rows == outputs;
+  rope_.fill(batch.positions(), shifted ? 0 : -1);
 
   backend_.embed_rows({.num_rows = rows,
                        .tokens = batch.tokens().data(),
