@@ -40,7 +40,7 @@ features_off_by_one           model_tests
 features_off_by_one           test_acceptance
 residual_of_other_kind        model_tests
 draft_position_off_by_one     model_tests
-guessed_features_kept         test_acceptance
+guessed_features_kept         test_engine
 '
 
 build=${1:-build/mutants}
