@@ -4,7 +4,8 @@
 #
 #   tests/mutants.sh [BUILD_DIR] [NAME...]     default: build/mutants, every mutant
 #
-# A fault is a mutant_active("NAME") in the source (src/sampling/mutation.h). Each line below:
+# test_acceptance needs the real target (see tests/support/engine_runs.h): without it, its mutants
+# survive. A fault is a mutant_active("NAME") in the source (src/sampling/mutation.h). Each line below:
 # NAME, then the test program that must fail.
 set -u -o pipefail
 cd "$(dirname "$0")/.."
@@ -35,6 +36,11 @@ kv_not_moved                  test_engine
 mask_skips_parent             test_engine
 penalties_skip_accepted       test_engine
 stale_draft_kv                test_engine
+features_off_by_one           model_tests
+features_off_by_one           test_acceptance
+residual_of_other_kind        model_tests
+draft_position_off_by_one     model_tests
+guessed_features_kept         test_engine
 '
 
 build=${1:-build/mutants}

@@ -23,8 +23,8 @@ struct TargetConfig {
 
 /// `[draft.length]`
 struct DraftLengthConfig {
-  std::string mode = "fixed";      ///< fixed | schedule
-  int num_speculative_tokens = 5;  ///< longest path of a draft, 1 to 64
+  std::string mode = "fixed";      ///< fixed | schedule | adaptive
+  int num_speculative_tokens = 5;  ///< longest path of a draft, 1 to 64; adaptive: the most
   std::vector<std::pair<int, int>> schedule = {
       {1, 5}, {8, 3}, {32, 0}};  ///< batch size from which -> length
   /// A model draft is cut before a token whose parent's draft distribution gives its best token
@@ -51,15 +51,28 @@ struct NgramConfig {
   bool operator==(const NgramConfig&) const = default;
 };
 
+/// `[draft.suffix]`: SuffixDecoding (arXiv 2411.04975)
+struct SuffixConfig {
+  int max_tree_depth = 24;       ///< longest suffix that is matched
+  float max_spec_factor = 1.0f;  ///< tokens drafted for each token of the match
+  int max_spec_offset = 0;       ///< ... and beside them
+  float min_token_prob = 0.1f;   ///< a path that is less likely is not drafted
+  int cache_mb = 64;             ///< MiB for outputs of ended requests; 0 = the own text alone
+
+  bool operator==(const SuffixConfig&) const = default;
+};
+
 /// `[draft]`
 struct DraftConfig {
-  std::string method = "none";  ///< none | ngram | draft_model | eagle3 | the name of a drafter
-                                ///< added with Engine::add_drafter
+  /// none | ngram | suffix | draft_model | eagle3 | the name of a drafter added with
+  /// Engine::add_drafter; several joined by '+' (a list in TOML) feed one tree.
+  std::string method = "none";
   std::string model;  ///< draft model or EAGLE-3 head; loaded when set, whatever the method
   std::string weight_type = "q8_0";  ///< q8_0 | file: what an EAGLE-3 head's matrices are kept in
   DraftLengthConfig length;
   DraftTreeConfig tree;
   NgramConfig ngram;
+  SuffixConfig suffix;
 
   bool operator==(const DraftConfig&) const = default;
 };

@@ -16,9 +16,11 @@ struct DraftContext {
   std::span<const TokenId>
       tokens;  ///< prompt and output so far; never empty; valid during the call
   int num_prompt_tokens = 0;
-  int max_depth = 0;  ///< longest path below the root, >= 1
-  int max_nodes = 0;  ///< most draft tokens in the tree, >= max_depth
+  int max_depth = 0;        ///< longest path below the root, >= 1
+  int max_nodes = 0;        ///< most draft tokens in the tree, >= max_depth
+  bool chain_only = false;  ///< the acceptance rule takes no branches
   const SamplingOptions* sampling = nullptr;
+  std::string_view cache_salt = {};  ///< what is learnt from one salt is kept from the others
 };
 
 /// A drafter's answer for one sequence: a tree below the last committed token. Empty = plain
@@ -28,24 +30,33 @@ class DraftProposal {
   static constexpr int kRoot = -1;
 
   /// Adds `token` below `parent` (kRoot or an index that add() returned) and returns its index.
-  int add(TokenId token, int parent) {
+  /// `confidence` in (0, 1): how likely the drafter thinks it after its parent. It need not be
+  /// right, only comparable with itself: the engine learns what it is worth, and mixed and adaptive
+  /// drafts are cut by it.
+  int add(TokenId token, int parent, float confidence = 0.5f) {
     tokens_.push_back(token);
     parents_.push_back(parent);
+    confidences_.push_back(confidence);
     return static_cast<int>(tokens_.size()) - 1;
   }
   /// Adds a token below the one added last: a chain.
-  int append(TokenId token) { return add(token, static_cast<int>(tokens_.size()) - 1); }
+  int append(TokenId token, float confidence = 0.5f) {
+    return add(token, static_cast<int>(tokens_.size()) - 1, confidence);
+  }
 
   std::span<const TokenId> tokens() const noexcept { return tokens_; }
   std::span<const int> parents() const noexcept { return parents_; }
+  std::span<const float> confidences() const noexcept { return confidences_; }
   void clear() noexcept {
     tokens_.clear();
     parents_.clear();
+    confidences_.clear();
   }
 
  private:
   std::vector<TokenId> tokens_;
   std::vector<int> parents_;
+  std::vector<float> confidences_;
 };
 
 /// A source of draft tokens that runs on the host. Derive from it to speculate with your own

@@ -26,6 +26,22 @@ int DraftTree::find_child(int node, TokenId token) const noexcept {
   return -1;
 }
 
+void DraftTree::retain(const std::vector<bool>& keep) {
+  std::vector<std::int32_t> new_index(tokens.size(), -1);
+  std::size_t kept = 0;
+  for (std::size_t node = 0; node < tokens.size(); ++node) {
+    if (!keep[node]) continue;
+    new_index[node] = static_cast<std::int32_t>(kept);
+    tokens[kept] = tokens[node];
+    depths[kept] = depths[node];
+    parents[kept] = parents[node] < 0 ? -1 : new_index[static_cast<std::size_t>(parents[node])];
+    ++kept;
+  }
+  tokens.resize(kept);
+  parents.resize(kept);
+  depths.resize(kept);
+}
+
 std::vector<std::int32_t> DraftTree::path_to(int node) const {
   std::vector<std::int32_t> path;
   for (; node >= 0; node = parents[static_cast<std::size_t>(node)]) path.push_back(node);

@@ -44,6 +44,9 @@ struct DraftTree {
     depths.push_back(depths[static_cast<std::size_t>(parent)] + 1);
     return size() - 1;
   }
+  /// Keeps the nodes for which keep[node] is set, the root among them and no node without its
+  /// parent. Deterministic trees only.
+  void retain(const std::vector<bool>& keep);
   int size() const noexcept { return static_cast<int>(tokens.size()); }
   int num_draft_tokens() const noexcept { return size() - 1; }
   int max_depth() const noexcept;

@@ -7,6 +7,7 @@
 
 #include "kernels/sampling/gumbel.h"
 #include "kernels/sampling/row_numbers.h"
+#include "specdec/error.h"
 
 namespace specdec {
 
@@ -21,6 +22,7 @@ struct ModelDrafter::Node {
   int parent = -1;
   int depth = 0;
   float log_survival = 0;  // estimated log-probability that the target walks through this node
+  DraftNode own = {};
   int slot = kNoSlot;
 };
 
@@ -30,7 +32,22 @@ struct ModelDrafter::Growth {
   std::vector<int> frontier;  // nodes of the deepest level that the model runs next
   int level_begin = 1;        // first node of the deepest level
   int next_slot = 0;
+  std::size_t sequence = 0;
+  const GrowthControl* control = nullptr;
   std::vector<std::vector<float>> draft_probs;  // [nodes], sampled drafts only
+
+  void add(TokenId token, int parent, float log_confidence) {
+    const Node& from = nodes[static_cast<std::size_t>(parent)];
+    DraftNode own{.confidence = std::exp(log_confidence)};
+    own.estimate =
+        control == nullptr ? own.confidence : control->estimate(sequence, own.confidence);
+    const float log_estimate = control == nullptr ? log_confidence : std::log(own.estimate);
+    nodes.push_back({.token = token,
+                     .parent = parent,
+                     .depth = from.depth + 1,
+                     .log_survival = from.log_survival + std::min(0.0f, log_estimate),
+                     .own = own});
+  }
 
   std::vector<TokenId> path_to(int node) const {
     std::vector<TokenId> path(
@@ -80,7 +97,7 @@ void ModelDrafter::catch_up(std::span<ModelDraftSequence> sequences) {
   }
 }
 
-void ModelDrafter::propose(std::span<ModelDraftSequence> sequences) {
+void ModelDrafter::propose(std::span<ModelDraftSequence> sequences, GrowthControl* control) {
   if (sequences.empty()) return;
   catch_up(sequences);
 
@@ -91,6 +108,8 @@ void ModelDrafter::propose(std::span<ModelDraftSequence> sequences) {
     growths[i].nodes.push_back({.token = sequences[i].tokens.back(), .slot = root_slot});
     growths[i].frontier = {0};
     growths[i].next_slot = root_slot + 1;
+    growths[i].sequence = i;
+    growths[i].control = control;
   }
 
   std::vector<DraftRows> batch;
@@ -145,14 +164,41 @@ void ModelDrafter::propose(std::span<ModelDraftSequence> sequences) {
       for (std::size_t row = 0; row < expanded.size(); ++row) {
         const auto [i, node] = expanded[row];
         if (static_cast<int>(i) % tasks != task) continue;
-        add_children(growths[i], sequences[i], node, logits.subspan(row * vocab, vocab),
-                     samplers_[static_cast<std::size_t>(task)]);
+        try {
+          add_children(growths[i], sequences[i], node, logits.subspan(row * vocab, vocab),
+                       samplers_[static_cast<std::size_t>(task)]);
+        } catch (const Error&) {
+          // Nothing can be drawn from this row (options that ban all that the draft knows): the
+          // node stays a leaf.
+        }
       }
     });
     for (std::size_t i = 0; i < count; ++i)
       if (depth < sequences[i].max_depth) choose_frontier(growths[i]);
+    if (control != nullptr && !go_on(growths, sequences, depth + 1, *control)) break;
   }
   for (std::size_t i = 0; i < count; ++i) finish(growths[i], sequences[i]);
+}
+
+bool ModelDrafter::go_on(std::span<const Growth> growths,
+                         std::span<const ModelDraftSequence> sequences, int depth,
+                         GrowthControl& control) const {
+  std::vector<std::vector<float>> survivals(growths.size());
+  std::vector<GrowthControl::Level> levels;
+  for (std::size_t i = 0; i < growths.size(); ++i) {
+    const Growth& growth = growths[i];
+    for (const Node& node : std::span(growth.nodes).subspan(1))
+      survivals[i].push_back(std::exp(node.log_survival));
+    GrowthControl::Level level{.survivals = survivals[i]};
+    if (depth < sequences[i].max_depth)
+      for (const int node : growth.frontier) {
+        level.best_frontier =
+            std::max(level.best_frontier, survivals[i][static_cast<std::size_t>(node) - 1]);
+        ++level.frontier_rows;
+      }
+    levels.push_back(level);
+  }
+  return control.go_on(depth, levels);
 }
 
 void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequence, int parent,
@@ -176,18 +222,18 @@ void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequen
     draw_draft_children(probs, row.seed, sequence.row.position, parent, children, options_.topk > 1,
                         drawn);
     for (const TokenId token : drawn)
-      growth.nodes.push_back(
-          {.token = token,
-           .parent = parent,
-           .depth = from.depth + 1,
-           .log_survival = from.log_survival + std::log(probs[static_cast<std::size_t>(token)])});
+      growth.add(token, parent, std::log(probs[static_cast<std::size_t>(token)]));
     growth.draft_probs.resize(growth.nodes.size());
     growth.draft_probs[static_cast<std::size_t>(parent)] = std::move(probs);
     return;
   }
 
+  // Under noise a token's share is taken among the best few, at least four.
+  constexpr int kShares = 4;
+  const bool noisy = row.options->temperature > 0;
   std::vector<DraftCandidate> candidates;
-  sampler.coupled_candidates(logits, row, options_.topk, candidates);
+  sampler.coupled_candidates(logits, row, noisy ? std::max(kShares, options_.topk) : options_.topk,
+                             candidates);
   if (candidates.empty()) return;
   if (options_.min_confidence > 0 && sampler.confidence(logits, row) < options_.min_confidence)
     return;
@@ -195,17 +241,14 @@ void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequen
   // left to chance is how far the target's scores stray from these: a softmax over the perturbed
   // scores ranks that.
   float normaliser = 0;
-  if (row.options->temperature > 0) {
+  if (noisy) {
     for (const DraftCandidate& candidate : candidates)
       normaliser += row_math::exp_one(candidate.score - candidates.front().score);
     normaliser = candidates.front().score + static_cast<float>(fixed_log(normaliser));
   }
+  candidates.resize(std::min(candidates.size(), static_cast<std::size_t>(options_.topk)));
   for (const DraftCandidate& candidate : candidates)
-    growth.nodes.push_back(
-        {.token = candidate.token,
-         .parent = parent,
-         .depth = from.depth + 1,
-         .log_survival = from.log_survival + std::min(0.0f, candidate.score - normaliser)});
+    growth.add(candidate.token, parent, candidate.score - normaliser);
 }
 
 void ModelDrafter::choose_frontier(Growth& growth) const {
@@ -240,11 +283,13 @@ void ModelDrafter::finish(Growth& growth, ModelDraftSequence& sequence) const {
   std::vector<int> new_index(count, -1);
   new_index[0] = 0;
   sequence.draft_slots->assign(1, growth.nodes[0].slot);
+  if (sequence.drafted != nullptr) sequence.drafted->assign(1, {});
   for (const int old : std::span(order).subspan(1)) {
     const Node& node = growth.nodes[static_cast<std::size_t>(old)];
     new_index[static_cast<std::size_t>(old)] =
         tree.add(node.token, new_index[static_cast<std::size_t>(node.parent)]);
     sequence.draft_slots->push_back(node.slot);
+    if (sequence.drafted != nullptr) sequence.drafted->push_back(node.own);
   }
   if (sampled) {
     tree.sampling =

@@ -11,6 +11,31 @@
 
 namespace specdec {
 
+/// What a drafter thought of one of its tokens.
+struct DraftNode {
+  float confidence = 0;  // its own probability of the token after its parent
+  float estimate = 0;    // the same, calibrated
+};
+
+/// Steers a growing draft between its levels.
+class GrowthControl {
+ public:
+  virtual ~GrowthControl() = default;
+
+  /// The probability that the target takes a child of this confidence. Called from several threads,
+  /// from one for each sequence.
+  virtual float estimate(std::size_t sequence, float confidence) const = 0;
+
+  /// One sequence's draft after a level.
+  struct Level {
+    std::span<const float> survivals;  // of its nodes below the root
+    float best_frontier = 0;           // the highest survival of the deepest level; 0: it ends here
+    int frontier_rows = 0;             // rows that the model would run for it
+  };
+  /// Whether the model should run one more level, after `depth` of them.
+  virtual bool go_on(int depth, std::span<const Level> levels) = 0;
+};
+
 /// A sequence that a model drafts for.
 struct ModelDraftSequence {
   std::span<const TokenId> tokens;  // committed; the last is the root
@@ -21,6 +46,7 @@ struct ModelDraftSequence {
   DraftTree* tree = nullptr;  // out: holds the root on entry
   /// out [nodes]: the slot that holds a node's draft KV, -1 when the draft did not run it.
   std::vector<std::int32_t>* draft_slots = nullptr;
+  std::vector<DraftNode>* drafted = nullptr;  // out [nodes]; the root's is empty. Null: not wanted
 };
 
 struct ModelDrafterOptions {
@@ -48,8 +74,9 @@ class ModelDrafter {
   int max_nodes(int max_depth) const;
 
   /// Grows sequences[i].tree below its root. The root's slot is tokens.size() - 1; later slots
-  /// follow it.
-  void propose(std::span<ModelDraftSequence> sequences);
+  /// follow it. With `control`, survival is what it estimates and each level needs its consent; a
+  /// sampled draft (whose tokens must not decide its length) takes none.
+  void propose(std::span<ModelDraftSequence> sequences, GrowthControl* control = nullptr);
 
  private:
   struct Node;
@@ -58,6 +85,8 @@ class ModelDrafter {
   void catch_up(std::span<ModelDraftSequence> sequences);
   void add_children(Growth& growth, const ModelDraftSequence& sequence, int parent,
                     std::span<const float> logits, RowSampler& sampler) const;
+  bool go_on(std::span<const Growth> growths, std::span<const ModelDraftSequence> sequences,
+             int depth, GrowthControl& control) const;
   void choose_frontier(Growth& growth) const;
   void finish(Growth& growth, ModelDraftSequence& sequence) const;
 

@@ -28,10 +28,17 @@ std::span<const TokenId> lookup_ngram(std::span<const TokenId> tokens, int min_m
 
 void NgramDrafter::propose(std::span<const DraftContext> contexts,
                            std::span<DraftProposal> proposals) {
-  for (std::size_t i = 0; i < contexts.size(); ++i)
-    for (const TokenId token : lookup_ngram(contexts[i].tokens, options_.prompt_lookup_min,
-                                            options_.prompt_lookup_max, contexts[i].max_depth))
-      proposals[i].append(token);
+  for (std::size_t i = 0; i < contexts.size(); ++i) {
+    const std::span<const TokenId> found =
+        lookup_ngram(contexts[i].tokens, options_.prompt_lookup_min, options_.prompt_lookup_max,
+                     contexts[i].max_depth);
+    // The longer the match behind a token, the likelier it is; each token lengthens it.
+    float match = static_cast<float>(options_.prompt_lookup_min);
+    for (const TokenId token : found) {
+      proposals[i].append(token, match / (match + 1.0f));
+      match += 1.0f;
+    }
+  }
 }
 
 }  // namespace specdec

@@ -16,6 +16,8 @@ class DraftAdapter : public DraftModel {
   virtual void begin(std::span<Sequence* const> sequences) = 0;
   /// The draft's slices of the cache's blocks.
   virtual const KvPoolStorage& pool() const noexcept = 0;
+  /// Runs rows as they are, to see what a pass costs.
+  virtual void run(const ForwardBatch& batch) = 0;
 };
 
 /// A Llama model as a draft.
@@ -29,6 +31,7 @@ class TransformerAdapter final : public DraftAdapter {
   int max_rows() const override { return transformer_->max_rows(); }
   int max_position() const override { return max_position_; }
   std::span<const float> forward(std::span<const DraftRows> batch) override;
+  void run(const ForwardBatch& batch) override { transformer_->forward(batch, Stream{}); }
 
  private:
   std::unique_ptr<Transformer> transformer_;

@@ -7,6 +7,8 @@
 #include <range/v3/view/join.hpp>
 
 #include "draft/ngram_drafter.h"
+#include "draft/suffix_drafter.h"
+#include "engine/cost_measurement.h"
 #include "engine/log.h"
 #include "sampling/mutation.h"
 #include "specdec/error.h"
@@ -23,27 +25,54 @@ constexpr std::string_view kEagle3 = "eagle3";
 // Features that a sequence may carry along without drafting, before they are made into KV.
 constexpr int kMostPending = 16;
 
-/// Copies a host drafter's answer into the tree; false when it breaks the rules of Drafter.
-bool take_proposal(const DraftProposal& proposal, const DraftContext& limits, int vocab_size,
-                   DraftTree& tree) {
+/// Whether a host drafter's answer keeps the rules of Drafter.
+bool is_valid(const DraftProposal& proposal, const DraftContext& limits, int vocab_size) {
   const std::span<const TokenId> tokens = proposal.tokens();
   const std::span<const int> parents = proposal.parents();
   if (static_cast<int>(tokens.size()) > limits.max_nodes) return false;
+  std::vector<int> depths;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     const bool parent_known =
         parents[i] == DraftProposal::kRoot || (parents[i] >= 0 && parents[i] < static_cast<int>(i));
     if (!parent_known || tokens[i] < 0 || tokens[i] >= vocab_size) return false;
-    const int node = tree.add(tokens[i], parents[i] + 1);
-    if (tree.depths[static_cast<std::size_t>(node)] > limits.max_depth) return false;
+    depths.push_back(parents[i] < 0 ? 1 : depths[static_cast<std::size_t>(parents[i])] + 1);
+    if (depths.back() > limits.max_depth) return false;
   }
   return true;
+}
+
+bool is_chain(const DraftProposal& proposal) {
+  for (std::size_t i = 0; i < proposal.parents().size(); ++i)
+    if (proposal.parents()[i] != static_cast<int>(i) - 1) return false;
+  return true;
+}
+
+/// The parts of a method: names joined by '+'.
+std::vector<std::string_view> parts_of(std::string_view method) {
+  std::vector<std::string_view> parts;
+  for (;;) {
+    const std::size_t plus = method.find('+');
+    parts.push_back(method.substr(0, plus));
+    if (plus == std::string_view::npos) return parts;
+    method.remove_prefix(plus + 1);
+  }
+}
+
+bool names(std::string_view method, std::string_view part) {
+  const std::vector<std::string_view> parts = parts_of(method);
+  return std::find(parts.begin(), parts.end(), part) != parts.end();
 }
 
 }  // namespace
 
 DraftStage::DraftStage(const Config& config, Backend& backend, int vocab_size, int max_context)
-    : config_(config), backend_(backend), vocab_size_(vocab_size), max_context_(max_context) {
+    : config_(config),
+      backend_(backend),
+      sampled_(wants_sampled_draft(*parse_verify_method(config.verify.method))),
+      vocab_size_(vocab_size),
+      max_context_(max_context) {
   host_drafters_.push_back({.drafter = std::make_unique<NgramDrafter>(config.draft.ngram)});
+  host_drafters_.push_back({.drafter = std::make_unique<SuffixDrafter>(config.draft.suffix)});
 }
 
 void DraftStage::set_model(std::unique_ptr<Transformer> draft) {
@@ -64,17 +93,41 @@ void DraftStage::set_adapter(std::string_view method, std::unique_ptr<DraftAdapt
   adapter_ = std::move(adapter);
   model_drafter_ = std::make_unique<ModelDrafter>(
       *adapter_, backend_.host_executor(),
-      ModelDrafterOptions{
-          .topk = config_.draft.tree.topk,
-          .num_draft_tokens = config_.draft.tree.num_draft_tokens,
-          .min_confidence = config_.draft.length.min_confidence,
-          .sampled = wants_sampled_draft(*parse_verify_method(config_.verify.method))});
+      ModelDrafterOptions{.topk = config_.draft.tree.topk,
+                          .num_draft_tokens = config_.draft.tree.num_draft_tokens,
+                          .min_confidence = config_.draft.length.min_confidence,
+                          .sampled = sampled_});
 }
 
 DraftStage::~DraftStage() = default;
 
+void DraftStage::measure_costs(Transformer& target, int num_blocks) {
+  const int block_size = config_.kv_cache.block_size;
+  CostCurve verify =
+      specdec::measure_costs([&](const ForwardBatch& batch) { target.forward(batch, Stream{}); },
+                             target.max_rows(), num_blocks, block_size);
+  CostCurve draft;
+  if (adapter_ != nullptr)
+    draft = specdec::measure_costs([&](const ForwardBatch& batch) { adapter_->run(batch); },
+                                   adapter_->max_rows(), num_blocks, block_size);
+  logger()->debug("costs: verification of 1, 8 rows {:.2f}, {:.2f} ms; a draft pass {:.2f} ms",
+                  1e3 * verify(1), 1e3 * verify(8), 1e3 * draft(1));
+  pacing_.set_costs(std::move(verify), std::move(draft));
+}
+
 bool DraftStage::knows(std::string_view method) const {
   if (method == kNone) return true;
+  const std::vector<std::string_view> parts = parts_of(method);
+  std::vector<std::string_view> seen;
+  for (const std::string_view part : parts) {
+    if (!knows_part(part) || std::find(seen.begin(), seen.end(), part) != seen.end()) return false;
+    seen.push_back(part);
+  }
+  // Block verification takes chains, and several drafters make a tree.
+  return parts.size() == 1 || config_.verify.method != "block";
+}
+
+bool DraftStage::knows_part(std::string_view method) const {
   if (method == kDraftModel || method == kEagle3) return method == model_method_;
   const std::lock_guard lock(mutex_);
   return std::any_of(host_drafters_.begin(), host_drafters_.end(),
@@ -83,7 +136,8 @@ bool DraftStage::knows(std::string_view method) const {
 
 void DraftStage::add(std::unique_ptr<Drafter> drafter) {
   const std::string_view name = drafter->name();
-  if (name.empty() || name == kDraftModel || name == kEagle3 || knows(name))
+  if (name.empty() || name == kNone || name == kDraftModel || name == kEagle3 ||
+      name.find('+') != std::string_view::npos || knows(name))
     throw Error(ErrorCode::invalid_argument,
                 "a drafter named \"" + std::string(name) +
                     "\" is already there: return another name from Drafter::name()");
@@ -105,7 +159,7 @@ std::string DraftStage::method_list() const {
 }
 
 bool DraftStage::uses_features(std::string_view method) const noexcept {
-  return eagle_ != nullptr && method == kEagle3;
+  return eagle_ != nullptr && names(method, kEagle3);
 }
 
 HiddenStateTap* DraftStage::tap(std::span<Sequence* const> sequences) noexcept {
@@ -125,10 +179,7 @@ void DraftStage::keep_features(Sequence& sequence) {
 }
 
 DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max_rows) const {
-  const bool with_model = sequence.draft_method == model_method_;
   if (sequence.draft_method == kNone) return {};
-  // An EAGLE head starts from the hidden state of the token before the root.
-  if (sequence.uses_features && sequence.features.end() != sequence.size()) return {};
   int depth = sequence.max_draft;
   if (config_.draft.length.mode == "schedule") {
     int scheduled = 0;
@@ -139,31 +190,54 @@ DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max
   // A draft emits at most its depth and a bonus token: more than the request may still emit is in
   // vain.
   const int emit_limit = sequence.request.sampling.max_tokens - sequence.num_output() - 1;
-  const int last_position =
-      with_model ? std::min(max_context_, adapter_->max_position()) : max_context_;
-  depth = std::min({depth, emit_limit, last_position - sequence.size(), max_rows - 1});
+  depth = std::min({depth, emit_limit, max_context_ - sequence.size(), max_rows - 1});
   if (depth <= 0) return {};
-  if (!with_model) return {.depth = depth, .nodes = depth, .slots = 1 + depth};
-  const int nodes = std::min(model_drafter_->max_nodes(depth), max_rows - 1);
-  return {.depth = depth, .nodes = nodes, .slots = model_drafter_->slots_needed(depth)};
+  const int model_depth = std::min(depth, model_limit(sequence));
+  const auto num_parts = static_cast<int>(parts_of(sequence.draft_method).size());
+  const bool with_model = !model_method_.empty() && names(sequence.draft_method, model_method_);
+  const int num_hosts = num_parts - (with_model ? 1 : 0);
+  DraftLimits limits{.depth = num_hosts > 0 ? depth : model_depth};
+  if (model_depth > 0) {
+    limits.nodes = model_drafter_->max_nodes(model_depth);
+    limits.slots = model_drafter_->slots_needed(model_depth);
+  }
+  limits.nodes = std::min(limits.nodes + num_hosts * depth, max_rows - 1);
+  limits.slots = std::max(limits.slots, 1 + limits.nodes);
+  return limits.nodes > 0 ? limits : DraftLimits{};
+}
+
+/// How deep the draft model may draft, as far as it is concerned; 0 when it may not.
+int DraftStage::model_limit(const Sequence& sequence) const {
+  if (model_drafter_ == nullptr || !names(sequence.draft_method, model_method_)) return 0;
+  // An EAGLE head starts from the hidden state of the token before the root.
+  if (sequence.uses_features && sequence.features.end() != sequence.size()) return 0;
+  return std::max(0, adapter_->max_position() - sequence.size());
 }
 
 void DraftStage::propose(std::span<Sequence* const> sequences) {
   for (Sequence* sequence : sequences) {
     sequence->tree.reset(sequence->tokens.back());
+    sequence->origins.assign(1, NodeOrigin{});
+    sequence->host_drafts.clear();
     sequence->draft_slots.clear();
     sequence->draft_length = sequence->kv.length(KvPool::draft);
   }
+  pacing_.begin(sequences);
   const auto drafting = [&](std::string_view method) {
     return sequences | ranges::views::filter([method](const Sequence* sequence) {
              return sequence->samples && sequence->draft_depth > 0 &&
-                    sequence->draft_method == method;
+                    names(sequence->draft_method, method);
            }) |
            ranges::to<std::vector>();
   };
+  for (std::size_t host = 0; host < host_drafters_.size(); ++host)
+    propose_on_host(host, drafting(host_drafters_[host].drafter->name()));
   if (model_drafter_ != nullptr) propose_with_model(drafting(model_method_));
   if (eagle_ != nullptr) flush_features(sequences);
-  for (HostDrafter& host : host_drafters_) propose_on_host(host, drafting(host.drafter->name()));
+  for (Sequence* sequence : sequences)
+    for (const auto& [drafter, proposal] : sequence->host_drafts)
+      graft(proposal, drafter, *sequence);
+  pacing_.trim(sequences);
 }
 
 void DraftStage::complain(HostDrafter& host, std::string_view fault) {
@@ -172,7 +246,8 @@ void DraftStage::complain(HostDrafter& host, std::string_view fault) {
   host.complained = true;
 }
 
-void DraftStage::propose_on_host(HostDrafter& host, std::span<Sequence* const> sequences) {
+void DraftStage::propose_on_host(std::size_t index, std::span<Sequence* const> sequences) {
+  HostDrafter& host = host_drafters_[index];
   if (sequences.empty()) return;
   std::vector<DraftContext> contexts;
   for (const Sequence* sequence : sequences)
@@ -181,7 +256,9 @@ void DraftStage::propose_on_host(HostDrafter& host, std::span<Sequence* const> s
                         .num_prompt_tokens = sequence->num_prompt_tokens,
                         .max_depth = sequence->draft_depth,
                         .max_nodes = sequence->draft_nodes,
-                        .sampling = &sequence->request.sampling});
+                        .chain_only = config_.verify.method == "block",
+                        .sampling = &sequence->request.sampling,
+                        .cache_salt = sequence->request.cache_salt});
   std::vector<DraftProposal> proposals(sequences.size());
   try {
     host.drafter->propose(contexts, proposals);
@@ -189,14 +266,36 @@ void DraftStage::propose_on_host(HostDrafter& host, std::span<Sequence* const> s
     complain(host, std::string("threw ") + error.what());
     return;
   }
-  const bool chain_only = config_.verify.method == "block";
   for (std::size_t i = 0; i < sequences.size(); ++i) {
-    DraftTree& tree = sequences[i]->tree;
-    if (take_proposal(proposals[i], contexts[i], vocab_size_, tree) &&
-        !(chain_only && !tree.is_chain()))
-      continue;
-    complain(host, "proposed a tree outside its limits");
-    tree.reset(sequences[i]->tokens.back());
+    if (is_valid(proposals[i], contexts[i], vocab_size_) &&
+        !(contexts[i].chain_only && !is_chain(proposals[i])))
+      sequences[i]->host_drafts.emplace_back(static_cast<int>(index) + 1, std::move(proposals[i]));
+    else
+      complain(host, "proposed a tree outside its limits");
+  }
+}
+
+/// Adds a host drafter's tree to what is there: equal paths become one, and what goes beyond the
+/// step's nodes is left out. A draft that was drawn at random takes no strangers: its tokens must
+/// come from the distributions that it names.
+void DraftStage::graft(const DraftProposal& proposal, int drafter, Sequence& sequence) {
+  DraftTree& tree = sequence.tree;
+  if (tree.sampling != DraftSampling::deterministic) return;
+  std::vector<int> nodes;  // of the tree, for each token of the proposal; -1: left out
+  for (std::size_t i = 0; i < proposal.tokens().size(); ++i) {
+    const int above = proposal.parents()[i];
+    const int parent = above < 0 ? 0 : nodes[static_cast<std::size_t>(above)];
+    int node = parent < 0 ? -1 : tree.find_child(parent, proposal.tokens()[i]);
+    if (parent >= 0 && node < 0 && tree.num_draft_tokens() < sequence.draft_nodes) {
+      node = tree.add(proposal.tokens()[i], parent);
+      NodeOrigin origin{.drafter = drafter, .confidence = proposal.confidences()[i]};
+      origin.estimate = pacing_.estimate(drafter, origin.confidence);
+      origin.survival =
+          sequence.origins[static_cast<std::size_t>(parent)].survival * origin.estimate;
+      sequence.origins.push_back(origin);
+      if (!sequence.draft_slots.empty()) sequence.draft_slots.push_back(-1);
+    }
+    nodes.push_back(node);
   }
 }
 
@@ -204,39 +303,56 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
   // Two sequences may share a block whose draft slice is still to be filled: one fills it, the
   // other decodes plainly for a step and finds it filled.
   std::vector<Sequence*> sequences;
+  std::vector<ModelDraftSequence> drafts;
+  std::vector<std::vector<DraftNode>> drafted(candidates.size());
   for (Sequence* sequence : candidates) {
-    if (!sequence->reservation.claim_draft()) continue;
-    sequence->draft_length = sequence->kv.length(KvPool::draft);
-    if (sequence->uses_features) sequence->draft_length = std::max(1, sequence->draft_length);
+    const int limit = std::min(sequence->draft_depth, model_limit(*sequence));
+    if (limit == 0) continue;
+    const int depth =
+        std::min(limit, pacing_.first_depth(*sequence, static_cast<int>(candidates.size())));
+    if (depth == 0 || !sequence->reservation.claim_draft()) continue;
+    int& length = sequence->draft_length;
+    length = sequence->kv.length(KvPool::draft);
+    if (sequence->uses_features) length = std::max(1, length);
+    drafts.push_back(
+        {.tokens = sequence->tokens,
+         .draft_length =
+             mutant_active("stale_draft_kv") ? std::max(length, sequence->size() - 1) : length,
+         .max_depth = depth,
+         .max_nodes = std::min(sequence->draft_nodes, model_drafter_->max_nodes(depth)),
+         .row = {.options = &sequence->request.sampling,
+                 .seed = sequence->seed,
+                 .position = sequence->size(),
+                 .penalties = &sequence->penalties,
+                 .path = {},
+                 .num_output_tokens = sequence->num_output(),
+                 .end_tokens = sequence->end_tokens},
+         .tree = &sequence->tree,
+         .draft_slots = &sequence->draft_slots,
+         .drafted = &drafted[sequences.size()]});
     sequences.push_back(sequence);
   }
   if (sequences.empty()) return;
-  std::vector<ModelDraftSequence> drafts;
-  for (Sequence* sequence : sequences) {
-    int length = sequence->draft_length;
-    if (mutant_active("stale_draft_kv")) length = std::max(length, sequence->size() - 1);
-    drafts.push_back({.tokens = sequence->tokens,
-                      .draft_length = length,
-                      .max_depth = sequence->draft_depth,
-                      .max_nodes = sequence->draft_nodes,
-                      .row = {.options = &sequence->request.sampling,
-                              .seed = sequence->seed,
-                              .position = sequence->size(),
-                              .penalties = &sequence->penalties,
-                              .path = {},
-                              .num_output_tokens = sequence->num_output(),
-                              .end_tokens = sequence->end_tokens},
-                      .tree = &sequence->tree,
-                      .draft_slots = &sequence->draft_slots});
-  }
   adapter_->begin(sequences);
-  model_drafter_->propose(drafts);
-  for (Sequence* sequence : sequences) {
-    sequence->draft_length = sequence->size();  // the root's KV is now there as well
-    if (!sequence->uses_features) continue;
+  pacing_.begin_model(sequences);
+  const auto begin = Clock::now();
+  model_drafter_->propose(drafts, pacing_.adaptive() && !sampled_ ? &pacing_ : nullptr);
+  pacing_.end_model(std::chrono::duration<double>(Clock::now() - begin).count());
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    Sequence& sequence = *sequences[i];
+    sequence.draft_length = sequence.size();  // the root's KV is now there as well
+    for (std::size_t node = 1; node < drafted[i].size(); ++node) {
+      const DraftNode& from = drafted[i][node];
+      const auto parent = static_cast<std::size_t>(sequence.tree.parents[node]);
+      sequence.origins.push_back({.drafter = 0,
+                                  .confidence = from.confidence,
+                                  .estimate = from.estimate,
+                                  .survival = sequence.origins[parent].survival * from.estimate});
+    }
+    if (!sequence.uses_features) continue;
     // The nodes' KV came from the head's own guesses; the target's features take its place.
-    if (!mutant_active("stale_draft_kv")) sequence->draft_slots.clear();
-    sequence->features.drop_before(sequence->draft_length);
+    if (!mutant_active("guessed_features_kept")) sequence.draft_slots.clear();
+    sequence.features.drop_before(sequence.draft_length);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "draft/model_drafter.h"
 #include "engine/backend/backend.h"
 #include "engine/draft_adapter.h"
+#include "engine/draft_pacing.h"
 #include "engine/eagle_adapter.h"
 #include "engine/model/eagle_head.h"
 #include "engine/model/transformer.h"
@@ -32,6 +33,9 @@ class DraftStage {
   /// or "eagle3".
   void set_model(std::unique_ptr<Transformer> draft);
   void set_model(std::unique_ptr<EagleHead> head);
+  /// Lets lengths follow costs: measures those of `target` and of the draft model. Before the first
+  /// step, after set_model().
+  void measure_costs(Transformer& target, int num_blocks);
   /// Throws Error(invalid_argument) when the name is taken. Stepping thread only.
   void add(std::unique_ptr<Drafter> drafter);
   /// Thread-safe, like the two below.
@@ -56,6 +60,8 @@ class DraftStage {
   /// accepted ones. Before the step is committed.
   void keep_features(Sequence& sequence);
 
+  DraftPacing& pacing() noexcept { return pacing_; }
+
   /// The draft model's slices of the cache's blocks; null: there is no draft model.
   const KvPoolStorage* draft_pool() const noexcept {
     return adapter_ == nullptr ? nullptr : &adapter_->pool();
@@ -67,7 +73,10 @@ class DraftStage {
     bool complained = false;  // its first fault is logged as a warning, later ones at debug level
   };
 
-  void propose_on_host(HostDrafter& host, std::span<Sequence* const> sequences);
+  bool knows_part(std::string_view method) const;
+  int model_limit(const Sequence& sequence) const;
+  void propose_on_host(std::size_t index, std::span<Sequence* const> sequences);
+  void graft(const DraftProposal& proposal, int drafter, Sequence& sequence);
   static void complain(HostDrafter& host, std::string_view fault);
   void set_adapter(std::string_view method, std::unique_ptr<DraftAdapter> adapter);
   void propose_with_model(std::span<Sequence* const> candidates);
@@ -79,6 +88,8 @@ class DraftStage {
   std::unique_ptr<DraftAdapter> adapter_;
   EagleAdapter* eagle_ = nullptr;  // adapter_, if it is one
   std::unique_ptr<ModelDrafter> model_drafter_;
+  DraftPacing pacing_;
+  bool sampled_;  // drafts are drawn: the acceptance rule is one against draft probabilities
   mutable std::mutex
       mutex_;  // guards additions to host_drafters_ against lookups from other threads
   std::vector<HostDrafter> host_drafters_;

@@ -25,6 +25,8 @@ class EagleAdapter final : public DraftAdapter {
   /// Rows of position 0 are not allowed: the head has no such entry.
   std::span<const float> forward(std::span<const DraftRows> batch) override;
 
+  void run(const ForwardBatch& batch) override { head_->forward(batch, Stream{}); }
+
   /// For the target's next pass.
   HiddenStateTap& tap() noexcept { return *head_; }
   /// Keeps features of that pass, its `rows`, for the entries of `sequence` from first_entry on.

@@ -97,8 +97,8 @@ DraftSource open_draft(const Config& config, const ModelConfig& target,
   const std::string& path = config.draft.model;
   if (path.empty()) return source;
   const bool is_head = is_eagle_head(path);
-  if (const std::string& method = config.draft.method;
-      method == (is_head ? "draft_model" : "eagle3"))
+  const std::string method = is_head ? "draft_model" : "eagle3";
+  if (("+" + config.draft.method + "+").find("+" + method + "+") != std::string::npos)
     throw Error(ErrorCode::invalid_config,
                 path + (is_head ? " is an EAGLE-3 head" : " is no EAGLE-3 head") +
                     ", and draft.method is \"" + method + "\": set draft.method = \"" +
@@ -151,6 +151,7 @@ Engine::Impl::Impl(const Config& engine_config)
         *backend, *draft.head, target->embedding(),
         make_pool(*backend, draft.head->layer, config, shape.num_blocks),
         config.scheduler.max_num_batched_tokens));
+  if (config.draft.length.mode == "adaptive") drafts->measure_costs(*target, shape.num_blocks);
   scheduler = std::make_unique<Scheduler>(
       config.scheduler, *cache, [this](const Sequence& sequence, int batch_size, int max_rows) {
         return drafts->limits(sequence, batch_size, max_rows);

@@ -4,14 +4,17 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "draft/draft_length.h"
 #include "draft/draft_tree.h"
 #include "engine/cache/kv_cache_manager.h"
 #include "engine/feature_store.h"
 #include "engine/text/utf8_stream.h"
 #include "sampling/sampler.h"
 #include "sampling/stop.h"
+#include "specdec/drafter.h"
 #include "specdec/engine.h"
 #include "specdec/request.h"
 #include "verify/accepted_path.h"
@@ -19,6 +22,14 @@
 namespace specdec {
 
 using Clock = std::chrono::steady_clock;
+
+/// Where a draft token came from and what was thought of it.
+struct NodeOrigin {
+  int drafter = 0;       // index of its calibration
+  float confidence = 0;  // the drafter's own, given its parent
+  float estimate = 0;    // calibrated
+  float survival = 1;    // product of estimates from the root down
+};
 
 /// One request's tokens and everything that decoding them needs. Invariant between steps, once
 /// prefilled: the target's KV holds every token but the last, which is the root of the next draft
@@ -28,7 +39,7 @@ struct Sequence {
   RequestId id = 0;
   Request request;
   std::uint64_t seed = 0;
-  std::string draft_method;         // "none": plain decoding
+  std::string draft_method;         // names joined by '+'; "none": plain decoding
   bool uses_features = false;       // the drafter reads the target's hidden states
   int max_draft = 0;                // longest draft that the request allows
   std::vector<TokenId> end_tokens;  // EOS and stop ids
@@ -42,6 +53,7 @@ struct Sequence {
   PenaltyState penalties;
   StopMatcher stops;
   Utf8Stream text;
+  DraftHistory history;  // of the draft model's guesses
   bool was_preempted = false;
   Clock::time_point first_token;
   RequestStats stats;
@@ -53,11 +65,14 @@ struct Sequence {
   bool samples = false;  // the last of them is the last token: it is the tree's root
   int draft_depth = 0;   // the longest draft this step
   int draft_nodes = 0;   // the most draft tokens this step
+  bool probes = false;   // drafts to see whether it would pay again
   DraftTree tree;
-  std::vector<std::int32_t> draft_slots;  // [nodes]; -1: no draft KV
-  int draft_length = 0;                   // draft KV in place, after proposing
-  int first_row = 0;                      // of its rows in the target's pass
-  int first_output = 0;                   // index of the root's logits row
+  std::vector<std::pair<int, DraftProposal>> host_drafts;  // (drafter, its tree), yet to be joined
+  std::vector<NodeOrigin> origins;                         // [nodes]
+  std::vector<std::int32_t> draft_slots;                   // [nodes]; -1: no draft KV
+  int draft_length = 0;                                    // draft KV in place, after proposing
+  int first_row = 0;                                       // of its rows in the target's pass
+  int first_output = 0;                                    // index of the root's logits row
   AcceptedPath path;
   Output output;
 

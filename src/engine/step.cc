@@ -90,6 +90,7 @@ void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
     const StageTimer timer(stats.draft_time);
     parts_.drafts.propose(batch);
   }
+  const auto begin = Clock::now();
   {
     const StageTimer timer(stats.forward_time);
     forward(batch);
@@ -98,10 +99,13 @@ void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
     const StageTimer timer(stats.sample_time);
     sample_and_accept(batch);
   }
+  DraftPacing& pacing = parts_.drafts.pacing();
+  pacing.verified(batch, std::chrono::duration<double>(Clock::now() - begin).count());
   const StageTimer timer(stats.commit_time);
   for (Sequence* sequence : batch) {
     emit(*sequence);  // truncates at a stop, before any KV is committed
     parts_.drafts.keep_features(*sequence);
+    pacing.learn(*sequence);
     commit(*sequence);
     publish(*sequence, stats);
   }

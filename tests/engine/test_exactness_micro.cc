@@ -47,7 +47,8 @@ std::vector<Request> varied_requests(std::size_t count, std::uint32_t seed) {
 
 void mix_methods(std::vector<Request>& requests, std::uint32_t seed, const Config& config) {
   std::mt19937 random(seed);
-  const std::string methods[] = {config.draft.method, "ngram", config.draft.method, "none"};
+  const std::string& model = config.draft.method;
+  const std::string methods[] = {model, "ngram", model, "none", "suffix", "suffix+" + model};
   for (Request& request : requests) {
     request.speculation.method = methods[random() % std::size(methods)];
     request.speculation.num_speculative_tokens = static_cast<int>(random() % 17);
@@ -134,4 +135,64 @@ TEST_CASE("the draft length schedule follows the batch and changes nothing") {
     const std::size_t longest = batch == 1 ? 4 : batch == 4 ? 4 : 4;
     CHECK(histogram.size() <= longest + 1);
   }
+}
+
+TEST_CASE("adaptive lengths and mixtures of drafters change nothing") {
+  std::vector<Request> requests = varied_requests(40, 4);
+  // A long answer that repeats itself: host drafters find something, lengths change on the way.
+  for (std::size_t i = 0; i < requests.size(); i += 4) requests[i].sampling.max_tokens = 120;
+  const std::vector<RunResult> expected = plain_results(requests);
+  std::uint32_t round = 0;
+  for (const Config& base : {micro_config(), micro_eagle_config()})
+    for (const int topk : {1, 3})
+      for (const int batch : {1, 5}) {
+        CAPTURE(base.draft.method);
+        CAPTURE(topk);
+        CAPTURE(batch);
+        Config config = base;
+        config.draft.length.mode = "adaptive";
+        config.draft.length.num_speculative_tokens = 8;
+        config.draft.tree.topk = topk;
+        config.kv_cache.memory_mb = round % 2 == 0 ? 8 : 1;
+        Engine engine = Engine::load(config);
+        for (const std::string& method :
+             {config.draft.method, std::string("suffix"), "suffix+" + config.draft.method,
+              "ngram+suffix+" + config.draft.method}) {
+          CAPTURE(method);
+          for (Request& request : requests) {
+            request.speculation.method = method;
+            request.speculation.num_speculative_tokens = 8;
+          }
+          check_equal(expected, run_requests(engine, requests, batch, ++round));
+        }
+        CHECK(engine.stats().kv_blocks_held == 0);
+        CHECK(engine.stats().speculation.spec_decode_num_accepted_tokens > 0);
+      }
+}
+
+TEST_CASE(
+    "sampled rules with an EAGLE head, adaptive and in mixtures: every request runs through") {
+  // These rules are lossless in distribution, not token by token; what is checked here is that
+  // drawn drafts meet what the rules demand of them (verify() throws where they do not).
+  std::vector<Request> requests = varied_requests(24, 5);
+  for (const char* rule : {"rejection", "block", "traversal", "typical"})
+    for (const char* mode : {"fixed", "adaptive"})
+      for (const int topk : {1, 3}) {
+        if (std::string(rule) == "block" && topk > 1) continue;
+        CAPTURE(rule);
+        CAPTURE(mode);
+        Config config = micro_eagle_config();
+        config.verify.method = rule;
+        config.draft.length.mode = mode;
+        config.draft.tree.topk = topk;
+        Engine engine = Engine::load(config);
+        for (std::size_t i = 0; i < requests.size(); ++i)
+          requests[i].speculation.method =
+              i % 3 == 0 || std::string(rule) == "block" ? "eagle3" : "suffix+eagle3";
+        for (const RunResult& result : run_requests(engine, requests, 4)) {
+          CHECK(result.finish_reason != FinishReason::error);
+          CHECK(result.error == "");
+        }
+        CHECK(engine.stats().kv_blocks_held == 0);
+      }
 }

@@ -56,12 +56,16 @@ struct Setting {
   bool repeat = false;           // the second run meets a hot prefix cache
   const char* method = nullptr;  // null: methods and lengths mixed request by request
   int length = 5;
+  bool eagle = false;  // the EAGLE-3 head in the draft model's place
+  const char* mode = "fixed";
 };
 
 Config config_for(const Setting& setting) {
   Config config;
   config.target.model = real_target_path();
-  config.draft.model = draft_model_path();
+  config.draft.model =
+      setting.eagle ? SPECDEC_SOURCE_DIR "/models/smollm2-135m-eagle3" : draft_model_path();
+  config.draft.length.mode = setting.mode;
   config.draft.tree.topk = setting.topk;
   config.draft.tree.num_draft_tokens = setting.num_draft_tokens;
   config.backend.device = test_device();
@@ -73,7 +77,8 @@ Config config_for(const Setting& setting) {
 
 std::vector<Request> with_methods(std::vector<Request> requests, const Setting& setting) {
   constexpr int kLengths[] = {1, 2, 3, 4, 5, 7, 8, 11, 16};
-  constexpr const char* kMethods[] = {"draft_model", "ngram", "draft_model", "none"};
+  const std::string model = setting.eagle ? "eagle3" : "draft_model";
+  const std::string kMethods[] = {model, "ngram", "suffix+" + model, "none"};
   for (std::size_t i = 0; i < requests.size(); ++i) {
     requests[i].speculation.method =
         setting.method != nullptr ? setting.method : kMethods[i % std::size(kMethods)];
@@ -124,6 +129,21 @@ void check_all_settings(bool sampled) {
        .threads = 1,
        .memory_mb = small_cache_mb,
        .order_seed = 5},
+      {.name = "EAGLE-3 chain of 5, alone", .method = "eagle3", .eagle = true},
+      {.name = "EAGLE-3 mixed trees, batch 5, preempted, hot prefix cache",
+       .topk = 4,
+       .batch = 8,
+       .memory_mb = small_cache_mb,
+       .order_seed = 17,
+       .repeat = true,
+       .eagle = true},
+      {.name = "suffix and EAGLE-3, adaptive, batch 2, 1 thread",
+       .batch = 2,
+       .threads = 1,
+       .method = "suffix+eagle3",
+       .length = 8,
+       .eagle = true,
+       .mode = "adaptive"},
       {.name = "plain, batch 8, shuffled", .batch = 8, .order_seed = 13, .method = "none"},
   };
 

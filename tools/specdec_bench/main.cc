@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -121,9 +122,11 @@ void check_methods(const specdec::Engine& engine, const std::vector<std::string>
   for (const std::string& name : known) names += (names.empty() ? "" : ", ") + name;
   std::set<std::string> seen;
   for (const std::string& method : methods) {
-    if (std::find(known.begin(), known.end(), method) == known.end())
-      throw specdec::Error(specdec::ErrorCode::invalid_argument,
-                           "--methods: no draft method \"" + method + "\"; loaded are " + names);
+    std::istringstream parts(method);  // a mixture is its parts' names with '+' between them
+    for (std::string part; std::getline(parts, part, '+');)
+      if (std::find(known.begin(), known.end(), part) == known.end())
+        throw specdec::Error(specdec::ErrorCode::invalid_argument,
+                             "--methods: no draft method \"" + part + "\"; loaded are " + names);
     if (!seen.insert(method).second)
       throw specdec::Error(specdec::ErrorCode::invalid_argument,
                            "--methods names \"" + method + "\" twice");

@@ -108,10 +108,17 @@ void Config::validate() const {
   require(!target.model.empty(),
           "target.model is not set; name a GGUF file or a Hugging Face folder under [target] in "
           "specdec.toml, or with --target");
-  require((draft.method != "draft_model" && draft.method != "eagle3") || !draft.model.empty(),
+  const auto drafts_with = [&](const std::string& name) {
+    return ("+" + draft.method + "+").find("+" + name + "+") != std::string::npos;
+  };
+  require((!drafts_with("draft_model") && !drafts_with("eagle3")) || !draft.model.empty(),
           named(*this, "draft.method") + " is \"" + draft.method +
               "\" and draft.model is not set; name the draft model under [draft], "
               "or take draft.method = \"ngram\", which needs none");
+  require(verify.method != "block" || draft.method.find('+') == std::string::npos,
+          named(*this, "verify.method") + " is \"block\", which verifies chains, and " +
+              named(*this, "draft.method") +
+              " mixes drafters, which makes trees; take verify.method = \"coupled\"");
   require(verify.method != "block" || draft.tree.topk == 1,
           named(*this, "verify.method") + " is \"block\", which verifies chains, and " +
               named(*this, "draft.tree.topk") + " is " + std::to_string(draft.tree.topk) +

@@ -22,15 +22,17 @@ constexpr std::array kKeys = {
               "target model: a GGUF file, or a Hugging Face folder", 0, 0, "",
               ConfigKey::Kind::path},
     ConfigKey{"draft.method", SPECDEC_FIELD(draft.method),
-              "none, ngram, draft_model, eagle3, or the name of a drafter of your own", 0, 0, "",
-              ConfigKey::Kind::method},
+              "none, ngram, suffix, draft_model, eagle3 or a drafter of your own; A+B mixes them",
+              0, 0, "", ConfigKey::Kind::method},
     ConfigKey{"draft.model", SPECDEC_FIELD(draft.model),
               "draft model: a GGUF file, a Hugging Face folder, or the folder of an EAGLE-3 head",
               0, 0, "", ConfigKey::Kind::path},
     ConfigKey{"draft.weight_type", SPECDEC_FIELD(draft.weight_type),
               "what an EAGLE-3 head's matrices are kept in", 0, 0, "q8_0|file"},
     ConfigKey{"draft.length.mode", SPECDEC_FIELD(draft.length.mode),
-              "fixed: num_speculative_tokens; schedule: by batch size", 0, 0, "fixed|schedule"},
+              "fixed: num_speculative_tokens; schedule: by batch size; adaptive: by cost and "
+              "acceptance",
+              0, 0, "fixed|schedule|adaptive"},
     ConfigKey{"draft.length.num_speculative_tokens",
               SPECDEC_FIELD(draft.length.num_speculative_tokens), "longest path of a draft", 1, 64},
     ConfigKey{"draft.length.schedule", SPECDEC_FIELD(draft.length.schedule),
@@ -45,6 +47,16 @@ constexpr std::array kKeys = {
               "shortest suffix that is looked up", 1, 64},
     ConfigKey{"draft.ngram.prompt_lookup_max", SPECDEC_FIELD(draft.ngram.prompt_lookup_max),
               "longest suffix that is looked up", 1, 64},
+    ConfigKey{"draft.suffix.max_tree_depth", SPECDEC_FIELD(draft.suffix.max_tree_depth),
+              "longest suffix that is matched", 2, 256},
+    ConfigKey{"draft.suffix.max_spec_factor", SPECDEC_FIELD(draft.suffix.max_spec_factor),
+              "tokens drafted for each token of the match", 0, 64},
+    ConfigKey{"draft.suffix.max_spec_offset", SPECDEC_FIELD(draft.suffix.max_spec_offset),
+              "tokens drafted beside those", 0, 64},
+    ConfigKey{"draft.suffix.min_token_prob", SPECDEC_FIELD(draft.suffix.min_token_prob),
+              "a path that is less likely is not drafted", 0, 1},
+    ConfigKey{"draft.suffix.cache_mb", SPECDEC_FIELD(draft.suffix.cache_mb),
+              "MiB for outputs of ended requests; 0 = the own text alone", 0, 1 << 20},
     ConfigKey{"verify.method", SPECDEC_FIELD(verify.method),
               "acceptance rule; typical is lossy, every other lossless", 0, 0,
               "coupled|rejection|block|traversal|typical"},
@@ -196,7 +208,7 @@ std::string expectation(const ConfigKey& key) {
         case ConfigKey::Kind::path:
           return "a path in quotes";
         case ConfigKey::Kind::method:
-          return "the name of one drafter in quotes";
+          return "the name of a drafter in quotes, or a list of names";
         case ConfigKey::Kind::plain:
           break;
       }

@@ -92,11 +92,10 @@ class NodeReader {
     const toml::node* node = &node_;
     if (const toml::array* list = node->as_array();
         list != nullptr && key_.kind == ConfigKey::Kind::method) {
-      if (list->size() > 1)
-        fail(place_.at(node->source()),
-             std::string(key_.name) +
-                 " names several drafters; mixing them is not there yet: give one");
-      if (list->size() == 1) node = list->get(0);
+      std::string joined;
+      for (const toml::node& name : *list)
+        joined += (joined.empty() ? "" : "+") + typed<std::string>(name);
+      return assign(field, std::move(joined));
     }
     assign(field, typed<std::string>(*node));
   }

@@ -12,7 +12,7 @@ EagleHead::EagleHead(Backend& backend, const EagleSource& source,
                      int max_rows)
     : backend_(backend),
       config_(source.layer),
-      norm_before_residual_(source.norm_before_residual),
+      norm_before_residual_(source.norm_before_residual != mutant_active("residual_of_other_kind")),
       feature_layers_(source.feature_layers),
       target_tokens_(source.target_tokens),
       pool_(std::move(pool)),
@@ -85,6 +85,9 @@ std::span<const float> EagleHead::forward(const ForwardBatch& batch, Stream stre
   float* const attention = attention_.as<float>();
   float* const ffn = ffn_.as<float>();
   rope_.fill(batch.positions(), stream);
+  // Planted: the angles of the position after the right one.
+  const bool shifted = mutant_active("draft_position_off_by_one") && rows == outputs;
+  const int first_angle = shifted ? config_.head_dim / 2 : 0;
 
   backend_.embed_rows(
       {.num_rows = rows, .tokens = view.tokens, .table = embedding_, .out = embedded_.as<float>()},
@@ -103,8 +106,8 @@ std::span<const float> EagleHead::forward(const ForwardBatch& batch, Stream stre
                                  .x = joined_.as<float>(),
                                  .qkv = qkv_,
                                  .num_heads = config_.num_heads,
-                                 .rope_cos = rope_.cosines(),
-                                 .rope_sin = rope_.sines(),
+                                 .rope_cos = rope_.cosines() + first_angle,
+                                 .rope_sin = rope_.sines() + first_angle,
                                  .kv = pool_.layer(0),
                                  .q = q},
                                 stream);

@@ -1,0 +1,115 @@
+#include "draft/draft_length.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace specdec {
+
+namespace {
+
+double logit(double probability) { return std::log(probability / (1 - probability)); }
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+}  // namespace
+
+CostCurve::CostCurve(std::vector<std::pair<int, double>> measured) : points_(std::move(measured)) {
+  for (std::size_t i = 1; i < points_.size(); ++i)
+    points_[i].second = std::max(points_[i].second, points_[i - 1].second);
+}
+
+double CostCurve::shape(int rows) const {
+  if (points_.empty()) return 0;
+  if (rows <= points_.front().first || points_.size() == 1) return points_.front().second;
+  std::size_t upper = 1;
+  while (upper + 1 < points_.size() && points_[upper].first < rows) ++upper;
+  const auto& [low_rows, low] = points_[upper - 1];
+  const auto& [high_rows, high] = points_[upper];
+  return low + (high - low) * (rows - low_rows) / (high_rows - low_rows);
+}
+
+double CostCurve::operator()(int rows) const { return scale_ * shape(rows); }
+
+void CostCurve::follow(double predicted, double actual) {
+  if (predicted <= 0) return;
+  constexpr double kRate = 0.02;
+  // A pass that was interrupted says nothing: it counts as twice as slow at most.
+  scale_ *= 1 + kRate * (std::min(actual / predicted, 2.0) - 1);
+}
+
+int Calibration::bin_of(float confidence) {
+  const double bounded = std::clamp(static_cast<double>(confidence), 1e-6, 1 - 1e-6);
+  const double at = (std::clamp(logit(bounded), -5.0, 5.0) + 5) / 10 * (kBins - 1);
+  return static_cast<int>(std::lround(at));
+}
+
+double Calibration::estimate(float confidence, double bias) const {
+  // Until a bin has seen something, the drafter is believed: as if it had been right four times.
+  constexpr double kPrior = 4;
+  const Bin& bin = bins_[static_cast<std::size_t>(bin_of(confidence))];
+  const double believed = std::clamp(static_cast<double>(confidence), 0.001, 0.999);
+  const double share = (bin.taken + kPrior * believed) / (bin.seen + kPrior);
+  return bias == 0 ? share : sigmoid(logit(std::clamp(share, 0.001, 0.999)) + bias);
+}
+
+void Calibration::observe(float confidence, bool taken) {
+  constexpr double kMemory = 0.995;
+  Bin& bin = bins_[static_cast<std::size_t>(bin_of(confidence))];
+  bin.seen = kMemory * bin.seen + 1;
+  bin.taken = kMemory * bin.taken + (taken ? 1 : 0);
+}
+
+double DraftHistory::expected(int depth) const {
+  // A new sequence is taken for one that is worth drafting: trying costs little.
+  constexpr double kPrior = 0.7;
+  constexpr double kPriorWeight = 3;
+  const Depth& at = depths_[static_cast<std::size_t>(std::min(depth, kDepths) - 1)];
+  return (at.taken + kPriorWeight * kPrior) / (at.seen + kPriorWeight);
+}
+
+void DraftHistory::observe_node(double estimate, bool taken) {
+  constexpr double kRate = 0.05;
+  bias_ = std::clamp(0.99 * bias_ + kRate * ((taken ? 1 : 0) - estimate), -2.0, 2.0);
+}
+
+void DraftHistory::observe_depth(int depth, bool taken) {
+  constexpr double kMemory = 0.95;
+  Depth& at = depths_[static_cast<std::size_t>(std::min(depth, kDepths) - 1)];
+  at.seen = kMemory * at.seen + 1;
+  at.taken = kMemory * at.taken + (taken ? 1 : 0);
+}
+
+bool DraftHistory::probe() {
+  if (++plain_steps_ < interval_) return false;
+  plain_steps_ = 0;
+  interval_ = std::min(2 * interval_, kLongestProbe);
+  return true;
+}
+
+NodeChoice choose_nodes(std::span<const float> survivals, double emitters, double spent,
+                        int base_rows, const CostCurve& verify) {
+  NodeChoice best{.count = 0, .goodput = emitters / (spent + verify(base_rows))};
+  double expected = emitters;
+  for (int count = 1; count <= static_cast<int>(survivals.size()); ++count) {
+    expected += static_cast<double>(survivals[static_cast<std::size_t>(count - 1)]);
+    const double goodput = expected / (spent + verify(base_rows + count));
+    if (goodput > best.goodput) best = {.count = count, .goodput = goodput};
+  }
+  return best;
+}
+
+NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequences, int base_rows,
+                        const CostCurve& verify, const CostCurve& draft) {
+  NodeChoice best{.count = 0, .goodput = sequences / verify(base_rows)};
+  double expected = 1;
+  double survival = 1;
+  for (int depth = 1; depth <= max_depth; ++depth) {
+    survival *= history.expected(depth);
+    expected += survival;
+    const double seconds = depth * draft(sequences) + verify(base_rows + sequences * depth);
+    if (const double goodput = sequences * expected / seconds; goodput > best.goodput)
+      best = {.count = depth, .goodput = goodput};
+  }
+  return best;
+}
+
+}  // namespace specdec

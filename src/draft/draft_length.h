@@ -1,0 +1,101 @@
+#pragma once
+
+#include <array>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace specdec {
+
+/// Seconds of a pass over so many rows: linear between the widths that were measured and beyond the
+/// last.
+class CostCurve {
+ public:
+  CostCurve() = default;
+  /// (rows, seconds), rows rising. What falls with more rows was noise and is levelled.
+  explicit CostCurve(std::vector<std::pair<int, double>> measured);
+
+  double operator()(int rows) const;
+  /// Work that this curve had put at `predicted` seconds took `actual` ones: the whole curve
+  /// follows slowly (longer contexts, a busier machine).
+  void follow(double predicted, double actual);
+
+ private:
+  double shape(int rows) const;
+
+  std::vector<std::pair<int, double>> points_;
+  double scale_ = 1;
+};
+
+/// How far a drafter's confidence in a token can be trusted: the share of tokens of like confidence
+/// that the target took. Recent observations count more, so that it follows a change of domain.
+class Calibration {
+ public:
+  /// `confidence` in (0, 1); `bias` in logits shifts the answer for one sequence.
+  double estimate(float confidence, double bias) const;
+  void observe(float confidence, bool taken);
+
+ private:
+  static constexpr int kBins = 21;  // logit of the confidence from -5 to 5
+  static int bin_of(float confidence);
+
+  struct Bin {
+    double taken = 0;
+    double seen = 0;
+  };
+  std::array<Bin, kBins> bins_;
+};
+
+/// What a sequence's past steps say about its next draft.
+class DraftHistory {
+ public:
+  /// Probability that a draft which was right down to depth - 1 is right at `depth` >= 1 too.
+  double expected(int depth) const;
+  double bias() const noexcept { return bias_; }
+
+  /// A node of the tree at `depth` whose parent was accepted, with the estimate made for it.
+  void observe_node(double estimate, bool taken);
+  /// The draft reached `depth` - 1 and had tokens at `depth`.
+  void observe_depth(int depth, bool taken);
+
+  /// Drafting does not pay at present: true when this step should try all the same, after 8, 16, 32
+  /// and then every 64 plain steps.
+  bool probe();
+  void paid() noexcept {
+    interval_ = kFirstProbe;
+    plain_steps_ = 0;
+  }
+
+ private:
+  static constexpr int kFirstProbe = 8;
+  static constexpr int kLongestProbe = 64;
+  static constexpr int kDepths = 16;  // deeper ones are taken for the last
+
+  struct Depth {
+    double taken = 0;
+    double seen = 0;
+  };
+  std::array<Depth, kDepths> depths_;
+  double bias_ = 0;
+  int interval_ = kFirstProbe;
+  int plain_steps_ = 0;
+};
+
+/// How many draft nodes to verify.
+struct NodeChoice {
+  int count = 0;
+  double goodput = 0;  // expected tokens a second
+};
+
+/// The rule of docs/algorithms.md, section 3: with the nodes sorted by falling survival, the count
+/// that maximises (emitters + sum of survivals) / (spent + verify(base_rows + count)). `emitters`:
+/// tokens that come without any draft; `spent`: seconds that drafting takes.
+NodeChoice choose_nodes(std::span<const float> survivals, double emitters, double spent,
+                        int base_rows, const CostCurve& verify);
+
+/// The same for a drafter that has yet to run: the depth (count) of a chain that is expected to pay
+/// most when `sequences` like this one draft it pass by pass; 0 = plain decoding.
+NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequences, int base_rows,
+                        const CostCurve& verify, const CostCurve& draft);
+
+}  // namespace specdec

@@ -1,0 +1,197 @@
+#include "engine/draft_pacing.h"
+
+#include <algorithm>
+#include <functional>
+
+namespace specdec {
+
+namespace {
+
+constexpr int kModel = 0;
+// Passes over more rows are prompts: they say little about verification.
+constexpr int kWidestVerify = 64;
+
+}  // namespace
+
+void DraftPacing::set_costs(CostCurve verify, CostCurve draft) {
+  verify_cost_ = std::move(verify);
+  draft_cost_ = std::move(draft);
+  adaptive_ = true;
+}
+
+Calibration& DraftPacing::calibration(int drafter) {
+  const auto at = static_cast<std::size_t>(drafter);
+  if (calibrations_.size() <= at) calibrations_.resize(at + 1);
+  return calibrations_[at];
+}
+
+void DraftPacing::begin(std::span<Sequence* const> batch) {
+  base_rows_ = 0;
+  emitters_ = 0;
+  draft_spent_ = 0;
+  model_sequences_.clear();
+  for (Sequence* sequence : batch) {
+    base_rows_ += sequence->num_known;
+    emitters_ += sequence->samples ? 1 : 0;
+    sequence->probes = false;
+  }
+}
+
+int DraftPacing::first_depth(Sequence& sequence, int count) const {
+  if (!adaptive_) return sequence.draft_depth;
+  const NodeChoice with_model = choose_depth(sequence.history, sequence.draft_depth, count,
+                                             base_rows_, verify_cost_, draft_cost_);
+  std::vector<float> hosts;
+  for (const auto& [drafter, proposal] : sequence.host_drafts) {
+    const std::vector<float> part = survivals(proposal, drafter);
+    hosts.insert(hosts.end(), part.begin(), part.end());
+  }
+  std::sort(hosts.begin(), hosts.end(), std::greater<>());
+  const NodeChoice without = choose_nodes(hosts, emitters_, 0, base_rows_, verify_cost_);
+  if (with_model.count > 0) {
+    sequence.history.paid();
+    return without.count > 0 && without.goodput * count >= with_model.goodput * emitters_
+               ? 0
+               : with_model.count;
+  }
+  sequence.probes = sequence.history.probe();
+  return sequence.probes ? std::min(2, sequence.draft_depth) : 0;
+}
+
+std::vector<float> DraftPacing::survivals(const DraftProposal& proposal, int drafter) const {
+  std::vector<float> values;
+  for (std::size_t i = 0; i < proposal.tokens().size(); ++i) {
+    const int parent = proposal.parents()[i];
+    values.push_back(estimate(drafter, proposal.confidences()[i]) *
+                     (parent < 0 ? 1.0f : values[static_cast<std::size_t>(parent)]));
+  }
+  return values;
+}
+
+void DraftPacing::begin_model(std::span<Sequence* const> sequences) {
+  model_sequences_.assign(sequences.begin(), sequences.end());
+  draft_spent_ = draft_cost_(static_cast<int>(sequences.size()));
+}
+
+float DraftPacing::estimate(std::size_t sequence, float confidence) const {
+  const double bias = model_sequences_[sequence]->history.bias();
+  return calibrations_.empty()
+             ? confidence
+             : static_cast<float>(calibrations_[kModel].estimate(confidence, bias));
+}
+
+float DraftPacing::estimate(int drafter, float confidence) const {
+  const auto at = static_cast<std::size_t>(drafter);
+  return calibrations_.size() <= at ? confidence
+                                    : static_cast<float>(calibrations_[at].estimate(confidence, 0));
+}
+
+bool DraftPacing::go_on(int depth, std::span<const Level> levels) {
+  if (!adaptive_) return true;
+  std::vector<float> now;
+  std::vector<float> then;
+  int rows = 0;
+  for (std::size_t i = 0; i < levels.size(); ++i) {
+    const Level& level = levels[i];
+    now.insert(now.end(), level.survivals.begin(), level.survivals.end());
+    if (level.frontier_rows == 0) continue;
+    const double next = model_sequences_[i]->history.expected(depth + 1);
+    then.push_back(level.best_frontier * static_cast<float>(next));
+    rows += level.frontier_rows;
+  }
+  if (rows == 0) return false;
+  then.insert(then.end(), now.begin(), now.end());
+  std::sort(now.begin(), now.end(), std::greater<>());
+  std::sort(then.begin(), then.end(), std::greater<>());
+  const double more = draft_cost_(rows);
+  const double here = choose_nodes(now, emitters_, draft_spent_, base_rows_, verify_cost_).goodput;
+  const double there =
+      choose_nodes(then, emitters_, draft_spent_ + more, base_rows_, verify_cost_).goodput;
+  if (there <= here) return false;
+  draft_spent_ += more;
+  return true;
+}
+
+void DraftPacing::end_model(double seconds) {
+  if (adaptive_) draft_cost_.follow(draft_spent_, seconds);
+}
+
+void DraftPacing::trim(std::span<Sequence* const> batch) const {
+  if (!adaptive_) return;
+  struct Candidate {
+    float survival;
+    std::size_t sequence;
+    std::size_t node;
+  };
+  std::vector<Candidate> candidates;
+  int base_rows = base_rows_;
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    const Sequence& sequence = *batch[i];
+    if (sequence.tree.sampling != DraftSampling::deterministic) {
+      base_rows += sequence.tree.num_draft_tokens();  // what is drawn is kept
+      continue;
+    }
+    for (std::size_t node = 1; node < sequence.origins.size(); ++node)
+      candidates.push_back({sequence.origins[node].survival, i, node});
+  }
+  if (candidates.empty()) return;
+  // Survival never rises along a path, and the sort is stable: what is kept is closed under
+  // parents.
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.survival > b.survival; });
+  std::vector<float> survivals;
+  for (const Candidate& candidate : candidates) survivals.push_back(candidate.survival);
+  const int count = choose_nodes(survivals, emitters_, draft_spent_, base_rows, verify_cost_).count;
+
+  std::vector<std::vector<bool>> keep(batch.size());
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    keep[i].resize(static_cast<std::size_t>(batch[i]->tree.size()));
+    keep[i][0] = true;
+    // A probe verifies its first token whatever is expected of it.
+    if (batch[i]->probes && keep[i].size() > 1) keep[i][1] = true;
+  }
+  for (const Candidate& candidate : std::span(candidates).first(static_cast<std::size_t>(count)))
+    keep[candidate.sequence][candidate.node] = true;
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    Sequence& sequence = *batch[i];
+    if (sequence.tree.sampling != DraftSampling::deterministic) continue;
+    const auto retain = [&](auto& values) {
+      std::size_t kept = 0;
+      for (std::size_t node = 0; node < values.size(); ++node)
+        if (keep[i][node]) values[kept++] = values[node];
+      values.resize(kept);
+    };
+    sequence.tree.retain(keep[i]);
+    retain(sequence.origins);
+    retain(sequence.draft_slots);
+  }
+}
+
+void DraftPacing::verified(std::span<Sequence* const> batch, double seconds) {
+  if (!adaptive_) return;
+  int rows = base_rows_;
+  for (const Sequence* sequence : batch) rows += sequence->tree.num_draft_tokens();
+  if (rows <= kWidestVerify) verify_cost_.follow(verify_cost_(rows), seconds);
+}
+
+void DraftPacing::learn(Sequence& sequence) {
+  const DraftTree& tree = sequence.tree;
+  if (!sequence.samples || sequence.output.finished() || tree.num_draft_tokens() == 0) return;
+  const std::vector<std::int32_t>& path = sequence.path.nodes;
+  std::vector<bool> accepted(static_cast<std::size_t>(tree.size()));
+  for (const std::int32_t node : path) accepted[static_cast<std::size_t>(node)] = true;
+  const std::size_t length = path.size();  // of the path, the root included
+  std::vector<bool> tried(length + 1);     // by depth: the model had a token there
+  for (std::size_t node = 1; node < accepted.size(); ++node) {
+    if (!accepted[static_cast<std::size_t>(tree.parents[node])]) continue;
+    const NodeOrigin& origin = sequence.origins[node];
+    calibration(origin.drafter).observe(origin.confidence, accepted[node]);
+    if (origin.drafter != kModel) continue;
+    sequence.history.observe_node(static_cast<double>(origin.estimate), accepted[node]);
+    tried[static_cast<std::size_t>(tree.depths[node])] = true;
+  }
+  for (std::size_t depth = 1; depth < tried.size(); ++depth)
+    if (tried[depth]) sequence.history.observe_depth(static_cast<int>(depth), depth < length);
+}
+
+}  // namespace specdec

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "draft/draft_length.h"
+#include "draft/model_drafter.h"
+#include "engine/sequence.h"
+#include "specdec/drafter.h"
+
+namespace specdec {
+
+/// Decides in each step how far drafts go and which nodes are worth verifying: the goodput rule of
+/// docs/algorithms.md, section 3, over measured costs and calibrated survival. Looks at nothing but
+/// shapes of distributions, costs and past acceptance, so it never biases an output.
+///
+/// Drafter 0 is the draft model; host drafters follow. Belongs to the stepping thread, but for
+/// estimate().
+class DraftPacing final : public GrowthControl {
+ public:
+  /// Without cost curves it only learns.
+  void set_costs(CostCurve verify, CostCurve draft);
+  bool adaptive() const noexcept { return adaptive_; }
+
+  /// A step over `batch` begins.
+  void begin(std::span<Sequence* const> batch);
+  /// The depth to which the model should draft for `sequence`, one of `count`; 0 where what the
+  /// host drafters found pays more. Sets sequence.probes.
+  int first_depth(Sequence& sequence, int count) const;
+  /// The model is about to draft for these.
+  void begin_model(std::span<Sequence* const> sequences);
+  float estimate(std::size_t sequence, float confidence) const override;
+  bool go_on(int depth, std::span<const Level> levels) override;
+  /// The model is done after `seconds`.
+  void end_model(double seconds);
+
+  /// What a host drafter's token is worth.
+  float estimate(int drafter, float confidence) const;
+  /// The survivals of a host drafter's tree.
+  std::vector<float> survivals(const DraftProposal& proposal, int drafter) const;
+  /// Cuts the trees of the step to the nodes that are worth their verification.
+  void trim(std::span<Sequence* const> batch) const;
+
+  /// The target's pass and sampling over the step's rows took `seconds`.
+  void verified(std::span<Sequence* const> batch, double seconds);
+  /// Takes note of what became of a sequence's draft.
+  void learn(Sequence& sequence);
+
+ private:
+  Calibration& calibration(int drafter);
+
+  bool adaptive_ = false;
+  CostCurve verify_cost_;
+  CostCurve draft_cost_;
+  std::vector<Calibration> calibrations_;
+
+  // The step in progress.
+  int base_rows_ = 0;       // rows of the target's pass without any draft
+  double emitters_ = 0;     // sequences that emit a token whatever is drafted
+  double draft_spent_ = 0;  // seconds of drafting, by the cost curve
+  std::vector<Sequence*> model_sequences_;
+};
+
+}  // namespace specdec

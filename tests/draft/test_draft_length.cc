@@ -1,0 +1,129 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <functional>
+#include <random>
+
+#include "draft/draft_length.h"
+#include "draft/draft_tree.h"
+
+using namespace specdec;
+
+namespace {
+
+CostCurve linear(double base, double slope) {
+  return CostCurve({{1, base + slope}, {2, base + 2 * slope}, {101, base + 101 * slope}});
+}
+
+}  // namespace
+
+TEST_CASE("a cost curve is linear between its points, goes on beyond them and never falls") {
+  CostCurve curve({{1, 4.0}, {2, 5.0}, {4, 4.5}, {8, 9.0}});
+  CHECK(curve(1) == doctest::Approx(4.0));
+  CHECK(curve(2) == doctest::Approx(5.0));
+  CHECK(curve(3) == doctest::Approx(5.0));
+  CHECK(curve(4) == doctest::Approx(5.0));
+  CHECK(curve(6) == doctest::Approx(7.0));
+  CHECK(curve(16) == doctest::Approx(17.0));
+  CHECK(CostCurve()(5) == 0);
+  // It follows what it sees, slowly and whatever the width; an outlier moves it little.
+  for (int i = 0; i < 400; ++i) curve.follow(curve(2), 10.0);
+  CHECK(curve(2) == doctest::Approx(10.0).epsilon(0.01));
+  CHECK(curve(1) == doctest::Approx(8.0).epsilon(0.01));
+  curve.follow(curve(2), 1e6);
+  CHECK(curve(2) < 10.5);
+}
+
+TEST_CASE("choose_nodes is the best prefix, by brute force") {
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> uniform(0.0f, 1.0f);
+  for (int round = 0; round < 500; ++round) {
+    std::vector<float> survivals(random() % 20);
+    for (float& s : survivals) s = uniform(random);
+    std::sort(survivals.begin(), survivals.end(), std::greater<>());
+    const double emitters = 1.0 + static_cast<int>(random() % 4);
+    const int rows = 1 + static_cast<int>(random() % 9);
+    const double spent = static_cast<double>(uniform(random));
+    const CostCurve verify = linear(4, static_cast<double>(uniform(random)));
+    double best = 0;
+    for (std::size_t count = 0; count <= survivals.size(); ++count) {
+      double tokens = emitters;
+      for (std::size_t i = 0; i < count; ++i) tokens += static_cast<double>(survivals[i]);
+      best = std::max(best, tokens / (spent + verify(rows + static_cast<int>(count))));
+    }
+    const NodeChoice choice = choose_nodes(survivals, emitters, spent, rows, verify);
+    CHECK(choice.goodput == doctest::Approx(best));
+  }
+}
+
+TEST_CASE("free verification takes every node, dear verification none") {
+  const std::vector<float> survivals = {0.9f, 0.5f, 0.1f};
+  CHECK(choose_nodes(survivals, 1, 0, 1, linear(4, 0)).count == 3);
+  CHECK(choose_nodes(survivals, 1, 0, 1, linear(0, 4)).count == 0);
+  // A node pays if and only if its survival beats its share of the cost: 0.5 against 4/10 for one.
+  CHECK(choose_nodes(survivals, 1, 0, 1, linear(3, 1)).count == 2);
+}
+
+TEST_CASE("a sequence's history decides whether to draft, and forgets") {
+  const CostCurve verify = linear(4, 0.3);
+  const CostCurve draft = linear(0.4, 0);
+  DraftHistory history;
+  CHECK(choose_depth(history, 5, 1, 1, verify, draft).count > 0);
+  for (int i = 0; i < 50; ++i) history.observe_depth(1, false);
+  CHECK(history.expected(1) < 0.15);
+  CHECK(choose_depth(history, 5, 1, 1, verify, draft).count == 0);
+  // Plain decoding now; every so often it is tried again, at longer and longer intervals.
+  std::vector<int> probes;
+  for (int step = 1; step <= 200; ++step)
+    if (history.probe()) probes.push_back(step);
+  CHECK(probes == std::vector<int>{8, 24, 56, 120, 184});
+  // A change of domain: drafts are right again, and drafting returns within a few of them.
+  int needed = 0;
+  while (choose_depth(history, 5, 1, 1, verify, draft).count == 0 && needed < 100) {
+    history.observe_depth(1, true);
+    ++needed;
+  }
+  CHECK(needed < 10);
+  history.paid();
+  int next = 0;
+  while (!history.probe()) ++next;
+  CHECK(next == 7);
+  // A wide batch on a processor that has no rows to spare: plain decoding, however good the draft.
+  for (int depth = 1; depth <= 5; ++depth)
+    for (int i = 0; i < 50; ++i) history.observe_depth(depth, true);
+  CHECK(choose_depth(history, 5, 1, 1, verify, draft).count == 5);
+  CHECK(choose_depth(history, 5, 32, 32, linear(0, 4), linear(0, 2)).count == 0);
+}
+
+TEST_CASE("calibration learns how far a drafter's confidence is to be trusted") {
+  Calibration calibration;
+  CHECK(calibration.estimate(0.9f, 0) == doctest::Approx(0.9));
+  std::mt19937 random(3);
+  std::uniform_real_distribution<double> uniform(0.0, 1.0);
+  // Overconfident: right half as often as it says.
+  for (int i = 0; i < 20000; ++i) {
+    const auto confidence = static_cast<float>(0.02 + 0.96 * uniform(random));
+    calibration.observe(confidence, uniform(random) < 0.5 * static_cast<double>(confidence));
+  }
+  for (const float confidence : {0.2f, 0.5f, 0.8f, 0.95f})
+    CHECK(std::abs(calibration.estimate(confidence, 0) - 0.5 * static_cast<double>(confidence)) <
+          0.08);
+  CHECK(calibration.estimate(0.5f, 1) > calibration.estimate(0.5f, 0));
+  CHECK(calibration.estimate(0.5f, -1) < calibration.estimate(0.5f, 0));
+  CHECK(calibration.estimate(1.0f, 0) <= 1.0);
+  CHECK(calibration.estimate(0.0f, 0) >= 0.0);
+}
+
+TEST_CASE("a tree that keeps some of its nodes keeps their paths") {
+  DraftTree tree(7);
+  tree.add(1, 0);  // 1
+  tree.add(2, 0);  // 2
+  tree.add(3, 2);  // 3
+  tree.add(4, 1);  // 4
+  tree.add(5, 3);  // 5
+  tree.retain({true, false, true, true, false, true});
+  CHECK(tree.tokens == std::vector<TokenId>{7, 2, 3, 5});
+  CHECK(tree.parents == std::vector<std::int32_t>{-1, 0, 1, 2});
+  CHECK(tree.depths == std::vector<std::int32_t>{0, 1, 2, 3});
+  CHECK(tree.is_chain());
+}
