@@ -45,9 +45,10 @@ class GrammarSpec {
   Symbol add_nonterminal();
   /// A nonterminal whose productions are made when it is first met: `expand(spec, symbol)` calls
   /// add_production for it, and may add further nonterminals, but no lexeme. It must derive at
-  /// least one string. For the members of an object in any order: one nonterminal per set of
-  /// members that were seen, made as the text goes along.
-  Symbol add_lazy_nonterminal(std::function<void(GrammarSpec&, Symbol)> expand);
+  /// least one string, provided that each symbol of `required` does. For the members of an object
+  /// in any order: one nonterminal per set of members that were seen, made as the text goes along.
+  Symbol add_lazy_nonterminal(std::function<void(GrammarSpec&, Symbol)> expand,
+                              std::vector<Symbol> required = {});
   /// Equal expressions are one symbol. An expression that may match the empty string is fine;
   /// never() makes every production that holds it useless.
   Symbol add_lexeme(RegexRef regex);
@@ -63,6 +64,7 @@ class GrammarSpec {
   struct Nonterminal {
     std::vector<std::uint32_t> productions;  // offsets into rhs(), each ended by kEnd
     std::function<void(GrammarSpec&, Symbol)> expand;
+    std::vector<Symbol> required;
   };
   static constexpr std::uint32_t kEnd = 0xFFFFFFFF;
 
@@ -81,6 +83,8 @@ class GrammarSpec {
     bool lexeme = false;
     std::uint32_t index = 0;
   };
+
+  Symbol add_symbol(bool lexeme, std::size_t index);
 
   GrammarLimits limits_;
   RegexPool regexes_;

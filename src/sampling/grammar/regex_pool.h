@@ -1,8 +1,10 @@
 #pragma once
 
+#include <array>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -13,7 +15,7 @@
 
 namespace specdec::grammar {
 
-/// A regular expression in a RegexPool. Equal languages often, but not always, have equal refs.
+/// A regular expression in a RegexPool. Equal refs match the same strings; unequal ones may.
 struct RegexRef {
   std::uint32_t id = 0;
   auto operator<=>(const RegexRef&) const = default;
@@ -23,37 +25,51 @@ struct RegexRef {
 /// matched by derivatives (Brzozowski 1964; Owens, Reppy, Turon 2009). A repeat is one node with
 /// two counters, whatever its bounds: its derivative counts down.
 ///
-/// Expressions are brought to a normal form as they are made, so that a derivative has few forms:
-/// concatenation leans right, unions and intersections are flat and sorted, byte classes merge.
-/// An expression without intersection and complement is empty only if it *is* never().
+/// Expressions are brought to a normal form as they are made, so that derivatives have few forms:
+/// concatenation leans right, unions and intersections are flat and sorted, byte classes merge. An
+/// expression without intersection and complement matches nothing only if it *is* never().
 ///
-/// Not thread-safe. Throws Error(invalid_argument) when the pool has grown past its limit.
+/// Not thread-safe. Everything that makes expressions throws Error(invalid_argument) once the pool
+/// outgrows its limit or an expression nests too deeply.
 class RegexPool {
  public:
-  /// `max_bytes`: what the pool may take in memory.
+  /// `max_bytes`: the memory that the pool may take.
   explicit RegexPool(std::size_t max_bytes = std::size_t{64} << 20);
 
-  RegexRef never() const noexcept { return {0}; }      ///< matches nothing
-  RegexRef empty() const noexcept { return {1}; }      ///< matches the empty string
-  RegexRef anything() const noexcept { return {2}; }   ///< matches every byte string
-  RegexRef byte(unsigned char value);
+  RegexRef never() const noexcept { return {0}; }     ///< matches nothing
+  RegexRef empty() const noexcept { return {1}; }     ///< matches the empty string alone
+  RegexRef anything() const noexcept { return {3}; }  ///< matches every byte string
+  RegexRef byte(unsigned char value) { return byte_class(ByteSet::range(value, value)); }
   RegexRef byte_class(const ByteSet& set);
   RegexRef literal(std::string_view bytes);
   RegexRef concat(RegexRef first, RegexRef rest);
   RegexRef concat(std::span<const RegexRef> parts);
+  RegexRef concat(std::initializer_list<RegexRef> parts) {
+    return concat(std::span(parts.begin(), parts.size()));
+  }
   RegexRef any_of(std::span<const RegexRef> options);
-  RegexRef any_of(RegexRef a, RegexRef b);
-  /// One of the strings; a prefix tree, so that its derivatives are cheap for thousands of them.
+  RegexRef any_of(std::initializer_list<RegexRef> options) {
+    return any_of(std::span(options.begin(), options.size()));
+  }
+  RegexRef any_of(RegexRef a, RegexRef b) { return any_of({a, b}); }
+  /// One of the strings, as a prefix tree: its derivatives stay cheap for thousands of them.
   RegexRef any_literal(std::span<const std::string_view> strings);
   RegexRef all_of(std::span<const RegexRef> parts);
-  RegexRef all_of(RegexRef a, RegexRef b);
+  RegexRef all_of(std::initializer_list<RegexRef> parts) {
+    return all_of(std::span(parts.begin(), parts.size()));
+  }
+  RegexRef all_of(RegexRef a, RegexRef b) { return all_of({a, b}); }
+  /// Every byte string that `body` does not match.
   RegexRef complement(RegexRef body);
   /// `body` from `min` to `max` times; without `max`, any number from `min` on.
   RegexRef repeat(RegexRef body, std::uint32_t min, std::optional<std::uint32_t> max);
+  /// Decimal digits, points among them ignored, that continue a number which leaves `residue` so far
+  /// into one divisible by `modulus` (below 2^31). The empty continuation counts.
+  RegexRef modulo(std::uint32_t modulus, std::uint32_t residue);
   RegexRef optional(RegexRef body) { return repeat(body, 0, 1); }
   RegexRef star(RegexRef body) { return repeat(body, 0, std::nullopt); }
 
-  /// What must follow `byte` for a match of `regex`.
+  /// What must follow `byte` in a match of `regex`.
   RegexRef derivative(RegexRef regex, unsigned char byte);
   /// Does it match the empty string?
   bool nullable(RegexRef regex) const noexcept { return nodes_[regex.id].nullable; }
@@ -62,47 +78,68 @@ class RegexPool {
   std::optional<bool> is_never(RegexRef regex, std::uint64_t fuel = 200'000);
   bool matches(RegexRef regex, std::string_view bytes);
 
-  /// Every byte class in it, for byte_classes().
-  /// Bytes that no expression made so far tells apart have the same class. [256]
-  std::array<std::uint8_t, 256> byte_classes() const;
-  /// A hash of the structure that does not depend on the pool it lives in.
+  /// Bytes that no expression of the pool tells apart share a class; classes are numbered from 0.
+  const std::array<std::uint8_t, 256>& byte_classes() const noexcept { return classes_; }
+  int num_byte_classes() const noexcept { return num_classes_; }
+  /// A byte of each class. [num_byte_classes()]
+  std::span<const unsigned char> class_representatives() const noexcept {
+    return {representatives_.data(), static_cast<std::size_t>(num_classes_)};
+  }
+  /// A hash of the structure, the same in every pool.
   std::uint64_t structural_hash(RegexRef regex) const noexcept { return nodes_[regex.id].hash; }
+  /// Derivative steps taken so far; the difference of two readings is the work between them.
+  std::uint64_t steps() const noexcept { return steps_; }
 
   std::size_t size() const noexcept { return nodes_.size(); }
   std::size_t memory_bytes() const noexcept;
 
  private:
-  enum class Kind : std::uint8_t { never, empty, bytes, concat, any_of, all_of, complement, repeat };
+  enum class Kind : std::uint8_t { never, empty, bytes, concat, any_of, all_of, complement, repeat, modulo };
+  enum class Emptiness : std::uint8_t { unknown, inhabited, never };
   static constexpr std::uint32_t kNoMax = 0xFFFFFFFF;
+  static constexpr int kMaxDepth = 2000;
 
   struct Node {
-    Kind kind = Kind::never;
-    bool nullable = false;
-    bool plain = true;         // neither intersection nor complement in it
-    std::uint16_t depth = 0;   // of the recursion that a derivative needs
-    std::uint32_t first = 0;   // concat: head; bytes: set; repeat, complement: body; else: in lists_
-    std::uint32_t second = 0;  // concat: rest; any_of, all_of: number of parts; repeat: min
-    std::uint32_t max = 0;     // repeat: kNoMax without a bound
     std::uint64_t hash = 0;
+    std::uint32_t first = 0;   // concat: head; bytes: set; repeat, complement: body; else: in lists_
+    std::uint32_t second = 0;  // concat: rest; any_of, all_of: number of parts; repeat: min; modulo: residue
+    std::uint32_t max = 0;     // repeat: kNoMax without a bound; modulo: the modulus
+    Kind kind = Kind::never;
+    bool nullable : 1 = false;
+    bool plain : 1 = true;    // neither intersection nor complement in it
+    std::uint16_t depth = 0;  // of the recursion that its derivative takes
   };
-  enum class Emptiness : std::uint8_t { unknown, inhabited, never };
 
-  RegexRef intern(Node node, std::span<const std::uint32_t> parts = {});
-  bool same(const Node& a, const Node& b, std::span<const std::uint32_t> parts) const noexcept;
+  std::uint32_t intern(Node node, std::span<const std::uint32_t> parts = {});
+  std::uint32_t make_concat(std::uint32_t first, std::uint32_t rest);
+  std::uint32_t make_repeat(std::uint32_t body, std::uint32_t min, std::uint32_t max);
+  std::uint32_t make_complement(std::uint32_t body);
+  // Both take their parts from the stack, from `base` on.
+  std::uint32_t make_any_of(std::size_t base);
+  std::uint32_t make_all_of(std::size_t base);
+  void push_flat(Kind kind, std::uint32_t id);
+  void sort_unique(std::size_t base);
+  void merge_counters(std::size_t base);
+  std::uint32_t derive(std::uint32_t id, unsigned char byte);
+  bool cannot_begin(std::uint32_t id, unsigned char byte) const noexcept;
+  void refine_classes(const ByteSet& set);
   std::span<const std::uint32_t> parts_of(const Node& node) const noexcept {
     return {lists_.data() + node.first, node.second};
   }
-  RegexRef combine(Kind kind, std::vector<std::uint32_t>& parts);
-  void merge_counters(std::vector<std::uint32_t>& parts);
-  RegexRef derive(std::uint32_t id, unsigned char byte);
-  bool can_begin(std::uint32_t id, unsigned char byte) const noexcept;
 
   std::size_t max_bytes_;
   std::vector<Node> nodes_;
-  std::vector<std::uint32_t> lists_;
+  std::vector<std::uint32_t> lists_;  // the parts of unions and intersections
   std::vector<ByteSet> sets_;
   std::vector<Emptiness> emptiness_;  // [nodes_], grown on demand
-  FlatTable table_;                   // hash -> node
+  FlatTable table_;
+  FlatTable set_table_;
+  std::vector<std::uint32_t> stack_;  // parts of expressions being made
+  std::array<std::uint8_t, 256> classes_{};
+  std::array<unsigned char, 256> representatives_{};
+  int num_classes_ = 1;
+  bool modulo_classes_ = false;  // digits and the point have classes of their own
+  std::uint64_t steps_ = 0;
 };
 
 }  // namespace specdec::grammar
