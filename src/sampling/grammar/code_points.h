@@ -16,8 +16,8 @@ struct CodePointRange {
   bool operator==(const CodePointRange&) const = default;
 };
 
-/// A set of code points as ascending, disjoint, not adjacent ranges. Surrogates may be members;
-/// UTF-8 has no bytes for them.
+/// A set of code points as ascending ranges that neither overlap nor touch. Surrogates may be
+/// members; UTF-8 has no bytes for them.
 class CodePointSet {
  public:
   CodePointSet() = default;
@@ -29,8 +29,8 @@ class CodePointSet {
   void add(const CodePointSet& other);
   CodePointSet inverted() const;  ///< all() less this
   CodePointSet intersected(const CodePointSet& other) const;
-  /// With the other case of its ASCII and Latin letters (simple case folding).
-  CodePointSet case_closed() const;
+  /// With both cases of its ASCII letters.
+  CodePointSet ascii_case_closed() const;
   bool contains(char32_t code_point) const noexcept;
   bool empty() const noexcept { return ranges_.empty(); }
   const std::vector<CodePointRange>& ranges() const noexcept { return ranges_; }
@@ -40,8 +40,8 @@ class CodePointSet {
   std::vector<CodePointRange> ranges_;
 };
 
-/// The members of a Unicode general category ("L", "Lu", "Letter", "Decimal_Number", ...), or
-/// nothing for a name that is none.
+/// The members of a Unicode general category by its short or long name ("L", "Lu", "Letter",
+/// "Decimal_Number", "gc=Nd", "Any", "ASCII"); no value for other names.
 std::optional<CodePointSet> unicode_category(std::string_view name);
 
 /// Matches one character of the set, as UTF-8.

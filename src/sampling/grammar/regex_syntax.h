@@ -13,18 +13,19 @@ using CharEncoder = std::function<RegexRef(RegexPool&, const CodePointSet&)>;
 
 struct RegexSyntaxOptions {
   /// The whole text must match, as if the pattern stood between ^ and $. False: a match anywhere
-  /// in the text suffices, as for JSON Schema's `pattern`; ^ and $ then mean what they say.
+  /// in the text suffices, as for JSON Schema's `pattern`.
   bool anchored = true;
-  /// How a character looks in the text; by default UTF-8. A JSON string passes the encoder of its
-  /// escapes.
+  /// How a character looks in the text; by default UTF-8. The inside of a JSON string passes an
+  /// encoder that knows its escapes. No encoding of a text may be a proper prefix of another's.
   CharEncoder encode = {};
   /// Named in messages: "pattern:1:5: expected ...".
   std::string_view name = "regex";
 };
 
-/// Parses ECMA-262's syntax (u flag; \A \z \Z (?i) (?P<name>) of other dialects too) into an
-/// expression over bytes. Look-behind, back-references and word boundaries have no such
-/// expression: Error(invalid_argument) with line, column and what was expected.
+/// Parses ECMA-262's syntax (u flag; also (?P<name>...), (?i) for ASCII, escaped punctuation) into
+/// an expression over bytes. Anchors, word boundaries and look-ahead are compiled exactly, except
+/// inside an unbounded repeat; look-behind, back-references and what else has no such expression
+/// throws Error(invalid_argument) with line, column and the reason.
 RegexRef parse_regex(RegexPool& pool, std::string_view pattern,
                      const RegexSyntaxOptions& options = {});
 
