@@ -38,6 +38,8 @@ struct GrammarLimits {
 class GrammarSpec {
  public:
   explicit GrammarSpec(const GrammarLimits& limits = {});
+  GrammarSpec(GrammarSpec&&) = default;  // not copied: what expands lazy symbols may know its symbols
+  GrammarSpec& operator=(GrammarSpec&&) = default;
 
   RegexPool& regexes() noexcept { return regexes_; }
   const GrammarLimits& limits() const noexcept { return limits_; }

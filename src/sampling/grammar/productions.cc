@@ -21,11 +21,6 @@ Productions::Productions(GrammarSpec& spec) : spec_(spec) {
     throw Error(ErrorCode::invalid_argument, "grammar: no text matches it");
 }
 
-bool Productions::is_unexpanded(std::uint32_t symbol) const {
-  return !spec_.is_lexeme({symbol}) &&
-         spec_.nonterminals()[spec_.index_of({symbol})].expand != nullptr;
-}
-
 void Productions::take_new_symbols() {
   while (facts_.size() < spec_.num_symbols()) {
     const Symbol symbol{static_cast<std::uint32_t>(facts_.size())};
@@ -38,14 +33,15 @@ void Productions::take_new_symbols() {
         throw Error(ErrorCode::invalid_argument,
                     "grammar: whether a regular expression with intersections or complements "
                     "matches anything takes more steps than the limit allows");
-      facts = {regexes.nullable(regex), !*never};
+      facts = {.nullable = regexes.nullable(regex), .productive = !*never};
     } else {
       symbols_.push_back(symbol.id);
       useful_.emplace_back();
       const GrammarSpec::Nonterminal& nonterminal = spec_.nonterminals()[spec_.index_of(symbol)];
       for (const std::uint32_t begin : nonterminal.productions)
         open_.push_back({symbol.id, begin, {}});
-      if (nonterminal.expand) open_.push_back({symbol.id, GrammarSpec::kEnd, nonterminal.required});
+      facts.lazy = nonterminal.expand != nullptr;
+      if (facts.lazy) open_.push_back({symbol.id, GrammarSpec::kEnd, nonterminal.required});
     }
     facts_.push_back(facts);
   }
@@ -54,6 +50,7 @@ void Productions::take_new_symbols() {
 void Productions::expand(std::uint32_t symbol) {
   const std::uint32_t index = spec_.index_of({symbol});
   const auto make = std::exchange(spec_.nonterminals()[index].expand, nullptr);
+  facts_[symbol].lazy = false;
   const std::size_t num_lexemes = spec_.lexemes().size();
   make(spec_, {symbol});
   if (spec_.lexemes().size() != num_lexemes)
@@ -116,13 +113,13 @@ bool Productions::settle_nullable() {
     const std::size_t before = needed.size();
     for (const std::uint32_t* at = &spec_.rhs()[production.begin]; *at != GrammarSpec::kEnd; ++at) {
       if (facts_[*at].nullable) continue;
-      lazy_alone = lazy_alone && is_unexpanded(*at);
+      lazy_alone = lazy_alone && facts_[*at].lazy;
       needed.push_back(*at);
     }
     if (!lazy_alone) needed.resize(before);
   }
   for (const std::uint32_t symbol : needed)
-    if (is_unexpanded(symbol)) expand(symbol);
+    if (facts_[symbol].lazy) expand(symbol);
   return needed.empty();
 }
 
@@ -143,7 +140,7 @@ void Productions::settle() {
 
 std::span<const std::uint32_t> Productions::of(std::uint32_t nonterminal) {
   const std::uint32_t symbol = symbols_[nonterminal];
-  if (is_unexpanded(symbol)) {
+  if (facts_[symbol].lazy) {
     expand(symbol);
     settle();
   }

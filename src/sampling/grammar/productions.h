@@ -18,13 +18,17 @@ class Productions {
 
   /// Offsets into the spec's rhs() of the productions that can be completed. By nonterminal index.
   std::span<const std::uint32_t> of(std::uint32_t nonterminal);
-  /// Of a symbol that occurs in a production that of() returned.
-  bool nullable(std::uint32_t symbol) const noexcept { return facts_[symbol].nullable; }
+  /// Of a symbol that occurs in a production that of() returned; expands a lazy one.
+  bool nullable(std::uint32_t symbol) {
+    if (facts_[symbol].lazy) of(spec_.index_of({symbol}));
+    return facts_[symbol].nullable;
+  }
 
  private:
   struct Facts {
     bool nullable = false;
     bool productive = false;
+    bool lazy = false;  // not expanded yet
   };
   struct Production {
     std::uint32_t lhs = 0;           // symbol
@@ -41,7 +45,6 @@ class Productions {
   bool settle_nullable();
   template <class Holds, class Derive>
   void propagate(Holds holds, Derive derive) const;
-  bool is_unexpanded(std::uint32_t symbol) const;
 
   GrammarSpec& spec_;
   std::vector<Facts> facts_;                        // [symbols]

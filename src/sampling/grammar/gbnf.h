@@ -1,0 +1,14 @@
+#pragma once
+
+#include <string_view>
+
+#include "sampling/grammar/grammar_spec.h"
+
+namespace specdec::grammar {
+
+/// Parses llama.cpp's GBNF dialect: rules `name ::= ...` with strings, character classes, groups,
+/// alternatives, `* + ? {m,n}` and comments; the text is what `root` derives. Left recursion is
+/// fine here. Throws Error(invalid_argument) with line, column and what was expected.
+GrammarSpec parse_gbnf(std::string_view text, const GrammarLimits& limits = {});
+
+}  // namespace specdec::grammar
