@@ -19,10 +19,12 @@ using namespace specdec::testing;
 
 namespace {
 
+std::size_t index_words(const Vocabulary& vocabulary) { return (vocabulary.bytes.size() + 63) / 64; }
+
 // Every token fed byte by byte.
 std::vector<std::uint64_t> brute_force_mask(CompiledGrammar& grammar, GrammarState state,
                                             const Vocabulary& vocabulary) {
-  std::vector<std::uint64_t> bits(TokenMasks::words_for(vocabulary.size()), 0);
+  std::vector<std::uint64_t> bits(index_words(vocabulary), 0);
   const auto set = [&](std::size_t token) { bits[token >> 6] |= 1ull << (token & 63); };
   for (std::size_t token = 0; token < vocabulary.bytes.size(); ++token) {
     const std::string& bytes = vocabulary.bytes[token];
@@ -47,10 +49,10 @@ GrammarState random_state(CompiledGrammar& grammar, std::mt19937_64& random, int
   return state;
 }
 
-void compare_masks(CompiledGrammar& grammar, const Vocabulary& vocabulary, const TokenTrie& trie,
+void compare_masks(CompiledGrammar& grammar, const Vocabulary& vocabulary, const TokenIndex& index,
                    std::mt19937_64& random, int num_states) {
-  TokenMasks masks(grammar, trie, vocabulary.size(), vocabulary.end_tokens);
-  std::vector<std::uint64_t> bits(TokenMasks::words_for(vocabulary.size()));
+  TokenMasks masks(grammar, index, vocabulary.end_tokens);
+  std::vector<std::uint64_t> bits(index_words(vocabulary));
   for (int i = 0; i < num_states; ++i) {
     const GrammarState state =
         i == 0 ? grammar.start() : random_state(grammar, random, static_cast<int>(random() % 12));
@@ -70,7 +72,7 @@ TEST_CASE("masks of random grammars are those of brute force, under three vocabu
   std::mt19937_64 random(1);
   for (const Vocabulary& vocabulary : vocabularies) {
     CAPTURE(vocabulary.name);
-    const TokenTrie trie = vocabulary.trie();
+    const TokenIndex index = vocabulary.index();
     const bool large = vocabulary.size() > 10'000;
     const int wanted = full() ? 1000 : large ? 100 : 300;
     int done = 0;
@@ -85,7 +87,7 @@ TEST_CASE("masks of random grammars are those of brute force, under three vocabu
         else
           spec = parse_gbnf(text);
         CompiledGrammar grammar(std::move(spec));
-        compare_masks(grammar, vocabulary, trie, random, 4);
+        compare_masks(grammar, vocabulary, index, random, 4);
         ++done;
       } catch (const Error& error) {
         const std::string what = error.what();
@@ -111,22 +113,22 @@ ws     ::= | " " | "\n" [ \t]{0,20}
        {smollm2_vocabulary(), made_vocabulary(), random_vocabulary(6)}) {
     CAPTURE(vocabulary.name);
     CompiledGrammar grammar(parse_gbnf(kJson));
-    compare_masks(grammar, vocabulary, vocabulary.trie(), random, 20);
+    compare_masks(grammar, vocabulary, vocabulary.index(), random, 20);
   }
 }
 
 TEST_CASE("a mask's bits are the tokens that can be taken, and lead to a mask again") {
   const Vocabulary vocabulary = made_vocabulary();
-  const TokenTrie trie = vocabulary.trie();
+  const TokenIndex index = vocabulary.index();
   std::mt19937_64 random(3);
-  std::vector<std::uint64_t> bits(TokenMasks::words_for(vocabulary.size()));
+  std::vector<std::uint64_t> bits(index_words(vocabulary));
   for (int i = 0; i < 100; ++i) {
     const std::string text = random_regex(random, 4);
     CAPTURE(text);
     GrammarSpec spec;
     spec.set_start(spec.add_lexeme(parse_regex(spec.regexes(), text)));
     CompiledGrammar grammar(std::move(spec));
-    TokenMasks masks(grammar, trie, vocabulary.size(), vocabulary.end_tokens);
+    TokenMasks masks(grammar, index, vocabulary.end_tokens);
     GrammarState state = grammar.start();
     std::string written;
     for (int step = 0; step < 20; ++step) {

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "sampling/grammar/token_trie.h"
+#include "sampling/grammar/token_index.h"
 #include "specdec/types.h"
 
 namespace specdec::testing {
@@ -17,9 +17,9 @@ struct Vocabulary {
   std::vector<TokenId> end_tokens = {};
 
   int size() const { return static_cast<int>(bytes.size()); }
-  grammar::TokenTrie trie() const {
+  grammar::TokenIndex index() const {
     const std::vector<std::string_view> views(bytes.begin(), bytes.end());
-    return grammar::TokenTrie(views);
+    return grammar::TokenIndex(views);
   }
 };
 

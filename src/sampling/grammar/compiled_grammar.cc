@@ -94,15 +94,13 @@ GrammarState CompiledGrammar::after(Row row, LexemeSet set) {
 
 ByteSet CompiledGrammar::next_bytes(GrammarState state) {
   ByteSet live;
-  std::array<bool, 256> class_lives{};
-  for (const unsigned char byte : spec_->regexes().class_representatives())
-    for (const Thread& thread : threads_[state.id])
-      if (lexer_.step(thread.lexer, byte) != kDeadLexer) {
-        class_lives[classes_[byte]] = true;
-        break;
-      }
-  for (unsigned byte = 0; byte < 256; ++byte)
-    if (class_lives[classes_[byte]]) live.insert(byte);
+  for (std::size_t i = 0; i < threads_[state.id].size(); ++i) {
+    const LexerState lexer = threads_[state.id][i].lexer;
+    const ByteSet first = lexer_.first_bytes(lexer);
+    for (unsigned byte = 0; byte < 256; ++byte)
+      if (first.contains(byte) && lexer_.step(lexer, static_cast<unsigned char>(byte)) != kDeadLexer)
+        live.insert(byte);
+  }
   return live;
 }
 

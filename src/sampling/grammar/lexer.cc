@@ -52,10 +52,10 @@ LexerState Lexer::compute_step(LexerState state, unsigned char byte) {
   return next;
 }
 
-bool Lexer::finished(LexerState state) {
-  for (const unsigned char byte : regexes_.class_representatives())
-    if (step(state, byte) != kDeadLexer) return false;
-  return true;
+ByteSet Lexer::first_bytes(LexerState state) const {
+  ByteSet first;
+  for (const Progress& part : progress_[state]) first = first | regexes_.first_bytes(part.rest);
+  return first;
 }
 
 std::size_t Lexer::memory_bytes() const noexcept {

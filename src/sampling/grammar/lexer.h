@@ -47,8 +47,8 @@ class Lexer {
     return lexeme_sets_[set];
   }
   std::span<const Progress> progress(LexerState state) const noexcept { return progress_[state]; }
-  /// No byte continues it.
-  bool finished(LexerState state);
+  /// Bytes that may continue it; some of them may turn out not to.
+  ByteSet first_bytes(LexerState state) const;
 
   RegexPool& regexes() noexcept { return regexes_; }
   std::size_t num_states() const noexcept { return states_.size(); }

@@ -510,6 +510,43 @@ std::uint32_t RegexPool::derive(std::uint32_t id, unsigned char byte) {
   return kNever;
 }
 
+ByteSet RegexPool::first_bytes(RegexRef regex) const {
+  ByteSet first;
+  for (std::uint32_t id = regex.id;; id = nodes_[id].second) {
+    const Node& node = nodes_[id];
+    switch (node.kind) {
+      case Kind::never:
+      case Kind::empty:
+        break;
+      case Kind::bytes:
+        first = first | sets_[node.first];
+        break;
+      case Kind::complement:
+        return ByteSet::all();
+      case Kind::modulo:
+        first = first | ByteSet::range('0', '9') | ByteSet::range('.', '.');
+        break;
+      case Kind::repeat:
+        first = first | first_bytes({node.first});
+        break;
+      case Kind::any_of:
+        for (const std::uint32_t part : parts_of(node)) first = first | first_bytes({part});
+        break;
+      case Kind::all_of: {
+        ByteSet all = ByteSet::all();
+        for (const std::uint32_t part : parts_of(node)) all = all & first_bytes({part});
+        first = first | all;
+        break;
+      }
+      case Kind::concat:
+        first = first | first_bytes({node.first});
+        if (nodes_[node.first].nullable) continue;
+        break;
+    }
+    return first;
+  }
+}
+
 RegexRef RegexPool::derivative(RegexRef regex, unsigned char byte) {
   return {derive(regex.id, byte)};
 }
@@ -519,51 +556,67 @@ bool RegexPool::matches(RegexRef regex, std::string_view bytes) {
   return nullable(regex);
 }
 
-std::optional<bool> RegexPool::is_never(RegexRef regex, std::uint64_t fuel) {
-  const auto known = [&](std::uint32_t id) {
-    if (id == kNever) return Emptiness::never;
-    if (nodes_[id].plain || nodes_[id].nullable) return Emptiness::inhabited;
-    return id < emptiness_.size() ? emptiness_[id] : Emptiness::unknown;
-  };
-  const Emptiness at_once = known(regex.id);
-  if (at_once != Emptiness::unknown) return at_once == Emptiness::never;
+RegexPool::Emptiness RegexPool::known_emptiness(std::uint32_t id) const noexcept {
+  if (id == kNever) return Emptiness::never;
+  if (nodes_[id].plain || nodes_[id].nullable) return Emptiness::inhabited;
+  return id < emptiness_.size() ? emptiness_[id] : Emptiness::unknown;
+}
 
-  // Breadth first: the shortest match is near, even where the counters are large.
+std::optional<bool> RegexPool::is_never(RegexRef regex, std::uint64_t fuel) {
+  Emptiness found = known_emptiness(regex.id);
+  // Depth first reaches the end of long counters; breadth first finds a short match among many.
+  if (found == Emptiness::unknown) found = search(regex.id, true, fuel / 2);
+  if (found == Emptiness::unknown) found = search(regex.id, false, fuel / 2);
+  if (found == Emptiness::unknown) return std::nullopt;
+  return found == Emptiness::never;
+}
+
+// Looks for a derivative that matches something, and remembers what the search shows.
+RegexPool::Emptiness RegexPool::search(std::uint32_t root, bool depth_first, std::uint64_t fuel) {
   struct Visit {
     std::uint32_t id;
-    std::size_t parent;
+    std::uint32_t parent;
+    int next_class;  // classes below it have been tried
   };
-  std::vector<Visit> visits{{regex.id, 0}};
+  std::vector<Visit> visits{{root, 0, num_classes_}};
+  std::vector<std::uint32_t> open{0};
   FlatTable seen;
-  const auto visit = [&](std::uint32_t id, std::size_t parent) {
-    const std::uint64_t hash = hash_mix(0, id);
-    if (seen.find(hash, [&](std::uint32_t at) { return visits[at].id == id; }) != FlatTable::kNone)
-      return;
-    seen.insert(hash, static_cast<std::uint32_t>(visits.size()),
-                [&](std::uint32_t at) { return hash_mix(0, visits[at].id); });
-    visits.push_back({id, parent});
-  };
-  seen.insert(hash_mix(0, regex.id), 0, [](std::uint32_t) { return std::uint64_t{0}; });
+  const auto hash_at = [&](std::uint32_t at) { return hash_mix(0, visits[at].id); };
+  seen.insert(hash_at(0), 0, hash_at);
   const std::uint64_t end = steps_ + fuel;
-  for (std::size_t i = 0; i < visits.size(); ++i) {
-    for (int c = 0; c < num_classes_; ++c) {
-      if (steps_ >= end) return std::nullopt;
-      const std::uint32_t next =
-          derive(visits[i].id, representatives_[static_cast<std::size_t>(c)]);
-      const Emptiness emptiness = known(next);
-      if (emptiness == Emptiness::inhabited) {
-        emptiness_.resize(nodes_.size(), Emptiness::unknown);
-        for (std::size_t at = i;; at = visits[at].parent) {
-          emptiness_[visits[at].id] = Emptiness::inhabited;
-          if (at == 0) return false;
-        }
-      }
-      if (emptiness == Emptiness::unknown) visit(next, i);
+  for (std::size_t front = 0; front < open.size();) {
+    const std::uint32_t at = depth_first ? open.back() : open[front];
+    if (visits[at].next_class == 0) {
+      if (depth_first)
+        open.pop_back();
+      else
+        ++front;
+      continue;
     }
+    if (steps_ >= end) return Emptiness::unknown;
+    const auto tried = static_cast<std::size_t>(--visits[at].next_class);
+    const std::uint32_t next = derive(visits[at].id, representatives_[tried]);
+    const Emptiness emptiness = known_emptiness(next);
+    if (emptiness == Emptiness::inhabited) {
+      emptiness_.resize(nodes_.size(), Emptiness::unknown);
+      for (std::uint32_t up = at;; up = visits[up].parent) {
+        emptiness_[visits[up].id] = Emptiness::inhabited;
+        if (up == 0) return Emptiness::inhabited;
+      }
+    }
+    if (emptiness == Emptiness::never) continue;
+    const std::uint64_t hash = hash_mix(0, next);
+    if (seen.find(hash, [&](std::uint32_t other) { return visits[other].id == next; }) !=
+        FlatTable::kNone)
+      continue;
+    const auto index = static_cast<std::uint32_t>(visits.size());
+    visits.push_back({next, at, num_classes_});
+    seen.insert(hash, index, hash_at);
+    open.push_back(index);
   }
   emptiness_.resize(nodes_.size(), Emptiness::unknown);
-  for (const Visit& v : visits) emptiness_[v.id] = Emptiness::never;
-  return true;
+  for (const Visit& visit : visits) emptiness_[visit.id] = Emptiness::never;
+  return Emptiness::never;
 }
 
 }  // namespace specdec::grammar

@@ -73,6 +73,8 @@ class RegexPool {
   RegexRef derivative(RegexRef regex, unsigned char byte);
   /// Does it match the empty string?
   bool nullable(RegexRef regex) const noexcept { return nodes_[regex.id].nullable; }
+  /// Bytes that a match may begin with; some of them may turn out not to, through intersections.
+  ByteSet first_bytes(RegexRef regex) const;
   /// Does it match nothing at all? No value when `fuel` derivatives did not decide it. Answers are
   /// remembered.
   std::optional<bool> is_never(RegexRef regex, std::uint64_t fuel = 200'000);
@@ -121,6 +123,8 @@ class RegexPool {
   void sort_unique(std::size_t base);
   void merge_counters(std::size_t base);
   std::uint32_t derive(std::uint32_t id, unsigned char byte);
+  Emptiness known_emptiness(std::uint32_t id) const noexcept;
+  Emptiness search(std::uint32_t root, bool depth_first, std::uint64_t fuel);
   bool cannot_begin(std::uint32_t id, unsigned char byte) const noexcept;
   void refine_classes(const ByteSet& set);
   std::span<const std::uint32_t> parts_of(const Node& node) const noexcept {

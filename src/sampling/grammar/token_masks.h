@@ -6,7 +6,9 @@
 
 #include "sampling/grammar/compiled_grammar.h"
 #include "sampling/grammar/interner.h"
-#include "sampling/grammar/token_trie.h"
+#include "sampling/grammar/plain_reach.h"
+#include "sampling/grammar/token_collector.h"
+#include "sampling/grammar/token_index.h"
 #include "specdec/types.h"
 
 namespace specdec::grammar {
@@ -20,65 +22,51 @@ namespace specdec::grammar {
 class TokenMasks {
  public:
   /// Both outlive this. `end_tokens` are allowed where the text may end, and nowhere else.
-  TokenMasks(CompiledGrammar& grammar, const TokenTrie& trie, int vocab_size,
+  TokenMasks(CompiledGrammar& grammar, const TokenIndex& index,
              std::span<const TokenId> end_tokens);
 
   /// Bit t % 64 of word t / 64 is set for every token t that may follow, cleared for all others.
-  /// [words_for(vocab_size)]
+  /// [index.words()]
   void fill(GrammarState state, std::span<std::uint64_t> bits);
-  static std::size_t words_for(int vocab_size) noexcept {
-    return (static_cast<std::size_t>(vocab_size) + 63) / 64;
-  }
 
-  std::size_t num_parts() const noexcept { return parts_.size(); }
+  std::size_t num_sets() const noexcept { return sets_.size(); }
   std::size_t memory_bytes() const noexcept;
 
  private:
-  /// A set of tokens: a list while that is smaller than the bits.
-  struct Part {
-    bool dense = false;
-    std::uint32_t begin = 0;  // in tokens_ or words_
-    std::uint32_t count = 0;  // tokens; of a dense part: words
-  };
-  /// A place in the trie where a lexeme is complete and the token goes on.
+  /// A place in a trie where a lexeme is complete and tokens go on.
   struct Crossing {
     std::uint32_t node = 0;
     LexemeSet complete = 0;
+    const TokenTrie* trie = nullptr;
   };
   struct Inside {
-    std::uint32_t part = 0;
+    std::uint32_t set = 0;
     std::uint32_t begin = 0;  // in crossings_
     std::uint32_t end = 0;
+  };
+  struct Open {
+    std::uint32_t end = 0;    // of the subtree
+    std::uint32_t state = 0;  // before the bytes of its children
   };
 
   const Inside& inside(LexerState lexer);
   std::uint32_t across(LexerState lexer, Row row);
-  void allow(std::span<const TokenId> tokens) noexcept {
-    for (const TokenId token : tokens)
-      scratch_[static_cast<std::size_t>(token) >> 6] |= 1ull << (token & 63);
-  }
-  std::uint32_t take_scratch();
-  void add_part(std::uint32_t part, std::span<std::uint64_t> bits) const noexcept;
+  void collect_plain(LexerState lexer);
+  void collect(const TokenTrie& trie, LexerState lexer);
+  void collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer);
 
   CompiledGrammar& grammar_;
-  const TokenTrie& trie_;
+  const TokenIndex& index_;
   std::vector<TokenId> end_tokens_;
-  std::vector<Part> parts_;
-  std::vector<std::uint32_t> tokens_;
-  std::vector<std::uint64_t> words_;
-  FlatTable part_table_;
-  std::vector<std::uint64_t> part_hashes_;
+  PlainReach plain_reach_;
+  TokenSets sets_;
+  TokenCollector found_;
   std::vector<std::uint32_t> inside_of_;  // [lexer states], grown on demand
   std::vector<Inside> insides_;
   std::vector<Crossing> crossings_;
-  PairTable across_;  // lexer state, row -> part
-  std::vector<std::uint64_t> scratch_;
-
-  struct Open {
-    std::uint32_t end = 0;    // of the subtree
-    std::uint32_t state = 0;  // before the bytes of the subtree's children
-  };
+  PairTable across_;  // lexer state, row -> set
   std::vector<Open> stack_;
+  std::vector<CompiledGrammar::Thread> threads_;
 };
 
 }  // namespace specdec::grammar

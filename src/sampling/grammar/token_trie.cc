@@ -1,12 +1,12 @@
 #include "sampling/grammar/token_trie.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace specdec::grammar {
 
-TokenTrie::TokenTrie(std::span<const std::string_view> bytes) {
-  for (std::size_t i = 0; i < bytes.size(); ++i)
-    if (!bytes[i].empty()) tokens_.push_back(static_cast<TokenId>(i));
+TokenTrie::TokenTrie(std::span<const std::string_view> bytes, std::vector<TokenId> tokens)
+    : tokens_(std::move(tokens)) {
   const auto text = [&](TokenId token) { return bytes[static_cast<std::size_t>(token)]; };
   std::sort(tokens_.begin(), tokens_.end(), [&](TokenId a, TokenId b) {
     const int order = text(a).compare(text(b));
@@ -27,6 +27,7 @@ TokenTrie::TokenTrie(std::span<const std::string_view> bytes) {
     close_to(shared);
     for (std::size_t at = shared; at < token.size(); ++at) {
       path.push_back(static_cast<std::uint32_t>(nodes_.size()));
+      if (at == 0) top_[static_cast<unsigned char>(token[0])] = path.back();
       nodes_.push_back({0, i, static_cast<unsigned char>(token[at])});
     }
     last = token;

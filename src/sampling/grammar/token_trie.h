@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -9,7 +10,8 @@
 
 namespace specdec::grammar {
 
-/// The bytes of a vocabulary as one prefix tree, its nodes in depth-first order. Immutable.
+/// Tokens of a vocabulary as a prefix tree of their bytes, its nodes in depth-first order.
+/// Immutable.
 class TokenTrie {
  public:
   struct Node {
@@ -18,11 +20,15 @@ class TokenTrie {
     unsigned char byte = 0;
   };
 
-  /// `bytes`: of each token, by id; tokens without bytes are in no place of the tree.
-  explicit TokenTrie(std::span<const std::string_view> bytes);
+  TokenTrie() : TokenTrie({}, {}) {}
+  /// `bytes`: of each token, by id. `tokens`: those of the tree; each has bytes.
+  TokenTrie(std::span<const std::string_view> bytes, std::vector<TokenId> tokens);
 
   /// [num_nodes]; node 0 is the root.
   std::span<const Node> nodes() const noexcept { return {nodes_.data(), nodes_.size() - 1}; }
+  /// The root's child for a byte; 0 if it has none.
+  std::uint32_t top(unsigned char byte) const noexcept { return top_[byte]; }
+  std::size_t num_tokens() const noexcept { return tokens_.size(); }
   /// Tokens that end at the node.
   std::span<const TokenId> tokens_at(std::uint32_t node) const noexcept {
     return {tokens_.data() + nodes_[node].tokens, tokens_.data() + nodes_[node + 1].tokens};
@@ -38,6 +44,7 @@ class TokenTrie {
  private:
   std::vector<Node> nodes_;      // and a sentinel
   std::vector<TokenId> tokens_;  // in the order of their bytes
+  std::array<std::uint32_t, 256> top_{};
 };
 
 }  // namespace specdec::grammar
