@@ -9,6 +9,7 @@
 #include "engine/model/mapped_file.h"
 #include "engine/text/tokenizer_data.h"
 #include "sampling/grammar/compiled_grammar.h"
+#include "sampling/grammar/token_index.h"
 #include "sampling/grammar/token_masks.h"
 #include "specdec/error.h"
 #include "tools/specdec_grammar/isolated.h"
@@ -41,7 +42,7 @@ std::string describe_refusal(CompiledGrammar& grammar, const std::string& text) 
 void time_masks(CompiledGrammar& grammar, grammar::TokenMasks& masks, const Vocabulary& vocabulary,
                 const std::string& text, std::vector<double>& times) {
   const Tokenizer& tokenizer = vocabulary.tokenizer();
-  std::vector<std::uint64_t> bits(grammar::TokenMasks::words_for(tokenizer.vocab_size()));
+  std::vector<std::uint64_t> bits(vocabulary.index().words());
   GrammarState state = grammar.start();
   for (const TokenId token : tokenizer.encode(text, false)) {
     const std::string_view bytes = tokenizer.token_bytes(token);
@@ -63,6 +64,15 @@ json run(const SchemaCase& schema_case, const grammar::JsonSchemaOptions& option
     grammar::JsonSchemaGrammar made = compile_json_schema(schema_case.schema, options);
     row["unenforced"] = made.unenforced;
     compiled.emplace(std::move(made.spec));
+  } catch (const grammar::UnsatisfiableSchema& error) {
+    // Then every instance is refused, and that is known.
+    row["result"] = "ok";
+    row["error"] = error.what();
+    row["compile_us"] = microseconds_since(begin);
+    row["verdicts"] = std::vector<bool>(schema_case.instances.size(), false);
+    row["masks_us"] = json::array();
+    row["memory_bytes"] = 0;
+    return row;
   } catch (const Error& error) {
     row["result"] = "refused";
     row["error"] = error.what();
@@ -73,8 +83,7 @@ json run(const SchemaCase& schema_case, const grammar::JsonSchemaOptions& option
   row["compile_us"] = microseconds_since(begin);
   std::optional<grammar::TokenMasks> masks;
   if (vocabulary != nullptr) {
-    masks.emplace(*compiled, vocabulary->trie(), vocabulary->tokenizer().vocab_size(),
-                  vocabulary->tokenizer().eos_tokens());
+    masks.emplace(*compiled, vocabulary->index(), vocabulary->tokenizer().eos_tokens());
   }
   row["verdicts"] = json::array();
   std::vector<double> times;
@@ -114,7 +123,7 @@ Vocabulary::Vocabulary(const std::string& gguf) {
   for (TokenId token = 0; token < tokenizer_->vocab_size(); ++token) {
     bytes.push_back(tokenizer_->token_bytes(token));
   }
-  trie_ = std::make_unique<grammar::TokenTrie>(bytes);
+  index_ = std::make_unique<grammar::TokenIndex>(bytes);
 }
 
 json run_case(const SchemaCase& schema_case, const grammar::JsonSchemaOptions& options,

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "sampling/grammar/json_schema/json_schema.h"
-#include "sampling/grammar/token_trie.h"
+#include "sampling/grammar/token_index.h"
 #include "specdec/tokenizer.h"
 
 namespace specdec::grammar_tool {
@@ -18,11 +18,11 @@ class Vocabulary {
   explicit Vocabulary(const std::string& gguf);
 
   const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
-  const grammar::TokenTrie& trie() const noexcept { return *trie_; }
+  const grammar::TokenIndex& index() const noexcept { return *index_; }
 
  private:
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<grammar::TokenTrie> trie_;
+  std::unique_ptr<grammar::TokenIndex> index_;
 };
 
 /// A JSON value and whether the schema takes it.

@@ -33,7 +33,7 @@ Emitter::Emitter(GrammarSpec& spec, const std::map<std::uint32_t, ValuePlan>& pl
   end_array_ = spec.add_lexeme(pool.byte(']'));
 }
 
-void Emitter::emit(Goal root) {
+Symbol Emitter::emit(Goal root) {
   for (const auto& [goal, plan] : plans_) {
     if (!plan.productive) continue;
     // Scalars alone are a lexeme.
@@ -43,7 +43,7 @@ void Emitter::emit(Goal root) {
   for (const auto& [goal, symbol] : symbols_) {
     if (!spec_.is_lexeme(symbol)) emit_value(symbol, plans_.at(goal));
   }
-  spec_.set_start(symbols_.at(root.id));
+  return symbols_.at(root.id);
 }
 
 std::optional<Symbol> Emitter::value(Goal goal) const {
@@ -67,16 +67,16 @@ void Emitter::emit_object(Symbol symbol, const ObjectPlan& plan) {
   rules.ordered = ordered_;
   rules.separator = comma_;
   bool may_be_empty = plan.min_members == 0;
+  for (const Slot& slot : plan.slots) {
+    rules.slots.push_back({slot.min, slot.max});
+    if (slot.min > 0) may_be_empty = false;
+  }
+  const RegexRef quote = pool.byte('"');
   for (const MemberPlan& member : plan.members) {
     const std::optional<Symbol> member_value = value(member.value);
-    if (member.min > 0) may_be_empty = false;
-    if (!member_value.has_value()) {
-      if (member.min > 0) return;
-      continue;
-    }
-    const RegexRef quote = pool.byte('"');
+    if (!member_value.has_value()) continue;
     const RegexRef key = pool.concat(std::array{quote, member.key, quote, colon_});
-    rules.elements.push_back({{spec_.add_lexeme(key), *member_value}, member.min, member.max});
+    rules.elements.push_back({{spec_.add_lexeme(key), *member_value}, member.slots});
   }
   if (may_be_empty) spec_.add_production(symbol, {open_object_, end_object_});
   if (const auto members = std::make_shared<Bag>(std::move(rules))->add_to(spec_)) {
@@ -93,7 +93,8 @@ void Emitter::emit_array(Symbol symbol, const ArrayPlan& plan) {
     least += item.min;
     const std::optional<Symbol> item_value = value(item.value);
     if (item_value.has_value()) {
-      rules.elements.push_back({{*item_value}, item.min, item.max});
+      rules.elements.push_back({{*item_value}, {static_cast<std::uint32_t>(rules.slots.size())}});
+      rules.slots.push_back({item.min, item.max});
     } else if (item.min > 0) {
       return;
     }

@@ -17,8 +17,8 @@ class Emitter {
   Emitter(GrammarSpec& spec, const std::map<std::uint32_t, ValuePlan>& plans,
           const JsonSchemaOptions& options);
 
-  /// Everything that `root` leads to; sets the start symbol. `root` is productive.
-  void emit(Goal root);
+  /// Everything that `root` leads to. `root` is productive.
+  Symbol emit(Goal root);
 
  private:
   std::optional<Symbol> value(Goal goal) const;

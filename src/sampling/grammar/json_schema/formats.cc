@@ -13,7 +13,11 @@ struct Format {
   string pattern;             // of the whole string
   string excluded;            // no match of it anywhere; empty: nothing is excluded
   std::uint32_t longest = 0;  // code points; 0: no limit
-  bool narrowed = false;
+  enum Exactness {
+    exact,
+    some_excluded,  // what is excluded may have the format
+    some_more,      // so may any other string
+  } exactness = exact;
 };
 
 string group(const string& pattern) { return "(?:" + pattern + ")"; }
@@ -75,7 +79,7 @@ const string kBeyondAscii =
 struct UriSyntax {
   explicit UriSyntax(const string& others) {
     const string escape = "%[0-9A-Fa-f]{2}";
-    const string plain = "A-Za-z0-9._~!$&'()*+,;=" + others + "-";
+    const string plain = "A-Za-z0-9._~!$&'()*+,;=\\-" + others;
     const string pchar = "(?:[" + plain + ":@]|" + escape + ")";
     const string user = "(?:[" + plain + ":]|" + escape + ")*@";
     const string host = "(?:\\[(?:" + ipv6() +
@@ -115,7 +119,13 @@ string regex() {
   const string char_class = "\\[\\^?" + item + "(?:" + item + "|\\^)*-?\\]";
   // a-z and the like: escapes and single characters only, in ascending order.
   const string ranges = "\\[\\^?(?:a-z|A-Z|0-9|a-f|A-F|[^\\\\\\[\\]^-]|" + escape + ")+-?\\]";
-  const string quantifier = "(?:[*+?]|\\{\\d{1,3}\\}|\\{\\d{1,3},\\})\\??";
+  string bounds = "\\d{1,3},?|\\d,[1-9]\\d{1,2}|\\d\\d,[1-9]\\d{2}";
+  for (char low = '0'; low <= '9'; ++low) {  // as many digits on both sides
+    bounds += string("|") + low + ",[" + low + "-9]";
+    if (low != '9')
+      bounds += string("|[0-") + low + "]\\d,[" + static_cast<char>(low + 1) + "-9]\\d";
+  }
+  const string quantifier = "(?:[*+?]|\\{(?:" + bounds + ")\\})\\??";
   const string simple =
       "(?:[^\\\\\\[\\](){}|^$*+?]|" + escape + "|" + char_class + "|" + ranges + ")";
   string unit = simple;
@@ -137,9 +147,10 @@ Format make_format(std::string_view name) {
   if (name == "email") return {name, email(""), ""};
   if (name == "idn-email") return {name, email(kBeyondAscii), ""};
   // "--" at the third place marks a label of another alphabet, with rules of its own.
-  if (name == "hostname") return {name, hostname(), "(?:^|\\.)..--", 253, true};
-  if (name == "host-name") return {name, hostname(), "(?:^|\\.)..--", 253, true};
-  if (name == "idn-hostname") return {name, hostname(), "(?:^|\\.)..--", 253, true};
+  if (name == "hostname") return {name, hostname(), "(?:^|\\.)..--", 253, Format::some_excluded};
+  if (name == "host-name") return {name, hostname(), "(?:^|\\.)..--", 253, Format::some_excluded};
+  if (name == "idn-hostname")
+    return {name, hostname(), "(?:^|\\.)..--", 253, Format::some_excluded};
   if (name == "ipv4" || name == "ip-address") return {name, ipv4(), ""};
   if (name == "ipv6") return {name, ipv6(), ""};
   if (name == "uri") return {name, UriSyntax("").uri(), ""};
@@ -154,7 +165,7 @@ Format make_format(std::string_view name) {
   if (name == "relative-json-pointer") {
     return {name, "(?:0|[1-9]\\d*)(?:#|" + kPointer + ")", ""};
   }
-  if (name == "regex") return {name, regex(), "", 0, true};
+  if (name == "regex") return {name, regex(), "", 0, Format::some_more};
   return {"", "", ""};
 }
 
@@ -165,11 +176,15 @@ std::optional<FormatLanguage> format_language(StringLanguage& strings, RegexPool
   const Format format = make_format(name);
   if (format.name.empty()) return std::nullopt;
   std::vector<RegexRef> parts = {strings.pattern("^(?:" + format.pattern + ")$", format.name)};
+  if (format.longest > 0) parts.push_back(strings.length(0, format.longest));
+  FormatLanguage language;
+  language.most = format.exactness == Format::some_more ? strings.any() : pool.all_of(parts);
   if (!format.excluded.empty()) {
     parts.push_back(strings.complement(strings.pattern(format.excluded, format.name)));
   }
-  if (format.longest > 0) parts.push_back(strings.length(0, format.longest));
-  return FormatLanguage{pool.all_of(parts), format.narrowed};
+  language.least = pool.all_of(parts);
+  if (format.exactness == Format::exact) language.most = language.least;
+  return language;
 }
 
 }  // namespace specdec::grammar

@@ -7,14 +7,13 @@
 
 namespace specdec::grammar {
 
-/// The strings that have JSON Schema's format `name`, or nothing for a name that is not known.
-///
-/// Where a format is no regular language, a subset stands for it, and `narrowed` says so: such a
-/// set must not be complemented.
+/// The strings that surely have a format, and those that may have it. They differ where a format is
+/// no regular language.
 struct FormatLanguage {
-  RegexRef strings;
-  bool narrowed = false;
+  RegexRef least;
+  RegexRef most;
 };
+/// Of JSON Schema's format `name`, or nothing for a name that is not known.
 std::optional<FormatLanguage> format_language(StringLanguage& strings, RegexPool& pool,
                                               std::string_view name);
 

@@ -9,6 +9,7 @@
 #include "sampling/grammar/grammar_spec.h"
 #include "sampling/grammar/json_schema/json_value.h"
 #include "sampling/grammar/json_schema/schema_document.h"
+#include "specdec/error.h"
 
 namespace specdec::grammar {
 
@@ -27,27 +28,39 @@ struct JsonSchemaOptions {
   JsonWhitespace whitespace = JsonWhitespace::any;
   /// Members in the schema's order only, others last: fewer choices, so more forced text.
   bool schema_order = false;
+  /// What no grammar can enforce (uniqueItems of endlessly many values): an error, or, without
+  /// `strict`, only listed.
+  bool strict = true;
   /// Schemas that $ref may name by URI.
   SchemaLoader loader;
   JsonLimits limits;
 };
 
-/// A schema's values as a grammar over JSON texts.
-struct JsonSchemaGrammar {
-  GrammarSpec spec;
-  /// What the schema says and the grammar does not enforce, a sentence each.
-  std::vector<std::string> unenforced;
+/// No value meets the schema.
+class UnsatisfiableSchema : public Error {
+ public:
+  UnsatisfiableSchema()
+      : Error(ErrorCode::invalid_argument, "json schema: it admits no value at all") {}
 };
 
-/// Compiles a JSON Schema (draft 4 to 2020-12). No text of the grammar is a value that the schema
-/// refuses, except as `unenforced` says. Throws Error(invalid_argument) for what is no schema, is
-/// past a limit, or admits no value at all; Error(unsupported) for what a grammar cannot enforce.
-/// Both name the place. Thread-safe.
+/// A JSON Schema (draft 4 to 2020-12) as a symbol of a grammar over JSON texts. What the schema
+/// says and the grammar does not enforce, or enforces too strictly, is added to `unenforced`, a
+/// sentence each. Apart from that, no text of the symbol is a value that the schema refuses.
+///
+/// Throws UnsatisfiableSchema; Error(invalid_argument) for what is no schema or is past a limit;
+/// Error(unsupported) for what a grammar cannot enforce. Both name the place.
+Symbol add_json_schema(GrammarSpec& spec, std::string_view schema, const JsonSchemaOptions& options,
+                       std::vector<std::string>& unenforced);
+
+/// A whole grammar of a schema.
+struct JsonSchemaGrammar {
+  GrammarSpec spec;
+  std::vector<std::string> unenforced;
+};
 JsonSchemaGrammar compile_json_schema(std::string_view schema,
                                       const JsonSchemaOptions& options = {},
                                       const GrammarLimits& limits = {});
-
-/// Any JSON value, as compile_json_schema("true").
+/// Any JSON value.
 JsonSchemaGrammar compile_any_json(const JsonSchemaOptions& options = {},
                                    const GrammarLimits& limits = {});
 

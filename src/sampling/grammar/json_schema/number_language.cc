@@ -8,6 +8,12 @@
 #include "specdec/error.h"
 
 namespace specdec::grammar {
+namespace {
+
+/// Of a divisor: so many states a number may be in.
+constexpr std::uint32_t kMostResidues = 50'000;
+
+}  // namespace
 
 NumberLanguage::NumberLanguage(RegexPool& pool, Exponents exponents) : pool_(pool) {
   point_ = pool.byte('.');
@@ -134,7 +140,7 @@ RegexRef NumberLanguage::multiple_of(const Decimal& divisor) {
   Decimal scaled = divisor;  // times 10^places
   if (!whole) scaled.exponent = 0;
   const auto modulus = scaled.to_count();
-  if (!modulus.has_value() || *modulus >= 0x80000000 || places > 64) {
+  if (!modulus.has_value() || *modulus > kMostResidues || places > 64) {
     throw Error(ErrorCode::unsupported, "multipleOf " + divisor.text() + " has too many digits");
   }
   // With `i` places after the point, the digits are a multiple of what is left of the divisor.

@@ -8,13 +8,14 @@
 namespace specdec::grammar {
 
 Planner::Planner(SchemaShapes& shapes, ConditionTable& conditions, RegexPool& pool,
-                 StringLanguage& strings, ShapeAlgebra& algebra, const JsonValue& root)
+                 StringLanguage& strings, ShapeAlgebra& algebra, const JsonValue& root, bool strict)
     : shapes_(shapes),
       conditions_(conditions),
       pool_(pool),
       strings_(strings),
       algebra_(algebra),
-      root_(root) {}
+      root_(root),
+      strict_(strict) {}
 
 void Planner::enqueue(Goal goal) {
   if (goal != kNoValue && plans_.try_emplace(goal.id).second) queue_.push_back(goal);
@@ -53,7 +54,7 @@ ValuePlan Planner::plan(Goal goal) {
     if (pool_.is_never(scalar).value_or(false)) scalar = pool_.never();
   }
   plan.scalars = pool_.any_of(scalars);
-  for (const ArrayAtom& atom : shape.arrays) plan_array(goal, atom, plan.arrays);
+  for (const ArrayAtom& atom : shape.arrays) plan_array(atom, plan.arrays);
   for (const ObjectAtom& atom : shape.objects) plan_object(atom, plan.objects);
   return plan;
 }
@@ -67,51 +68,50 @@ bool Planner::is_productive(Goal goal) const {
   return found != plans_.end() && found->second.productive;
 }
 
+bool Planner::is_productive(const ArrayPlan& array) const {
+  if (array.min_items > array.max_items) return false;
+  std::uint64_t least = 0;
+  std::uint64_t most = 0;
+  for (const ItemPlan& item : array.rest) {
+    least += item.min;
+    if (is_productive(item.value)) {
+      most += item.max;
+    } else if (item.min > 0) {
+      return false;
+    }
+  }
+  // Items that must come after the prefix need all of it.
+  const std::size_t wanted = least > 0 ? array.prefix.size() : array.min_items;
+  std::size_t size = 0;
+  while (size < array.prefix.size() && size < wanted && is_productive(array.prefix[size])) ++size;
+  if (size < array.prefix.size() && size < wanted) return false;
+  return size + least <= array.max_items && size + most >= array.min_items;
+}
+
+bool Planner::is_productive(const ObjectPlan& object) const {
+  std::vector<bool> filled(object.slots.size());
+  std::vector<bool> named(object.slots.size());
+  for (const MemberPlan& member : object.members) {
+    if (!is_productive(member.value)) continue;
+    named[member.slots.front()] = true;
+    for (const std::uint32_t slot : member.slots) filled[slot] = true;
+  }
+  std::uint64_t least = 0;
+  std::uint64_t most = 0;
+  for (std::size_t i = 0; i < object.slots.size(); ++i) {
+    if (object.slots[i].min > 0 && !filled[i]) return false;
+    if (!named[i]) continue;
+    least += object.slots[i].min;
+    most += object.slots[i].max;
+  }
+  return least <= object.max_members && most >= object.min_members;
+}
+
 bool Planner::is_productive(const ValuePlan& plan) const {
-  if (plan.scalars != pool_.never()) return true;
-  const auto has_array = [&](const ArrayPlan& array) {
-    if (array.min_items > array.max_items) return false;
-    std::uint32_t size = 0;
-    while (size < array.prefix.size() && size < array.min_items &&
-           is_productive(array.prefix[size])) {
-      ++size;
-    }
-    std::uint64_t least = 0;
-    std::uint64_t most = 0;
-    for (const ItemPlan& item : array.rest) {
-      least += item.min;
-      if (is_productive(item.value)) {
-        most += item.max;
-      } else if (item.min > 0) {
-        return false;
-      }
-    }
-    if (least > 0) {
-      // Items that must come after the prefix need all of it.
-      if (!std::all_of(array.prefix.begin(), array.prefix.end(),
-                       [&](Goal goal) { return is_productive(goal); })) {
-        return false;
-      }
-      size = static_cast<std::uint32_t>(array.prefix.size());
-    }
-    if (size < array.prefix.size() && size < array.min_items) return false;
-    return size + least <= array.max_items && size + most >= array.min_items;
-  };
-  const auto has_object = [&](const ObjectPlan& object) {
-    std::uint64_t least = 0;
-    std::uint64_t most = 0;
-    for (const MemberPlan& member : object.members) {
-      least += member.min;
-      if (is_productive(member.value)) {
-        most += member.max;
-      } else if (member.min > 0) {
-        return false;
-      }
-    }
-    return least <= object.max_members && most >= object.min_members;
-  };
-  return std::any_of(plan.arrays.begin(), plan.arrays.end(), has_array) ||
-         std::any_of(plan.objects.begin(), plan.objects.end(), has_object);
+  const auto productive = [this](const auto& container) { return is_productive(container); };
+  return plan.scalars != pool_.never() ||
+         std::any_of(plan.arrays.begin(), plan.arrays.end(), productive) ||
+         std::any_of(plan.objects.begin(), plan.objects.end(), productive);
 }
 
 void Planner::find_productive() {

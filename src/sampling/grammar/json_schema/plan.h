@@ -9,17 +9,24 @@
 
 namespace specdec::grammar {
 
-/// Members whose name matches `key` and whose value meets a goal, so many of them.
-struct MemberPlan {
-  RegexRef key;  ///< over the inside of a JSON string
-  Goal value;
+/// How often something is there.
+struct Slot {
   std::uint32_t min = 0;
   std::uint32_t max = kUnbounded;
 };
 
-/// An object: members of each kind, so many altogether.
+/// Members whose name matches `key` and whose value meets a goal. Each fills a slot of its own kind
+/// of name, and perhaps others.
+struct MemberPlan {
+  RegexRef key;  ///< over the inside of a JSON string
+  Goal value;
+  std::vector<std::uint32_t> slots;  ///< indices into ObjectPlan::slots; the first is its name's
+};
+
+/// An object: members, so many in each slot, and so many altogether.
 struct ObjectPlan {
   std::vector<MemberPlan> members;  ///< in the schema's order
+  std::vector<Slot> slots;
   std::uint32_t min_members = 0;
   std::uint32_t max_members = kUnbounded;
 };
@@ -51,21 +58,29 @@ struct ValuePlan {
 class Planner {
  public:
   Planner(SchemaShapes& shapes, ConditionTable& conditions, RegexPool& pool,
-          StringLanguage& strings, ShapeAlgebra& algebra, const JsonValue& root);
+          StringLanguage& strings, ShapeAlgebra& algebra, const JsonValue& root, bool strict);
 
   /// Throws as SchemaShapes does, and Error(unsupported) for what no grammar expresses.
   const std::map<std::uint32_t, ValuePlan>& plan_all(Goal root);
   const std::set<std::string>& unenforced() const noexcept { return unenforced_; }
 
  private:
+  /// Names without a mention of their own that the same rules and needs apply to.
+  struct NameClass {
+    RegexRef names;
+    std::vector<bool> matched;  // [patterns]
+  };
+
   ValuePlan plan(Goal goal);
+  std::vector<NameClass> classify(const std::vector<std::string>& names,
+                                  const std::vector<RegexRef>& patterns);
   void plan_object(const ObjectAtom& atom, std::vector<ObjectPlan>& plans);
-  void plan_array(Goal goal, ArrayAtom atom, std::vector<ArrayPlan>& plans);
+  void plan_array(ArrayAtom atom, std::vector<ArrayPlan>& plans);
   void plan_contains(const ArrayAtom& atom, std::size_t position, ArrayPlan& plan,
                      std::vector<ContainsRule>& open, std::vector<ArrayPlan>& plans);
   void plan_rest(const ArrayAtom& atom, const std::vector<ContainsRule>& open, ArrayPlan plan,
                  std::vector<ArrayPlan>& plans);
-  void make_unique(const ArrayAtom& atom, std::vector<ArrayPlan>& plans);
+  bool make_unique(const ArrayAtom& atom, std::vector<ArrayPlan>& plans);
   bool finite_values(Goal goal, std::vector<Condition>& values, int depth);
   bool finite_values(Condition condition, std::vector<Condition>& values, int depth);
   Condition equals(const JsonValue& value);
@@ -73,6 +88,8 @@ class Planner {
   void enqueue(Goal goal);
   void find_productive();
   bool is_productive(const ValuePlan& plan) const;
+  bool is_productive(const ArrayPlan& plan) const;
+  bool is_productive(const ObjectPlan& plan) const;
   bool is_productive(Goal goal) const;
 
   SchemaShapes& shapes_;
@@ -81,6 +98,7 @@ class Planner {
   StringLanguage& strings_;
   ShapeAlgebra& algebra_;
   const JsonValue& root_;
+  bool strict_;
   std::map<std::uint32_t, ValuePlan> plans_;
   std::vector<Goal> queue_;
   std::vector<Condition> unique_values_;

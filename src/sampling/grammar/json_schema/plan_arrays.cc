@@ -17,7 +17,7 @@ const JsonValue kFalse(false);
 
 }  // namespace
 
-void Planner::plan_array(Goal, ArrayAtom atom, std::vector<ArrayPlan>& plans) {
+void Planner::plan_array(ArrayAtom atom, std::vector<ArrayPlan>& plans) {
   // What contains asks of every item or of the length goes there.
   std::vector<ContainsRule> counted;
   for (const ContainsRule& rule : atom.contains) {
@@ -56,9 +56,10 @@ void Planner::plan_array(Goal, ArrayAtom atom, std::vector<ArrayPlan>& plans) {
   if (atom.min_items > atom.max_items) return;
   atom.contains = counted;
   if (atom.unique && atom.max_items > 1) {
-    if (!counted.empty()) shapes_.fail_unsupported(root_, "uniqueItems beside contains");
-    make_unique(atom, plans);
-    return;
+    if (counted.empty() && make_unique(atom, plans)) return;
+    const std::string what = "uniqueItems is enforced only for items from a finite set of values";
+    if (strict_) shapes_.fail_unsupported(root_, what);
+    unenforced_.insert(what);
   }
   for (const ContainsRule& rule : counted) {
     if (atom.prefix.size() < rule.from) atom.prefix.resize(rule.from, atom.rest);
@@ -165,16 +166,13 @@ void Planner::plan_rest(const ArrayAtom& atom, const std::vector<ContainsRule>& 
   }
 }
 
-/// Distinct items: where they can only be one of so many values, each value at most once.
-void Planner::make_unique(const ArrayAtom& atom, std::vector<ArrayPlan>& plans) {
-  const auto refuse = [&] {
-    shapes_.fail_unsupported(root_,
-                             "uniqueItems is enforced only for items from a finite set of "
-                             "values, as of an enum");
-  };
-  const auto values_of = [&](Goal goal) {
+/// Distinct items: where they can only be one of so many values, each value at most once. False
+/// where they can be endlessly many.
+bool Planner::make_unique(const ArrayAtom& atom, std::vector<ArrayPlan>& plans) {
+  std::vector<ArrayPlan> found;
+  const auto values_of = [&](Goal goal) -> std::optional<std::vector<Condition>> {
     std::vector<Condition> values;
-    if (!finite_values(goal, values, 0) || values.size() > kMostUniqueValues) refuse();
+    if (!finite_values(goal, values, 0) || values.size() > kMostUniqueValues) return std::nullopt;
     std::sort(values.begin(), values.end());
     values.erase(std::unique(values.begin(), values.end()), values.end());
     std::erase_if(values, [&](Condition value) { return shapes_.surely_empty(with(goal, value)); });
@@ -198,25 +196,30 @@ void Planner::make_unique(const ArrayAtom& atom, std::vector<ArrayPlan>& plans) 
         plan.prefix.push_back(with(atom.prefix[i], beginning[i]));
       }
       if (!ends && plan.max_items > length) {
-        for (const Condition value : values_of(atom.rest)) {
+        const auto values = values_of(atom.rest);
+        if (!values.has_value()) return false;
+        for (const Condition value : *values) {
           if (std::find(beginning.begin(), beginning.end(), value) != beginning.end()) continue;
           plan.rest.push_back({with(atom.rest, value), 0, 1});
         }
       }
-      plans.push_back(std::move(plan));
+      found.push_back(std::move(plan));
     }
-    if (length == size) return;
+    if (length == size) break;
     std::vector<std::vector<Condition>> longer;
-    const std::vector<Condition> values = values_of(atom.prefix[length]);
+    const auto values = values_of(atom.prefix[length]);
+    if (!values.has_value()) return false;
     for (const std::vector<Condition>& beginning : beginnings) {
-      for (const Condition value : values) {
+      for (const Condition value : *values) {
         if (std::find(beginning.begin(), beginning.end(), value) != beginning.end()) continue;
         longer.emplace_back(beginning).push_back(value);
       }
     }
-    if (longer.size() > kMostVariants) refuse();
+    if (longer.size() > kMostVariants) return false;
     beginnings = std::move(longer);
   }
+  plans.insert(plans.end(), found.begin(), found.end());
+  return true;
 }
 
 /// One condition for all equal values, wherever they stand.

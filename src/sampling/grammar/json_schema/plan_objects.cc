@@ -8,13 +8,6 @@ namespace specdec::grammar {
 namespace {
 
 constexpr std::size_t kMostClasses = 64;
-constexpr std::size_t kMostVariants = 64;
-
-/// Names without a mention of their own that the same rules and needs apply to.
-struct NameClass {
-  RegexRef names;
-  std::vector<bool> matched;  // [patterns]
-};
 
 }  // namespace
 
@@ -42,9 +35,12 @@ void Planner::plan_object(const ObjectAtom& atom, std::vector<ObjectPlan>& plans
   ObjectPlan plan;
   plan.min_members = atom.min_members;
   plan.max_members = atom.max_members;
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    plan.members.push_back({pool_.never(), kAnyValue, 0, 1});
-  }
+  const auto add_member = [&](Slot slot) {
+    plan.members.push_back(
+        {pool_.never(), kAnyValue, {static_cast<std::uint32_t>(plan.slots.size())}});
+    plan.slots.push_back(slot);
+  };
+  for (std::size_t i = 0; i < names.size(); ++i) add_member({0, 1});
   for (const MemberRule& rule : atom.rules) {
     const auto apply = [&](std::size_t i) {
       plan.members[i].value = conditions_.both(plan.members[i].value, rule.value);
@@ -63,17 +59,84 @@ void Planner::plan_object(const ObjectAtom& atom, std::vector<ObjectPlan>& plans
       open_needs.push_back(&need);
       continue;
     }
-    MemberPlan& member = plan.members[index.at(need.names.names.front())];
-    member.value = conditions_.both(member.value, need.value);
-    member.min = 1;
+    const std::size_t i = index.at(need.names.names.front());
+    plan.members[i].value = conditions_.both(plan.members[i].value, need.value);
+    plan.slots[i].min = 1;
   }
 
   // The names that are not mentioned, by the patterns they match.
-  std::vector<NameClass> classes(1);
+  std::vector<NameClass> classes = classify(names, patterns);
+  const auto applies = [&](const NameSet& set, const NameClass& names_class) {
+    bool listed = false;
+    for (const RegexRef pattern : set.patterns) {
+      const auto at = std::find(patterns.begin(), patterns.end(), pattern) - patterns.begin();
+      listed = listed || names_class.matched[static_cast<std::size_t>(at)];
+    }
+    return listed != set.inverted;
+  };
+  for (const NameClass& names_class : classes) {
+    add_member({0, kUnbounded});
+    for (const MemberRule& rule : atom.rules) {
+      if (!applies(rule.names, names_class)) continue;
+      plan.members.back().value = conditions_.both(plan.members.back().value, rule.value);
+    }
+  }
+
+  // A member that several names may provide fills a slot that they share.
+  const std::size_t num_names = plan.members.size();
+  for (const MemberNeed* need : open_needs) {
+    const auto slot = static_cast<std::uint32_t>(plan.slots.size());
+    plan.slots.push_back({1, kUnbounded});
+    for (std::size_t i = 0; i < num_names; ++i) {
+      const bool listed = i < names.size() ? algebra_.contains(need->names, names[i])
+                                           : applies(need->names, classes[i - names.size()]);
+      if (!listed) continue;
+      if (i >= names.size()) {
+        unenforced_.insert(
+            "a member that must exist under some name may be followed by another "
+            "of the same name");
+      }
+      if (need->value == kAnyValue) {
+        plan.members[i].slots.push_back(slot);
+        continue;
+      }
+      MemberPlan provides = plan.members[i];
+      provides.value = conditions_.both(provides.value, need->value);
+      provides.slots = {static_cast<std::uint32_t>(i), slot};
+      plan.members.push_back(std::move(provides));
+    }
+  }
+  if (open_needs.size() > 1 && plan.max_members != kUnbounded) {
+    unenforced_.insert(
+        "maxProperties beside several members that must exist under some name: "
+        "some objects are refused");
+  }
+
+  std::vector<MemberPlan> kept;
+  for (MemberPlan& member : plan.members) {
+    if (member.value == kNoValue) continue;
+    const std::uint32_t i = member.slots.front();
+    if (i < names.size()) {
+      member.key = strings_.literal(names[i]);
+    } else {
+      member.key = classes[i - names.size()].names;
+      if (plan.min_members > 1) {
+        unenforced_.insert("minProperties: a name that the schema does not list may count twice");
+      }
+    }
+    kept.push_back(std::move(member));
+  }
+  plan.members = std::move(kept);
+  plans.push_back(std::move(plan));
+}
+
+std::vector<Planner::NameClass> Planner::classify(const std::vector<std::string>& names,
+                                                  const std::vector<RegexRef>& patterns) {
   NameSet others;
   others.names = names;
   std::sort(others.names.begin(), others.names.end());
   others.inverted = true;
+  std::vector<NameClass> classes(1);
   classes.front().names = names.empty() ? strings_.any() : algebra_.regex_of(others);
   for (const RegexRef pattern : patterns) {
     std::vector<NameClass> split;
@@ -90,77 +153,7 @@ void Planner::plan_object(const ObjectAtom& atom, std::vector<ObjectPlan>& plans
       shapes_.fail_unsupported(root_, "the patterns for member names overlap in too many ways");
     }
   }
-  const auto applies = [&](const NameSet& set, const NameClass& names_class) {
-    bool listed = false;
-    for (const RegexRef pattern : set.patterns) {
-      const auto at = std::find(patterns.begin(), patterns.end(), pattern) - patterns.begin();
-      listed = listed || names_class.matched[static_cast<std::size_t>(at)];
-    }
-    return listed != set.inverted;
-  };
-  std::vector<Goal> class_goals;
-  for (const NameClass& names_class : classes) {
-    Goal goal = kAnyValue;
-    for (const MemberRule& rule : atom.rules) {
-      if (applies(rule.names, names_class)) goal = conditions_.both(goal, rule.value);
-    }
-    class_goals.push_back(goal);
-    plan.members.push_back({names_class.names, goal, 0, kUnbounded});
-  }
-
-  // A need that several names can provide for is a plan for each of them.
-  std::vector<ObjectPlan> variants = {plan};
-  for (const MemberNeed* need : open_needs) {
-    std::vector<ObjectPlan> provided;
-    for (const ObjectPlan& variant : variants) {
-      for (std::size_t i = 0; i < names.size(); ++i) {
-        if (!algebra_.contains(need->names, names[i])) continue;
-        ObjectPlan& with_name = provided.emplace_back(variant);
-        with_name.members[i].value = conditions_.both(with_name.members[i].value, need->value);
-        with_name.members[i].min = 1;
-      }
-      for (std::size_t c = 0; c < classes.size(); ++c) {
-        if (!applies(need->names, classes[c])) continue;
-        const Goal value = conditions_.both(class_goals[c], need->value);
-        if (value == kNoValue) continue;
-        ObjectPlan& with_class = provided.emplace_back(variant);
-        with_class.members.push_back({classes[c].names, value, 1, kUnbounded});
-        unenforced_.insert(
-            "a member that must exist under some name may be followed by another "
-            "of the same name");
-      }
-    }
-    variants = std::move(provided);
-    if (variants.size() > kMostVariants) {
-      shapes_.fail_unsupported(root_, "members that must exist under some name: too many choices");
-    }
-  }
-
-  for (ObjectPlan& variant : variants) {
-    bool possible = true;
-    std::vector<MemberPlan> kept;
-    bool open_names = false;
-    for (std::size_t i = 0; i < variant.members.size(); ++i) {
-      MemberPlan& member = variant.members[i];
-      if (member.value == kNoValue) {
-        possible = possible && member.min == 0;
-        continue;
-      }
-      if (i < names.size()) {
-        member.key = strings_.literal(names[i]);
-      } else {
-        open_names = true;
-      }
-      kept.push_back(member);
-    }
-    if (!possible) continue;
-    if (open_names && variant.min_members > 1) {
-      unenforced_.insert(
-          "minProperties: a name that the schema does not list may be counted twice");
-    }
-    variant.members = std::move(kept);
-    plans.push_back(std::move(variant));
-  }
+  return classes;
 }
 
 }  // namespace specdec::grammar

@@ -198,6 +198,7 @@ void SchemaShapes::add_numbers(const SchemaSite& site, bool negated, std::vector
 
 void SchemaShapes::add_strings(const SchemaSite& site, bool negated, std::vector<Shape>& groups) {
   std::vector<RegexRef> parts;
+  bool narrowed = false;
   const JsonValue* min = site.find_assertion("minLength");
   const JsonValue* max = site.find_assertion("maxLength");
   if (min != nullptr || max != nullptr) {
@@ -217,11 +218,11 @@ void SchemaShapes::add_strings(const SchemaSite& site, bool negated, std::vector
     if (!assert_formats_ && !site.resource.asserts_formats) {
       unenforced_.insert(note + ": formats are annotations here");
     } else if (const auto known = format_language(strings_, pool_, format->string)) {
-      if (known->narrowed) {
-        if (negated) fail_unsupported(site.schema, note + " cannot be negated");
+      if (known->least != known->most) {
+        narrowed = true;
         unenforced_.insert(note + ": some strings that have it are refused");
       }
-      parts.push_back(known->strings);
+      parts.push_back(negated ? known->most : known->least);
     } else {
       unenforced_.insert(note + ": not known, so an annotation");
     }
@@ -232,10 +233,10 @@ void SchemaShapes::add_strings(const SchemaSite& site, bool negated, std::vector
     }
   }
   if (parts.empty()) return;
-  parts.push_back(strings_.any());
   const RegexRef strings = pool_.all_of(parts);
   Shape shape;
   if (!negated) shape = algebra_.everything();
+  shape.narrowed = narrowed;
   shape.string = negated ? strings_.complement(strings) : strings;
   groups.push_back(std::move(shape));
 }

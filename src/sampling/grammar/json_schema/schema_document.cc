@@ -1,8 +1,10 @@
 #include "sampling/grammar/json_schema/schema_document.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
+#include "sampling/grammar/json_schema/metaschemas.h"
 #include "sampling/grammar/json_schema/uri.h"
 #include "specdec/error.h"
 
@@ -25,6 +27,9 @@ constexpr std::array kSchemaKeywords = {"additionalProperties",
                                         "unevaluatedProperties",
                                         "unevaluatedItems",
                                         "contentSchema"};
+// Keywords whose numbers are compared to those of a value.
+constexpr std::array<std::string_view, 7> kComparing = {
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"};
 constexpr std::array kListKeywords = {"allOf", "anyOf", "oneOf", "prefixItems", "items"};
 constexpr std::array kMapKeywords = {"properties", "patternProperties", "definitions",
                                      "$defs",      "dependencies",      "dependentSchemas"};
@@ -144,24 +149,31 @@ void SchemaDocuments::read_dialect(const std::string& uri, SchemaResource& resou
 }
 
 std::optional<JsonValue> SchemaDocuments::load(const std::string& uri) const {
-  if (!loader_) return std::nullopt;
-  const std::optional<std::string> text = loader_(uri);
-  if (!text.has_value()) return std::nullopt;
-  return parse_json_value(*text, uri);
+  if (loader_) {
+    if (const std::optional<std::string> text = loader_(uri)) return parse_json_value(*text, uri);
+  }
+  if (const auto text = find_metaschema(uri)) return parse_json_value(*text, uri);
+  return std::nullopt;
 }
 
-void SchemaDocuments::survey(const JsonValue& value) {
-  if (value.is_number()) {
-    if (value.number.is_zero()) return;
+void SchemaDocuments::survey_numbers(const JsonValue& value) {
+  if (value.is_number() && !value.number.is_zero()) {
     if (value.number.magnitude() >= 16) has_huge_number_ = true;
     if (value.number.magnitude() < -4) has_tiny_number_ = true;
   }
+  for (const JsonValue& item : value.items) survey_numbers(item);
+  for (const auto& [name, member] : value.members) survey_numbers(member);
+}
+
+void SchemaDocuments::survey(const JsonValue& value) {
   for (const JsonValue& item : value.items) survey(item);
   for (const auto& [name, member] : value.members) {
+    if (name == "unevaluatedProperties" || name == "unevaluatedItems") has_unevaluated_ = true;
     if (name == "multipleOf" && member.is_number() && member.number != Decimal::of(1)) {
       has_huge_number_ = true;
     }
-    if (name == "unevaluatedProperties" || name == "unevaluatedItems") has_unevaluated_ = true;
+    const bool compares = std::find(kComparing.begin(), kComparing.end(), name) != kComparing.end();
+    if (compares) survey_numbers(member);
     survey(member);
   }
 }

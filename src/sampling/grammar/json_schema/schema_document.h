@@ -70,6 +70,7 @@ class SchemaDocuments {
   void index(const JsonValue& schema, std::uint32_t resource);
   void index_members(const JsonValue& map, std::uint32_t resource);
   void survey(const JsonValue& value);
+  void survey_numbers(const JsonValue& value);
   const JsonValue& follow_pointer(std::uint32_t resource, std::string_view pointer,
                                   std::string_view reference);
 

@@ -51,7 +51,9 @@ SchemaShapes::SchemaShapes(SchemaDocuments& documents, ConditionTable& condition
       strings_(strings),
       numbers_(numbers),
       algebra_(algebra),
-      assert_formats_(assert_formats) {}
+      assert_formats_(assert_formats) {
+  algebra_.set_pruner([this](const ObjectAtom& atom) { return surely_empty(atom, 1); });
+}
 
 void SchemaShapes::fail_invalid(const JsonValue& schema, const std::string& what) const {
   std::string pointer = "#";
@@ -144,6 +146,10 @@ const Shape& SchemaShapes::of(Goal goal) {
   if (known != by_goal_.end()) return *known->second;
   auto shape = std::make_unique<Shape>();
   if (goal != kNoValue) *shape = all_of(conditions);
+  if (shape->narrowed) {
+    unenforced_.insert(
+        "conditions with too many combinations: some values that meet them are refused");
+  }
   return *(by_goal_[goal.id] = std::move(shape));
 }
 
@@ -262,7 +268,7 @@ bool SchemaShapes::surely_empty(Goal goal, int depth) {
   bool empty = false;
   try {
     const Shape& shape = of(goal);
-    empty = !shape.null && !shape.yes && !shape.no;
+    empty = !shape.narrowed && !shape.null && !shape.yes && !shape.no;
     for (const ArrayAtom& atom : shape.arrays) empty = empty && surely_empty(atom, depth + 1);
     for (const ObjectAtom& atom : shape.objects) empty = empty && surely_empty(atom, depth + 1);
     empty = empty && is_never(shape.number) && is_never(shape.string);

@@ -145,6 +145,8 @@ struct Shape {
   RegexRef string{};  ///< over the text between the quotes
   std::vector<ArrayAtom> arrays;
   std::vector<ObjectAtom> objects;
+  /// Some values are left out that should be there. So it must not be taken for empty.
+  bool narrowed = false;
 };
 
 }  // namespace specdec::grammar

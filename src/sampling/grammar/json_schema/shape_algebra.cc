@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "specdec/error.h"
-
 namespace specdec::grammar {
 namespace {
 
@@ -12,6 +10,12 @@ constexpr std::size_t kMostCompared = 64;
 
 bool asks_nothing(const ObjectAtom& atom) { return atom == ObjectAtom{}; }
 bool asks_nothing(const ArrayAtom& atom) { return atom == ArrayAtom{}; }
+
+std::size_t demands(const ObjectAtom& atom) { return atom.needs.size() * 4 + atom.rules.size(); }
+std::size_t demands(const ArrayAtom& atom) { return atom.contains.size() + atom.prefix.size(); }
+
+/// Beyond so many atoms it is worth finding out which are empty.
+constexpr std::size_t kWorthPruning = 4;
 
 template <typename T>
 void merge(std::vector<T>& to, const std::vector<T>& from) {
@@ -34,11 +38,16 @@ void ShapeAlgebra::append(std::vector<Atom>& atoms, Atom atom) {
   if (atoms.size() < kMostCompared && std::find(atoms.begin(), atoms.end(), atom) != atoms.end()) {
     return;
   }
-  if (atoms.size() >= kMostAtoms) {
-    throw Error(ErrorCode::invalid_argument,
-                "json schema: its alternatives have more combinations than the limit");
-  }
   atoms.push_back(std::move(atom));
+}
+
+template <typename Atom>
+void ShapeAlgebra::limit(std::vector<Atom>& atoms, Shape& shape) {
+  if (atoms.size() <= kMostAtoms) return;
+  std::stable_sort(atoms.begin(), atoms.end(),
+                   [](const Atom& a, const Atom& b) { return demands(a) < demands(b); });
+  atoms.resize(kMostAtoms);
+  shape.narrowed = true;
 }
 
 Shape ShapeAlgebra::everything_but_objects() const {
@@ -67,18 +76,23 @@ Shape ShapeAlgebra::both(const Shape& a, const Shape& b) {
   };
   result.number = meet(a.number, b.number, numbers_.any());
   result.string = meet(a.string, b.string, strings_.any());
+  result.narrowed = a.narrowed || b.narrowed;
   for (const ArrayAtom& x : a.arrays) {
     for (const ArrayAtom& y : b.arrays) {
       ArrayAtom atom = both(x, y);
       if (atom.min_items <= atom.max_items) append(result.arrays, std::move(atom));
     }
   }
+  const bool prune = is_empty_ && a.objects.size() * b.objects.size() > kWorthPruning;
   for (const ObjectAtom& x : a.objects) {
     for (const ObjectAtom& y : b.objects) {
       ObjectAtom atom = both(x, y);
-      if (!contradicts(atom)) append(result.objects, std::move(atom));
+      if (contradicts(atom) || (prune && is_empty_(atom))) continue;
+      append(result.objects, std::move(atom));
     }
   }
+  limit(result.arrays, result);
+  limit(result.objects, result);
   return result;
 }
 
@@ -92,8 +106,11 @@ Shape ShapeAlgebra::either(const Shape& a, const Shape& b) {
   };
   result.number = join(a.number, b.number, numbers_.any());
   result.string = join(a.string, b.string, strings_.any());
+  result.narrowed |= b.narrowed;
   for (const ArrayAtom& atom : b.arrays) append(result.arrays, atom);
   for (const ObjectAtom& atom : b.objects) append(result.objects, atom);
+  limit(result.arrays, result);
+  limit(result.objects, result);
   return result;
 }
 
@@ -130,8 +147,13 @@ bool ShapeAlgebra::contradicts(const ObjectAtom& atom) {
   for (const MemberNeed& need : atom.needs) {
     if (need.value == kNoValue) return true;
     if (!need.names.is_one()) continue;
+    Goal goal = need.value;
     for (const MemberRule& rule : atom.rules) {
-      if (rule.value == kNoValue && contains(rule.names, need.names.names.front())) return true;
+      if (rule.value == kNoValue || need.value != kAnyValue) {
+        if (!contains(rule.names, need.names.names.front())) continue;
+        goal = conditions_.both(goal, rule.value);
+        if (goal == kNoValue) return true;
+      }
     }
   }
   return false;

@@ -7,11 +7,12 @@
 namespace specdec::grammar {
 
 /// Unions and intersections of shapes. An intersection multiplies the atoms of both sides; past
-/// `kMostAtoms` it throws Error(invalid_argument). With `annotations`, atoms differ also by what
-/// they evaluate, for unevaluatedProperties and unevaluatedItems.
+/// `kMostAtoms` the most demanding ones are left out, and the shape is narrowed. With
+/// `annotations`, atoms differ also by what they evaluate, for unevaluatedProperties and
+/// unevaluatedItems.
 class ShapeAlgebra {
  public:
-  static constexpr std::size_t kMostAtoms = 1024;
+  static constexpr std::size_t kMostAtoms = 256;
 
   ShapeAlgebra(RegexPool& pool, ConditionTable& conditions, StringLanguage& strings,
                NumberLanguage& numbers, bool annotations)
@@ -22,6 +23,11 @@ class ShapeAlgebra {
         annotations_(annotations) {}
 
   bool annotations() const noexcept { return annotations_; }
+
+  /// Tells that no value can be as an atom says, where that is found out cheaply.
+  void set_pruner(std::function<bool(const ObjectAtom&)> is_empty) {
+    is_empty_ = std::move(is_empty);
+  }
 
   Shape everything() const;
   Shape everything_but_objects() const;
@@ -39,12 +45,15 @@ class ShapeAlgebra {
   bool contradicts(const ObjectAtom& atom);
   template <typename Atom>
   void append(std::vector<Atom>& atoms, Atom atom);
+  template <typename Atom>
+  void limit(std::vector<Atom>& atoms, Shape& shape);
 
   RegexPool& pool_;
   ConditionTable& conditions_;
   StringLanguage& strings_;
   NumberLanguage& numbers_;
   bool annotations_;
+  std::function<bool(const ObjectAtom&)> is_empty_;
   std::map<std::pair<std::uint32_t, std::string>, bool> matches_;
 };
 
