@@ -61,6 +61,8 @@ struct GrammarRefusal {
   std::string expected;    ///< what could: "a digit ',' or ']'"
 };
 
+struct GrammarTrigger;
+
 /// The texts that a request may be answered with. A handle: cheap to copy, safe to use from any
 /// thread; copies share what has been worked out, so compile once and use it for many requests.
 ///
@@ -81,6 +83,10 @@ class SPECDEC_API Grammar {
   /// enforce is refused, or listed by unenforced().
   static Grammar json_schema(std::string_view schema, const JsonOptions& options = {});
 
+  /// Free text in which each of the tags starts a part that follows a grammar, for tool calls.
+  /// Whatever is no complete tag is free. The text may end where it is free.
+  static Grammar triggered(std::span<const GrammarTrigger> triggers);
+
   /// What json_schema() had to leave to a validator, a sentence each.
   const std::vector<std::string>& unenforced() const noexcept;
   bool matches(std::string_view text) const { return !check(text).has_value(); }
@@ -94,6 +100,32 @@ class SPECDEC_API Grammar {
   friend class GrammarMatcher;
   explicit Grammar(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
   std::shared_ptr<Impl> impl_;
+};
+
+/// In free text: `tag`, then a text of `content`, then `end`.
+struct GrammarTrigger {
+  std::string tag;  ///< not empty; its first occurrence counts
+  Grammar content;
+  std::string end = {};
+};
+
+/// Compiled grammars, kept for requests to come: the least recently used go first once all together
+/// take more than `max_bytes` or are more than `max_entries`. A grammar in use lives on without the
+/// cache. Thread-safe; two threads may compile the same grammar at the same time, one of them wins.
+class SPECDEC_API GrammarCache {
+ public:
+  explicit GrammarCache(std::size_t max_bytes = std::size_t{256} << 20,
+                        std::size_t max_entries = 1000);
+  ~GrammarCache();
+
+  /// The grammar kept under `key`, say the kind and the source text, else what `compile` returns.
+  /// What it throws is thrown, and nothing is kept.
+  Grammar get(std::string_view key, const std::function<Grammar()>& compile);
+  std::size_t size() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
 /// One text on its way through a grammar, token by token. A small value: a copy is a fork and costs

@@ -150,11 +150,13 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
   for (Sequence* sequence : sequences) {
     sequence->tree.reset(sequence->tokens.back());
     sequence->draft_slots.clear();
+    for (const TokenId token : sequence->forced)
+      sequence->tree.add(token, sequence->tree.size() - 1);
     sequence->draft_length = sequence->kv.length(KvPool::draft);
   }
   const auto drafting = [&](std::string_view method) {
     return sequences | ranges::views::filter([method](const Sequence* sequence) {
-             return sequence->samples && sequence->draft_depth > 0 &&
+             return sequence->samples && sequence->draft_depth > 0 && sequence->forced.empty() &&
                     sequence->draft_method == method;
            }) |
            ranges::to<std::vector>();
@@ -221,7 +223,9 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
                               .penalties = &sequence->penalties,
                               .path = {},
                               .num_output_tokens = sequence->num_output(),
-                              .end_tokens = sequence->end_tokens},
+                              .end_tokens = sequence->end_tokens,
+                              .allowed = {}},
+                      .grammar = sequence->grammar ? &*sequence->grammar : nullptr,
                       .tree = &sequence->tree,
                       .draft_slots = &sequence->draft_slots});
   }

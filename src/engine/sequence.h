@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,7 @@ struct Sequence {
   KvSequence kv;
   PenaltyState penalties;
   StopMatcher stops;
+  std::optional<GrammarMatcher> grammar;  // after every committed token
   Utf8Stream text;
   bool was_preempted = false;
   Clock::time_point first_token;
@@ -52,6 +54,8 @@ struct Sequence {
   int draft_nodes = 0;   // the most draft tokens this step
   DraftTree tree;
   std::vector<std::int32_t> draft_slots;  // [nodes]; -1: no draft KV
+  std::vector<TokenId> forced;  // the draft that the grammar leaves no choice about
+  std::vector<GrammarMatcher> node_grammar;  // [nodes] when the request has a grammar
   int draft_length = 0;                   // draft KV in place, after proposing
   int first_output = 0;                   // index of the root's logits row
   AcceptedPath path;

@@ -176,8 +176,7 @@ TEST_CASE("a prefix tree of literals matches exactly them") {
 TEST_CASE("modulo counts digits") {
   RegexPool pool;
   const RegexRef sevens = pool.modulo(7, 0);
-  for (int i = 0; i < 3000; ++i)
-    REQUIRE(pool.matches(sevens, std::to_string(i)) == (i % 7 == 0));
+  for (int i = 0; i < 3000; ++i) REQUIRE(pool.matches(sevens, std::to_string(i)) == (i % 7 == 0));
   CHECK(pool.matches(sevens, "1.4"));
   CHECK(!pool.matches(sevens, "1.5"));
 }
@@ -214,7 +213,8 @@ TEST_CASE("UTF-8 of code point sets") {
 TEST_CASE("escapes, classes and Unicode properties") {
   CHECK(matches("\\d\\w\\s\\S\\D\\W", "5_\u2003x!\u00e4"));
   CHECK(!matches("\\d", "\u0661"));
-  CHECK(matches("\\x41\\u0042\\u{1F600}\\uD83D\\uDE00\\cA\\0\\/\\-", std::string("AB😀😀\x01\0/-", 14)));
+  CHECK(matches("\\x41\\u0042\\u{1F600}\\uD83D\\uDE00\\cA\\0\\/\\-",
+                std::string("AB😀😀\x01\0/-", 14)));
   CHECK(matches("[\\w.-]+@[a-z-]+", "a.b-c@d-e"));
   CHECK(matches("[^\\d\\s]", "\u00e4"));
   CHECK(matches("[\\]\\\\^-]+", "]\\^-"));

@@ -19,7 +19,9 @@ using namespace specdec::testing;
 
 namespace {
 
-std::size_t index_words(const Vocabulary& vocabulary) { return (vocabulary.bytes.size() + 63) / 64; }
+std::size_t index_words(const Vocabulary& vocabulary) {
+  return (vocabulary.bytes.size() + 63) / 64;
+}
 
 // Every token fed byte by byte.
 std::vector<std::uint64_t> brute_force_mask(CompiledGrammar& grammar, GrammarState state,
@@ -114,6 +116,39 @@ ws     ::= | " " | "\n" [ \t]{0,20}
     CAPTURE(vocabulary.name);
     CompiledGrammar grammar(parse_gbnf(kJson));
     compare_masks(grammar, vocabulary, vocabulary.index(), random, 20);
+  }
+}
+
+TEST_CASE("masks inside strings: bounded, of a pattern, different from some, beyond ASCII") {
+  std::mt19937_64 random(4);
+  constexpr const char* kChar = "([^\"\\\\\\x00-\\x1F]|\\\\[\"nu])";
+  for (const Vocabulary& vocabulary :
+       {smollm2_vocabulary(), made_vocabulary(), random_vocabulary(7)}) {
+    CAPTURE(vocabulary.name);
+    const TokenIndex index = vocabulary.index();
+    for (const char* bounds : {"{0,5}", "{2,9}", "{3}", "{0,40}", "{1,1000}", "*"}) {
+      CAPTURE(bounds);
+      for (int kind = 0; kind < 4; ++kind) {
+        CAPTURE(kind);
+        GrammarSpec spec;
+        RegexPool& pool = spec.regexes();
+        const RegexRef quote = pool.byte('"');
+        RegexRef text = parse_regex(pool, std::string(kChar) + bounds);
+        if (kind == 1) text = pool.all_of(text, parse_regex(pool, "[a-z ]*[^a]?"));
+        if (kind == 2) {
+          const std::string_view names[] = {"the", "name", " a", "\u00e4", "th"};
+          text = pool.all_of(text, pool.complement(pool.any_literal(names)));
+        }
+        if (kind == 3) text = pool.all_of(text, parse_regex(pool, "[^x\\u00e4-\\u00e9]*"));
+        const Symbol string = spec.add_lexeme(pool.concat({quote, text, quote}));
+        const Symbol list = spec.add_nonterminal();
+        spec.add_production(list, {string});
+        spec.add_production(list, {list, spec.add_literal(","), string});
+        spec.set_start(list);
+        CompiledGrammar grammar(std::move(spec));
+        compare_masks(grammar, vocabulary, index, random, 6);
+      }
+    }
   }
 }
 

@@ -28,12 +28,13 @@ CompiledGrammar::CompiledGrammar(GrammarSpec spec)
 }
 
 GrammarState CompiledGrammar::intern(std::vector<Thread>& threads, bool accepts) {
+  const bool over = threads.empty();
   if (accepts) threads.push_back(kEndMark);
   std::sort(threads.begin(), threads.end());
   threads.erase(std::unique(threads.begin(), threads.end()), threads.end());
   const auto [index, added] = threads_.intern(threads);
   if (added) {
-    state_data_.push_back({accepts});
+    state_data_.push_back({accepts, over});
     check_memory();
   }
   return {index};
@@ -49,6 +50,7 @@ GrammarState CompiledGrammar::advance(GrammarState state, unsigned char byte) {
   const std::uint32_t known = transitions_.find(state.id, classes_[byte]);
   if (known != PairTable::kNone) return {known};
 
+  const RegexPool::Budget budget = this->budget();
   next_.clear();
   rows_.clear();
   const std::size_t count = threads_[state.id].size();
@@ -93,12 +95,14 @@ GrammarState CompiledGrammar::after(Row row, LexemeSet set) {
 }
 
 ByteSet CompiledGrammar::next_bytes(GrammarState state) {
+  const RegexPool::Budget budget = this->budget();
   ByteSet live;
   for (std::size_t i = 0; i < threads_[state.id].size(); ++i) {
     const LexerState lexer = threads_[state.id][i].lexer;
     const ByteSet first = lexer_.first_bytes(lexer);
     for (unsigned byte = 0; byte < 256; ++byte)
-      if (first.contains(byte) && lexer_.step(lexer, static_cast<unsigned char>(byte)) != kDeadLexer)
+      if (first.contains(byte) &&
+          lexer_.step(lexer, static_cast<unsigned char>(byte)) != kDeadLexer)
         live.insert(byte);
   }
   return live;

@@ -48,6 +48,8 @@ class CompiledGrammar {
   bool is_dead(GrammarState state) const noexcept { return state.id == 0; }
   /// The text may end here.
   bool accepts(GrammarState state) const noexcept { return state_data_[state.id].accepts; }
+  /// The text cannot go on, certainly; it may have no way to go on all the same.
+  bool is_over(GrammarState state) const noexcept { return state_data_[state.id].over; }
   /// Some byte may follow.
   bool can_continue(GrammarState state) { return !next_bytes(state).empty(); }
   /// The bytes that may follow.
@@ -61,6 +63,8 @@ class CompiledGrammar {
   // For token masks.
   std::span<const Thread> threads(GrammarState state) const noexcept { return threads_[state.id]; }
   Lexer& lexer() noexcept { return lexer_; }
+  /// Bounds the work that follows, as one piece.
+  RegexPool::Budget budget() { return {spec_->regexes(), spec_->limits().fuel}; }
   /// After one of the lexemes in `set` that began in `row`.
   GrammarState after(Row row, LexemeSet set);
 
@@ -72,6 +76,7 @@ class CompiledGrammar {
   static constexpr std::uint32_t kUnknownByte = 0xFFFF;
   struct StateData {
     bool accepts = false;
+    bool over = true;  // no thread
   };
 
   GrammarState intern(std::vector<Thread>& threads, bool accepts);

@@ -38,6 +38,7 @@ std::span<const Earley::Waiting> Earley::waiting_for(std::uint32_t begin, std::u
 }
 
 Row Earley::scan(Row row, LexemeSet set) {
+  check_whole();
   const Row known = scans_.find(row, set);
   if (known != PairTable::kNone) return known;
   kernel_.clear();
@@ -52,6 +53,7 @@ Row Earley::scan(Row row, LexemeSet set) {
 }
 
 Row Earley::merge(std::span<const Row> rows) {
+  check_whole();
   kernel_.clear();
   for (const Row row : rows) {
     const auto kernel = kernels_[row + 1];
@@ -68,8 +70,7 @@ void Earley::settle_kernel() {
   FlatTable seen;
   std::vector<Item> all;
   const auto add = [&](const Item& item) {
-    const std::uint64_t hash =
-        hash_mix(hash_mix(item.dot, item.lhs), item.origin);
+    const std::uint64_t hash = hash_mix(hash_mix(item.dot, item.lhs), item.origin);
     if (seen.find(hash, [&](std::uint32_t at) { return all[at] == item; }) != FlatTable::kNone)
       return;
     all.push_back(item);
@@ -103,8 +104,15 @@ Row Earley::intern_kernel() {
   return row;
 }
 
+void Earley::check_whole() const {
+  if (row_in_progress_)
+    throw Error(ErrorCode::invalid_argument,
+                "grammar: a limit was reached before; compile it anew, with a higher one");
+}
+
 // Predicts everything that may come next in a new row.
 void Earley::close(Row row) {
+  row_in_progress_ = true;  // stays, should a limit be reached in the middle
   rows_.emplace_back();
   items_ = kernel_;
   std::vector<Waiting> scans, calls;
@@ -120,11 +128,10 @@ void Earley::close(Row row) {
         FlatTable::kNone)
       return;
     predicted_for.push_back(key);
-    seen.insert(hash, static_cast<std::uint32_t>(predicted_for.size() - 1),
-                 [&](std::uint32_t at) {
-                   const Item& other = predicted_for[at];
-                   return hash_mix(hash_mix(other.dot, other.lhs), other.origin);
-                 });
+    seen.insert(hash, static_cast<std::uint32_t>(predicted_for.size() - 1), [&](std::uint32_t at) {
+      const Item& other = predicted_for[at];
+      return hash_mix(hash_mix(other.dot, other.lhs), other.origin);
+    });
     for (const std::uint32_t begin : productions_.of(nonterminal))
       items_.push_back({begin, lhs, origin});
   };
@@ -167,6 +174,7 @@ void Earley::close(Row row) {
   data.end = static_cast<std::uint32_t>(waiting_.size());
   data.accepts = accepts;
   data.lexer = lexer_.start(lexemes, spec_.lexemes());
+  row_in_progress_ = false;
 }
 
 std::size_t Earley::memory_bytes() const noexcept {

@@ -19,7 +19,8 @@ using Row = std::uint32_t;
 /// list's third and thirtieth element are one.
 ///
 /// An item whose next symbol is its last hands its own left-hand side and origin to what it
-/// predicts, as a tail call does: right recursion neither nests rows nor makes completion walk back.
+/// predicts, as a tail call does: right recursion neither nests rows nor makes completion walk
+/// back.
 class Earley {
  public:
   /// All of them outlive the parser.
@@ -65,6 +66,7 @@ class Earley {
   void settle_kernel();
   Row intern_kernel();
   void close(Row row);
+  void check_whole() const;
 
   GrammarSpec& spec_;
   Productions& productions_;
@@ -74,6 +76,7 @@ class Earley {
   ListInterner<Item> kernels_;  // index = row + 1
   PairTable scans_;
   Row start_ = 0;
+  bool row_in_progress_ = false;
 
   // The row being made.
   std::vector<Item> kernel_;

@@ -22,7 +22,7 @@ constexpr std::uint64_t kMaxInlined = 2000;
 struct Node {
   enum class Kind { literal, set, rule, sequence, choice, repeat };
   Kind kind = Kind::sequence;
-  std::string text = {};     // literal
+  std::string text = {};  // literal
   CodePointSet set = {};
   std::uint32_t rule = 0;
   std::uint32_t min = 0;
@@ -58,8 +58,8 @@ class Parser {
 
  private:
   static bool is_name(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '-' || c == '_';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_';
   }
 
   void skip_space(bool newlines) {
@@ -80,8 +80,7 @@ class Parser {
     std::string name;
     for (; is_name(in_.peek()); in_.skip(1)) name.push_back(in_.peek());
     if (name.empty()) in_.expected("the name of a rule");
-    const auto [entry, added] =
-        index_.try_emplace(name, static_cast<std::uint32_t>(rules_.size()));
+    const auto [entry, added] = index_.try_emplace(name, static_cast<std::uint32_t>(rules_.size()));
     if (added) rules_.push_back({name, begin});
     return entry->second;
   }
@@ -164,7 +163,8 @@ class Parser {
           skip_space(depth > 0);
         }
         if (!in_.take("}")) in_.expected("'}'");
-        if (max.has_value() && *max < min) in_.fail_at(begin, "the bounds of a repeat are reversed");
+        if (max.has_value() && *max < min)
+          in_.fail_at(begin, "the bounds of a repeat are reversed");
       } else {
         return node;
       }
@@ -247,19 +247,16 @@ class Parser {
 
 class Compiler {
  public:
-  Compiler(std::vector<Rule> rules, const GrammarLimits& limits)
-      : rules_(std::move(rules)), spec_(limits), lexemes_(rules_.size()), symbols_(rules_.size()) {}
+  Compiler(std::vector<Rule> rules, GrammarSpec& spec)
+      : rules_(std::move(rules)), spec_(spec), lexemes_(rules_.size()), symbols_(rules_.size()) {}
 
-  GrammarSpec compile(std::uint32_t root) {
+  Symbol compile(std::uint32_t root) {
     inline_regular_rules();
     for (std::uint32_t i = 0; i < rules_.size(); ++i)
       if (!lexemes_[i]) symbols_[i] = spec_.add_nonterminal();
     for (std::uint32_t i = 0; i < rules_.size(); ++i)
       if (!lexemes_[i]) add_options(symbols_[i], rules_[i].body);
-    const Symbol start = spec_.add_nonterminal();
-    spec_.add_production(start, {symbol_of_rule(root)});
-    spec_.set_start(start);
-    return std::move(spec_);
+    return symbol_of_rule(root);
   }
 
  private:
@@ -406,17 +403,23 @@ class Compiler {
   }
 
   std::vector<Rule> rules_;
-  GrammarSpec spec_;
+  GrammarSpec& spec_;
   std::vector<std::optional<Lexeme>> lexemes_;  // [rules]; of the regular ones
   std::vector<Symbol> symbols_;                 // [rules]; of the others
 };
 
 }  // namespace
 
-GrammarSpec parse_gbnf(std::string_view text, const GrammarLimits& limits) {
+Symbol add_gbnf(GrammarSpec& spec, std::string_view text) {
   Parser parser(text);
   std::vector<Rule> rules = parser.parse();
-  return Compiler(std::move(rules), limits).compile(parser.root());
+  return Compiler(std::move(rules), spec).compile(parser.root());
+}
+
+GrammarSpec parse_gbnf(std::string_view text, const GrammarLimits& limits) {
+  GrammarSpec spec(limits);
+  spec.set_start(add_gbnf(spec, text));
+  return spec;
 }
 
 }  // namespace specdec::grammar

@@ -23,10 +23,11 @@ struct Symbol {
 
 /// What a grammar may cost; one past a limit is refused with Error(invalid_argument).
 struct GrammarLimits {
-  std::size_t regex_bytes = std::size_t{64} << 20;   ///< of expressions, derivatives included
+  std::size_t regex_bytes = std::size_t{64} << 20;     ///< of expressions, derivatives included
   std::size_t matcher_bytes = std::size_t{256} << 20;  ///< of states, rows and masks
   std::uint32_t symbols = 1'000'000;
   std::uint32_t production_symbols = 8'000'000;  ///< of all right-hand sides together
+  std::uint64_t fuel = 3'000'000;  ///< derivatives that compiling, a byte or a mask may take
   std::uint64_t emptiness_fuel = 200'000;        ///< derivatives to decide whether a lexeme is dead
 };
 
@@ -38,7 +39,8 @@ struct GrammarLimits {
 class GrammarSpec {
  public:
   explicit GrammarSpec(const GrammarLimits& limits = {});
-  GrammarSpec(GrammarSpec&&) = default;  // not copied: what expands lazy symbols may know its symbols
+  GrammarSpec(GrammarSpec&&) =
+      default;  // not copied: what expands lazy symbols may know its symbols
   GrammarSpec& operator=(GrammarSpec&&) = default;
 
   RegexPool& regexes() noexcept { return regexes_; }

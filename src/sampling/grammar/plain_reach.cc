@@ -54,7 +54,8 @@ PlainReach::Reach PlainReach::of(LexerState state, std::size_t limit) {
 LexerState PlainReach::next(LexerState state) {
   if (state < next_.size() && next_[state] != kUnknown) return next_[state];
   const LexerState computed = compute_next(state);
-  if (next_.size() <= state) next_.resize(std::max<std::size_t>(state + 1, lexer_.num_states()), kUnknown);
+  if (next_.size() <= state)
+    next_.resize(std::max<std::size_t>(state + 1, lexer_.num_states()), kUnknown);
   return next_[state] = computed;
 }
 

@@ -15,8 +15,8 @@ class PlainReach {
 
   static constexpr std::size_t kEndless = ~std::size_t{0};
   struct Reach {
-    std::size_t chars = 0;   ///< any `chars` plain characters may follow, or kEndless
-    bool closed = false;     ///< and no plain character after them
+    std::size_t chars = 0;  ///< any `chars` plain characters may follow, or kEndless
+    bool closed = false;    ///< and no plain character after them
   };
   /// Looks no further than `limit` characters; a reach of `limit` may be longer.
   Reach of(LexerState state, std::size_t limit);

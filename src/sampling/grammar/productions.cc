@@ -93,10 +93,9 @@ void Productions::propagate(Holds holds, Derive derive) const {
 }
 
 void Productions::settle_productive() {
-  propagate([this](std::uint32_t symbol) { return facts_[symbol].productive; },
-            [this](const Production& production) {
-              return facts_[production.lhs].productive = true;
-            });
+  propagate(
+      [this](std::uint32_t symbol) { return facts_[symbol].productive; },
+      [this](const Production& production) { return facts_[production.lhs].productive = true; });
 }
 
 bool Productions::settle_nullable() {

@@ -125,8 +125,7 @@ void RegexPool::refine_classes(const ByteSet& set) {
 RegexRef RegexPool::byte_class(const ByteSet& set) {
   if (set.empty()) return never();
   const std::uint64_t hash = hash_set(set);
-  std::uint32_t index =
-      set_table_.find(hash, [&](std::uint32_t at) { return sets_[at] == set; });
+  std::uint32_t index = set_table_.find(hash, [&](std::uint32_t at) { return sets_[at] == set; });
   if (index == FlatTable::kNone) {
     index = static_cast<std::uint32_t>(sets_.size());
     sets_.push_back(set);
@@ -197,13 +196,11 @@ std::uint32_t RegexPool::make_repeat(std::uint32_t body, std::uint32_t min, std:
   if (min == 1 && max == 1) return body;
   if (node.kind == Kind::repeat && node.second == 0) {  // (b{0,k}){m,M} = b{0,kM}
     if (node.max == kNoMax || max == kNoMax) return make_repeat(node.first, 0, kNoMax);
-    if (std::uint64_t{node.max} * max < 0x40000000u) return make_repeat(node.first, 0, node.max * max);
+    if (std::uint64_t{node.max} * max < 0x40000000u)
+      return make_repeat(node.first, 0, node.max * max);
   }
-  return intern({.first = body,
-                 .second = min,
-                 .max = max,
-                 .kind = Kind::repeat,
-                 .nullable = min == 0});
+  return intern(
+      {.first = body, .second = min, .max = max, .kind = Kind::repeat, .nullable = min == 0});
 }
 
 RegexRef RegexPool::repeat(RegexRef body, std::uint32_t min, std::optional<std::uint32_t> max) {
@@ -216,10 +213,8 @@ RegexRef RegexPool::modulo(std::uint32_t modulus, std::uint32_t residue) {
     refine_classes(ByteSet::range('.', '.'));
     modulo_classes_ = true;
   }
-  return {intern({.second = residue,
-                  .max = modulus,
-                  .kind = Kind::modulo,
-                  .nullable = residue == 0})};
+  return {
+      intern({.second = residue, .max = modulus, .kind = Kind::modulo, .nullable = residue == 0})};
 }
 
 std::uint32_t RegexPool::make_complement(std::uint32_t body) {
@@ -269,9 +264,9 @@ void RegexPool::merge_counters(std::size_t base) {
   });
   for (std::size_t i = 0; i < counted.size();) {
     Counted merged = counted[i];
-    for (++i; i < counted.size() && counted[i].body == merged.body &&
-              counted[i].tail == merged.tail &&
-              (merged.max == kNoMax || counted[i].min <= merged.max + 1);
+    for (++i;
+         i < counted.size() && counted[i].body == merged.body && counted[i].tail == merged.tail &&
+         (merged.max == kNoMax || counted[i].min <= merged.max + 1);
          ++i)
       merged.max = std::max(merged.max, counted[i].max);
     stack_.push_back(make_concat(make_repeat(merged.body, merged.min, merged.max), merged.tail));
@@ -350,9 +345,9 @@ std::uint32_t RegexPool::make_all_of(std::size_t base) {
     }
     stack_[kept++] = id;
   }
-  const bool only_empty = std::binary_search(stack_.begin() + static_cast<std::ptrdiff_t>(base),
-                                             stack_.begin() + static_cast<std::ptrdiff_t>(kept),
-                                             kEmpty);
+  const bool only_empty =
+      std::binary_search(stack_.begin() + static_cast<std::ptrdiff_t>(base),
+                         stack_.begin() + static_cast<std::ptrdiff_t>(kept), kEmpty);
   stack_.resize(kept);
   for (std::size_t i = base; i < stack_.size() && !dead; ++i)
     dead = nodes_[stack_[i]].kind == Kind::complement &&
@@ -410,10 +405,9 @@ RegexRef RegexPool::any_literal(std::span<const std::string_view> strings) {
       Branch branch = std::move(open.back());
       open.pop_back();
       const std::string_view path = sorted.back();
-      const std::size_t parent =
-          open.empty() ? depth : std::max(depth, open.back().depth);
-      const RegexRef tail = concat(literal(path.substr(parent, branch.depth - parent)),
-                                   any_of(branch.options));
+      const std::size_t parent = open.empty() ? depth : std::max(depth, open.back().depth);
+      const RegexRef tail =
+          concat(literal(path.substr(parent, branch.depth - parent)), any_of(branch.options));
       if (!open.empty() && open.back().depth == parent)
         open.back().options.push_back(tail);
       else
@@ -444,7 +438,9 @@ bool RegexPool::cannot_begin(std::uint32_t id, unsigned char byte) const noexcep
 
 // Recursion is bounded by kMaxDepth: the rest of a concatenation is a loop.
 std::uint32_t RegexPool::derive(std::uint32_t id, unsigned char byte) {
-  ++steps_;
+  if (++steps_ >= step_end_)
+    throw Error(ErrorCode::invalid_argument,
+                "grammar: its regular expressions take more steps than the limit allows");
   const Node node = nodes_[id];
   switch (node.kind) {
     case Kind::never:
@@ -466,9 +462,8 @@ std::uint32_t RegexPool::derive(std::uint32_t id, unsigned char byte) {
       if (head == kNever) return kNever;
       const std::uint32_t min = node.second == 0 ? 0 : node.second - 1;
       const std::uint32_t max = node.max == kNoMax ? kNoMax : node.max - 1;
-      return make_concat(head, make_repeat(node.first, min, mutant_active("regex_counter_stuck")
-                                                                ? node.max
-                                                                : max));
+      return make_concat(head, make_repeat(node.first, min,
+                                           mutant_active("regex_counter_stuck") ? node.max : max));
     }
     case Kind::concat: {
       if (!nodes_[node.first].nullable) {
@@ -494,6 +489,7 @@ std::uint32_t RegexPool::derive(std::uint32_t id, unsigned char byte) {
     case Kind::all_of: {
       const bool all = node.kind == Kind::all_of;
       const std::size_t base = stack_.size();
+      steps_ += node.second / 16;
       for (std::uint32_t i = 0; i < node.second; ++i) {
         const std::uint32_t part = lists_[node.first + i];
         const std::uint32_t next = cannot_begin(part, byte) ? kNever : derive(part, byte);

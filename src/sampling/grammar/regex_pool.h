@@ -63,8 +63,8 @@ class RegexPool {
   RegexRef complement(RegexRef body);
   /// `body` from `min` to `max` times; without `max`, any number from `min` on.
   RegexRef repeat(RegexRef body, std::uint32_t min, std::optional<std::uint32_t> max);
-  /// Decimal digits, points among them ignored, that continue a number which leaves `residue` so far
-  /// into one divisible by `modulus` (below 2^31). The empty continuation counts.
+  /// Decimal digits, points among them ignored, that continue a number which leaves `residue` so
+  /// far into one divisible by `modulus` (below 2^31). The empty continuation counts.
   RegexRef modulo(std::uint32_t modulus, std::uint32_t residue);
   RegexRef optional(RegexRef body) { return repeat(body, 0, 1); }
   RegexRef star(RegexRef body) { return repeat(body, 0, std::nullopt); }
@@ -89,23 +89,48 @@ class RegexPool {
   }
   /// A hash of the structure, the same in every pool.
   std::uint64_t structural_hash(RegexRef regex) const noexcept { return nodes_[regex.id].hash; }
-  /// Derivative steps taken so far; the difference of two readings is the work between them.
-  std::uint64_t steps() const noexcept { return steps_; }
+  /// While one lives, derivatives may take `fuel` steps together; past that they throw
+  /// Error(invalid_argument). Inside another one it changes nothing.
+  class Budget {
+   public:
+    Budget(RegexPool& pool, std::uint64_t fuel) : pool_(pool), outer_(pool.step_end_) {
+      if (outer_ == kNoEnd) pool.step_end_ = pool.steps_ + fuel;
+    }
+    ~Budget() { pool_.step_end_ = outer_; }
+    Budget(const Budget&) = delete;
+    Budget& operator=(const Budget&) = delete;
+
+   private:
+    RegexPool& pool_;
+    std::uint64_t outer_;
+  };
 
   std::size_t size() const noexcept { return nodes_.size(); }
   std::size_t memory_bytes() const noexcept;
 
  private:
-  enum class Kind : std::uint8_t { never, empty, bytes, concat, any_of, all_of, complement, repeat, modulo };
+  enum class Kind : std::uint8_t {
+    never,
+    empty,
+    bytes,
+    concat,
+    any_of,
+    all_of,
+    complement,
+    repeat,
+    modulo
+  };
   enum class Emptiness : std::uint8_t { unknown, inhabited, never };
   static constexpr std::uint32_t kNoMax = 0xFFFFFFFF;
+  static constexpr std::uint64_t kNoEnd = ~std::uint64_t{0};
   static constexpr int kMaxDepth = 2000;
 
   struct Node {
     std::uint64_t hash = 0;
-    std::uint32_t first = 0;   // concat: head; bytes: set; repeat, complement: body; else: in lists_
-    std::uint32_t second = 0;  // concat: rest; any_of, all_of: number of parts; repeat: min; modulo: residue
-    std::uint32_t max = 0;     // repeat: kNoMax without a bound; modulo: the modulus
+    std::uint32_t first = 0;  // concat: head; bytes: set; repeat, complement: body; else: in lists_
+    std::uint32_t second =
+        0;  // concat: rest; any_of, all_of: number of parts; repeat: min; modulo: residue
+    std::uint32_t max = 0;  // repeat: kNoMax without a bound; modulo: the modulus
     Kind kind = Kind::never;
     bool nullable : 1 = false;
     bool plain : 1 = true;    // neither intersection nor complement in it
@@ -143,7 +168,8 @@ class RegexPool {
   std::array<unsigned char, 256> representatives_{};
   int num_classes_ = 1;
   bool modulo_classes_ = false;  // digits and the point have classes of their own
-  std::uint64_t steps_ = 0;
+  std::uint64_t steps_ = 0;         // derivatives taken so far
+  std::uint64_t step_end_ = kNoEnd;  // where the budget in force ends
 };
 
 }  // namespace specdec::grammar

@@ -82,8 +82,7 @@ class Parser {
 
   Node sequence(int depth) {
     Node node{.kind = Node::Kind::sequence, .offset = in_.offset()};
-    while (!in_.done() && in_.peek() != '|' && in_.peek() != ')')
-      add(node, quantified(depth));
+    while (!in_.done() && in_.peek() != '|' && in_.peek() != ')') add(node, quantified(depth));
     return node;
   }
 

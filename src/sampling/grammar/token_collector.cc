@@ -71,9 +71,8 @@ std::uint32_t TokenSets::intern(TokenCollector& tokens) {
     tokens.list_.erase(std::unique(tokens.list_.begin(), tokens.list_.end()), tokens.list_.end());
   }
   const bool dense = tokens.dense_;
-  const std::uint64_t hash =
-      dense ? hash_of(std::span<const std::uint64_t>(tokens.bits_), 1)
-            : hash_of(std::span<const TokenId>(tokens.list_), 2);
+  const std::uint64_t hash = dense ? hash_of(std::span<const std::uint64_t>(tokens.bits_), 1)
+                                   : hash_of(std::span<const TokenId>(tokens.list_), 2);
   const std::uint32_t known = table_.find(hash, [&](std::uint32_t at) {
     const Set& set = sets_[at];
     if (set.hash != hash || set.dense != dense) return false;
@@ -90,8 +89,7 @@ std::uint32_t TokenSets::intern(TokenCollector& tokens) {
     sets_.push_back({hash, words_.size(), 0, true});
     words_.insert(words_.end(), tokens.bits_.begin(), tokens.bits_.end());
   } else {
-    sets_.push_back(
-        {hash, tokens_.size(), static_cast<std::uint32_t>(tokens.list_.size()), false});
+    sets_.push_back({hash, tokens_.size(), static_cast<std::uint32_t>(tokens.list_.size()), false});
     tokens_.insert(tokens_.end(), tokens.list_.begin(), tokens.list_.end());
   }
   table_.insert(hash, index, [&](std::uint32_t at) { return sets_[at].hash; });

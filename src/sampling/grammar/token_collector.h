@@ -45,8 +45,8 @@ class TokenSets {
  private:
   struct Set {
     std::uint64_t hash = 0;
-    std::size_t begin = 0;     // in tokens_ or words_
-    std::uint32_t count = 0;   // of tokens
+    std::size_t begin = 0;    // in tokens_ or words_
+    std::uint32_t count = 0;  // of tokens
     bool dense = false;
   };
 

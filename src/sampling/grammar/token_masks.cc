@@ -23,6 +23,7 @@ TokenMasks::TokenMasks(CompiledGrammar& grammar, const TokenIndex& index,
 
 void TokenMasks::fill(GrammarState state, std::span<std::uint64_t> bits) {
   std::fill(bits.begin(), bits.end(), 0);
+  const RegexPool::Budget budget = grammar_.budget();
   // A copy: making masks makes states.
   const auto threads = grammar_.threads(state);
   threads_.assign(threads.begin(), threads.end());
@@ -143,7 +144,9 @@ std::uint32_t TokenMasks::across(LexerState lexer, Row row) {
     const TokenTrie& trie = *crossing.trie;
     const auto nodes = trie.nodes();
     const std::uint32_t end = nodes[crossing.node].end;
-    stack_.assign(1, {end, grammar_.after(row, crossing.complete).id});
+    const GrammarState after = grammar_.after(row, crossing.complete);
+    if (grammar_.is_over(after)) continue;
+    stack_.assign(1, {end, after.id});
     for (std::uint32_t at = crossing.node + 1; at < end;) {
       while (stack_.back().end == at) stack_.pop_back();
       const TokenTrie::Node& node = nodes[at];

@@ -29,8 +29,7 @@ char32_t utf8_decode(std::string_view text) noexcept {
   const std::size_t length = utf8_length(text);
   constexpr unsigned kLeadBits[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
   char32_t code_point = byte_at(text, 0) & kLeadBits[length];
-  for (std::size_t i = 1; i < length; ++i)
-    code_point = code_point << 6 | (byte_at(text, i) & 0x3F);
+  for (std::size_t i = 1; i < length; ++i) code_point = code_point << 6 | (byte_at(text, i) & 0x3F);
   return code_point;
 }
 

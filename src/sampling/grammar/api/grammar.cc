@@ -8,8 +8,8 @@
 #include "sampling/grammar/gbnf.h"
 #include "sampling/grammar/json_schema/json_schema.h"
 #include "sampling/grammar/regex_syntax.h"
-#include "sampling/grammar/token_masks.h"
 #include "sampling/grammar/token_index.h"
+#include "sampling/grammar/token_masks.h"
 #include "specdec/error.h"
 #include "specdec/tokenizer.h"
 
@@ -48,6 +48,10 @@ GrammarVocabulary::GrammarVocabulary(const Tokenizer& tokenizer) {
 int GrammarVocabulary::size() const noexcept { return static_cast<int>(impl_->bytes.size()); }
 
 struct Grammar::Impl {
+  /// Adds the grammar to others: the symbol of its texts, and what is not enforced.
+  using Source = std::function<grammar::Symbol(GrammarSpec&, std::vector<std::string>&)>;
+
+  const Source source;
   std::mutex mutex;  // over everything below
   CompiledGrammar compiled;
   const std::vector<std::string> unenforced;
@@ -57,15 +61,19 @@ struct Grammar::Impl {
   };
   std::vector<Masks> masks;  // one for each vocabulary that it was used with
 
-  explicit Impl(GrammarSpec spec, std::vector<std::string> not_enforced = {})
-      : compiled(std::move(spec)), unenforced(std::move(not_enforced)) {}
+  Impl(GrammarSpec spec, Source made_by, std::vector<std::string> not_enforced)
+      : source(std::move(made_by)),
+        compiled(std::move(spec)),
+        unenforced(std::move(not_enforced)) {}
+  /// Compiles.
+  static std::shared_ptr<Impl> make(Source source);
 
   std::shared_ptr<TokenMasks> masks_for(
       const std::shared_ptr<const GrammarVocabulary::Impl>& vocabulary) {
     for (const Masks& entry : masks)
       if (entry.vocabulary == vocabulary) return entry.masks;
-    masks.push_back({vocabulary, std::make_shared<TokenMasks>(
-                                     compiled, vocabulary->index, vocabulary->end_tokens)});
+    masks.push_back({vocabulary, std::make_shared<TokenMasks>(compiled, vocabulary->index,
+                                                              vocabulary->end_tokens)});
     return masks.back().masks;
   }
 };
@@ -83,33 +91,69 @@ grammar::JsonSchemaOptions internal_options(const JsonOptions& options) {
 
 }  // namespace
 
-Grammar Grammar::regex(std::string_view pattern) {
+std::shared_ptr<Grammar::Impl> Grammar::Impl::make(Source source) {
   GrammarSpec spec;
-  spec.set_start(spec.add_lexeme(grammar::parse_regex(spec.regexes(), pattern)));
-  return Grammar(std::make_shared<Impl>(std::move(spec)));
+  std::vector<std::string> unenforced;
+  spec.set_start(source(spec, unenforced));
+  return std::make_shared<Impl>(std::move(spec), std::move(source), std::move(unenforced));
+}
+
+Grammar Grammar::regex(std::string_view pattern) {
+  return Grammar(Impl::make([pattern = std::string(pattern)](GrammarSpec& spec, auto&) {
+    return spec.add_lexeme(grammar::parse_regex(spec.regexes(), pattern));
+  }));
 }
 
 Grammar Grammar::choice(std::span<const std::string> options) {
-  GrammarSpec spec;
-  const std::vector<std::string_view> views(options.begin(), options.end());
-  spec.set_start(spec.add_lexeme(spec.regexes().any_literal(views)));
-  return Grammar(std::make_shared<Impl>(std::move(spec)));
+  return Grammar(Impl::make(
+      [list = std::vector<std::string>(options.begin(), options.end())](GrammarSpec& spec, auto&) {
+        const std::vector<std::string_view> views(list.begin(), list.end());
+        return spec.add_lexeme(spec.regexes().any_literal(views));
+      }));
 }
 
 Grammar Grammar::gbnf(std::string_view text) {
-  return Grammar(std::make_shared<Impl>(grammar::parse_gbnf(text)));
+  return Grammar(Impl::make([text = std::string(text)](GrammarSpec& spec, auto&) {
+    return grammar::add_gbnf(spec, text);
+  }));
 }
 
-Grammar Grammar::json(const JsonOptions& options) {
-  return Grammar(
-      std::make_shared<Impl>(grammar::compile_any_json(internal_options(options)).spec));
-}
+Grammar Grammar::json(const JsonOptions& options) { return json_schema("true", options); }
 
 Grammar Grammar::json_schema(std::string_view schema, const JsonOptions& options) {
-  grammar::JsonSchemaGrammar compiled =
-      grammar::compile_json_schema(schema, internal_options(options));
-  return Grammar(
-      std::make_shared<Impl>(std::move(compiled.spec), std::move(compiled.unenforced)));
+  return Grammar(Impl::make([schema = std::string(schema), options = internal_options(options)](
+                                GrammarSpec& spec, std::vector<std::string>& unenforced) {
+    return grammar::add_json_schema(spec, schema, options, unenforced);
+  }));
+}
+
+Grammar Grammar::triggered(std::span<const GrammarTrigger> triggers) {
+  for (const GrammarTrigger& trigger : triggers)
+    if (trigger.tag.empty())
+      throw Error(ErrorCode::invalid_argument, "grammar: the tag of a trigger is empty");
+  return Grammar(Impl::make([list = std::vector<GrammarTrigger>(triggers.begin(), triggers.end())](
+                                GrammarSpec& spec, std::vector<std::string>& unenforced) {
+    grammar::RegexPool& regexes = spec.regexes();
+    std::vector<std::string_view> tags;
+    for (const GrammarTrigger& trigger : list) tags.emplace_back(trigger.tag);
+    const grammar::RegexRef any_tag = regexes.concat(regexes.anything(), regexes.any_literal(tags));
+    const grammar::RegexRef some = regexes.byte_class(grammar::ByteSet::all());
+    const grammar::RegexRef tag_before_the_end =
+        regexes.concat({any_tag, some, regexes.anything()});
+    const grammar::Symbol text = spec.add_nonterminal();
+    spec.add_production(
+        text, {spec.add_lexeme(regexes.complement(regexes.concat(any_tag, regexes.anything())))});
+    for (const GrammarTrigger& trigger : list) {
+      // Free text up to the end of the first tag, and all that it starts.
+      const grammar::Symbol begin = spec.add_lexeme(
+          regexes.all_of(regexes.concat(regexes.anything(), regexes.literal(trigger.tag)),
+                         regexes.complement(tag_before_the_end)));
+      const grammar::Symbol content = trigger.content.impl_->source(spec, unenforced);
+      const grammar::Symbol end = spec.add_literal(trigger.end);
+      spec.add_production(text, {begin, content, end, text});
+    }
+    return text;
+  }));
 }
 
 const std::vector<std::string>& Grammar::unenforced() const noexcept { return impl_->unenforced; }
