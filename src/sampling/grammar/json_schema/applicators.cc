@@ -155,11 +155,13 @@ void SchemaShapes::add_dependencies(const SchemaSite& site, bool negated,
   // "Where the member is, ...": either it is not, or the rest holds.
   const auto add = [&](const std::string& name, const Shape& consequence) {
     Shape present;
-    present.objects.emplace_back().needs.push_back({NameSet::one(name), kAnyValue});
+    present.objects.emplace_back().needs.push_back(
+        {NameSet::one(conditions_.name(name)), kAnyValue});
     present = algebra_.both(present, consequence);
     if (!negated) {
       Shape absent = algebra_.everything_but_objects();
-      absent.objects.emplace_back().rules.push_back({NameSet::one(name), kNoValue});
+      absent.objects.emplace_back().rules.push_back(
+          {NameSet::one(conditions_.name(name)), kNoValue});
       present = algebra_.either(absent, present);
     }
     groups.push_back(std::move(present));
@@ -171,9 +173,11 @@ void SchemaShapes::add_dependencies(const SchemaSite& site, bool negated,
     for (const JsonValue& other : names.items) {
       if (!other.is_string()) fail_invalid(site.schema, "a dependency that is no name");
       if (negated) {
-        consequence.objects.emplace_back().rules.push_back({NameSet::one(other.string), kNoValue});
+        consequence.objects.emplace_back().rules.push_back(
+            {NameSet::one(conditions_.name(other.string)), kNoValue});
       } else {
-        consequence.objects.front().needs.push_back({NameSet::one(other.string), kAnyValue});
+        consequence.objects.front().needs.push_back(
+            {NameSet::one(conditions_.name(other.string)), kAnyValue});
       }
     }
     add(name, consequence);

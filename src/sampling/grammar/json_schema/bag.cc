@@ -59,22 +59,56 @@ Bag::State Bag::after(const State& state, const Element& element) const {
   return next;
 }
 
-/// Elements that must still come, if no element fills two slots that need one.
+/// Elements that must still come. Exact where the slots that need some are first slots, or shared
+/// ones; where both do, possibly too many, never too few.
 std::uint64_t Bag::missing(const State& state) const {
   std::uint64_t sum = 0;
+  std::vector<std::uint32_t> shared;
   for (const std::uint32_t slot : required_) {
-    sum += rules_.slots[slot].min - std::min(rules_.slots[slot].min, count(state, slot));
+    const std::uint32_t so_far = count(state, slot);
+    if (so_far >= rules_.slots[slot].min) continue;
+    if (capacity_[slot] == 0) {
+      shared.push_back(slot);
+    } else {
+      sum += rules_.slots[slot].min - so_far;
+    }
   }
-  return sum;
+  return sum + (shared.size() < 2 || !total_bounded_ ? shared.size() : cover(shared));
+}
+
+/// The fewest elements that fill every one of these slots.
+std::uint64_t Bag::cover(const std::vector<std::uint32_t>& slots) const {
+  std::vector<std::uint32_t> fills;  // a bit for each slot
+  for (const Element& element : rules_.elements) {
+    std::uint32_t bits = 0;
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      const bool filled =
+          std::find(element.slots.begin(), element.slots.end(), slots[i]) != element.slots.end();
+      bits |= static_cast<std::uint32_t>(filled) << i;
+    }
+    if (std::find(fills.begin(), fills.end(), bits) == fills.end()) fills.push_back(bits);
+  }
+  std::vector<std::size_t> fewest(std::size_t{1} << slots.size(), slots.size());
+  fewest[0] = 0;
+  for (std::size_t set = 0; set < fewest.size(); ++set) {
+    for (const std::uint32_t bits : fills) {
+      fewest[set | bits] = std::min(fewest[set | bits], fewest[set] + 1);
+    }
+  }
+  return fewest.back();
 }
 
 bool Bag::feasible(const State& state, const Element& element, std::uint64_t missing) const {
   for (const std::uint32_t slot : element.slots) {
-    const std::uint32_t so_far = count(state, slot);
-    if (rules_.slots[slot].max != kUnbounded && so_far >= rules_.slots[slot].max) return false;
-    if (so_far < rules_.slots[slot].min) --missing;
+    if (rules_.slots[slot].max != kUnbounded && count(state, slot) >= rules_.slots[slot].max) {
+      return false;
+    }
   }
-  if (total_bounded_ && std::uint64_t{total(state)} + 1 + missing > rules_.max_total) return false;
+  // Far from the limit there is no need to look ahead.
+  if (total_bounded_ && std::uint64_t{total(state)} + 1 + missing > rules_.max_total &&
+      std::uint64_t{total(state)} + 1 + this->missing(after(state, element)) > rules_.max_total) {
+    return false;
+  }
   return !rules_.ordered || feasible_in_order(state, element);
 }
 

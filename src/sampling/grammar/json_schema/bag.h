@@ -52,6 +52,7 @@ class Bag : public std::enable_shared_from_this<Bag> {
   std::uint32_t total(const State& state) const { return state[total_at_]; }
   State after(const State& state, const Element& element) const;
   std::uint64_t missing(const State& state) const;
+  std::uint64_t cover(const std::vector<std::uint32_t>& slots) const;
   bool feasible(const State& state, const Element& element, std::uint64_t missing) const;
   bool feasible_in_order(const State& state, const Element& element) const;
   bool may_go_on(const State& state) const;

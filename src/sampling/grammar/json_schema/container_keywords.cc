@@ -106,8 +106,8 @@ void SchemaShapes::read_members(const SchemaSite& site, ObjectAtom& atom) {
   if (const JsonValue* properties = site.find("properties")) {
     if (!properties->is_object()) fail_invalid(site.schema, "properties is no object");
     for (const auto& [name, schema] : properties->members) {
-      atom.rules.push_back({NameSet::one(name), goal(schema)});
-      known.names.push_back(name);
+      known.names.push_back(conditions_.name(name));
+      atom.rules.push_back({NameSet::one(known.names.back()), goal(schema)});
     }
     std::sort(known.names.begin(), known.names.end());
   }
@@ -141,7 +141,7 @@ void SchemaShapes::add_object(const SchemaSite& site, bool negated, std::vector<
     if (!required->is_array()) fail_invalid(site.schema, "required is no array of names");
     for (const JsonValue& name : required->items) {
       if (!name.is_string()) fail_invalid(site.schema, "required holds no name");
-      const MemberNeed need{NameSet::one(name.string), kAnyValue};
+      const MemberNeed need{NameSet::one(conditions_.name(name.string)), kAnyValue};
       if (std::find(atom.needs.begin(), atom.needs.end(), need) == atom.needs.end()) {
         atom.needs.push_back(need);
       }

@@ -7,8 +7,8 @@
 namespace specdec::grammar {
 namespace {
 
-// The metaschemas of the drafts as json-schema.org publishes them (under the BSD 3-clause licence or
-// the Academic Free License 3.0, Copyright JSON Schema Specification Authors), without $comment.
+// The metaschemas of the drafts as json-schema.org publishes them (under the BSD 3-clause licence
+// or the Academic Free License 3.0, Copyright JSON Schema Specification Authors), without $comment.
 // clang-format off
 constexpr std::pair<std::string_view, std::string_view> kMetaschemas[] = {
 {"http://json-schema.org/draft-04/schema",

@@ -72,7 +72,7 @@ class Planner {
   };
 
   ValuePlan plan(Goal goal);
-  std::vector<NameClass> classify(const std::vector<std::string>& names,
+  std::vector<NameClass> classify(const std::vector<NameId>& names,
                                   const std::vector<RegexRef>& patterns);
   void plan_object(const ObjectAtom& atom, std::vector<ObjectPlan>& plans);
   void plan_array(ArrayAtom atom, std::vector<ArrayPlan>& plans);

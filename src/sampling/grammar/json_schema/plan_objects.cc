@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <unordered_map>
 
 #include "sampling/grammar/json_schema/plan.h"
@@ -8,16 +9,18 @@ namespace specdec::grammar {
 namespace {
 
 constexpr std::size_t kMostClasses = 64;
+constexpr std::size_t kMostNeeds = 16;  // that several names may provide for
+constexpr std::size_t kMostJoined = 4;  // of them, in every combination
 
 }  // namespace
 
 void Planner::plan_object(const ObjectAtom& atom, std::vector<ObjectPlan>& plans) {
   // Names that are mentioned, in order, and the patterns that sort the others.
-  std::vector<std::string> names;
-  std::unordered_map<std::string, std::size_t> index;
+  std::vector<NameId> names;
+  std::unordered_map<NameId, std::size_t> index;
   std::vector<RegexRef> patterns;
   const auto mention = [&](const NameSet& set) {
-    for (const std::string& name : set.names) {
+    for (const NameId name : set.names) {
       if (index.try_emplace(name, names.size()).second) names.push_back(name);
     }
     for (const RegexRef pattern : set.patterns) {
@@ -82,27 +85,40 @@ void Planner::plan_object(const ObjectAtom& atom, std::vector<ObjectPlan>& plans
     }
   }
 
-  // A member that several names may provide fills a slot that they share.
+  if (open_needs.size() > kMostNeeds) {
+    shapes_.fail_unsupported(root_, "too many members that must exist under some name");
+  }
+  // What several names may provide is a slot that they share. A member may provide for several.
   const std::size_t num_names = plan.members.size();
-  for (const MemberNeed* need : open_needs) {
-    const auto slot = static_cast<std::uint32_t>(plan.slots.size());
-    plan.slots.push_back({1, kUnbounded});
-    for (std::size_t i = 0; i < num_names; ++i) {
-      const bool listed = i < names.size() ? algebra_.contains(need->names, names[i])
-                                           : applies(need->names, classes[i - names.size()]);
+  const auto first_slot = static_cast<std::uint32_t>(plan.slots.size());
+  plan.slots.resize(plan.slots.size() + open_needs.size(), {1, kUnbounded});
+  for (std::size_t i = 0; i < num_names && !open_needs.empty(); ++i) {
+    std::vector<std::uint32_t> conditional;  // needs that also ask something of the value
+    for (std::uint32_t n = 0; n < open_needs.size(); ++n) {
+      const NameSet& wanted = open_needs[n]->names;
+      const bool listed = i < names.size() ? algebra_.contains(wanted, names[i])
+                                           : applies(wanted, classes[i - names.size()]);
       if (!listed) continue;
+      if (open_needs[n]->value == kAnyValue) {
+        plan.members[i].slots.push_back(first_slot + n);
+      } else {
+        conditional.push_back(n);
+      }
       if (i >= names.size()) {
         unenforced_.insert(
             "a member that must exist under some name may be followed by another "
             "of the same name");
       }
-      if (need->value == kAnyValue) {
-        plan.members[i].slots.push_back(slot);
-        continue;
-      }
+    }
+    const std::size_t most = conditional.size() <= kMostJoined ? conditional.size() : 1;
+    for (std::size_t set = 1; set < std::size_t{1} << conditional.size(); ++set) {
+      if (static_cast<std::size_t>(std::popcount(set)) > most) continue;
       MemberPlan provides = plan.members[i];
-      provides.value = conditions_.both(provides.value, need->value);
-      provides.slots = {static_cast<std::uint32_t>(i), slot};
+      for (std::size_t c = 0; c < conditional.size(); ++c) {
+        if ((set >> c & 1) == 0) continue;
+        provides.value = conditions_.both(provides.value, open_needs[conditional[c]]->value);
+        provides.slots.push_back(first_slot + conditional[c]);
+      }
       plan.members.push_back(std::move(provides));
     }
   }
@@ -117,7 +133,7 @@ void Planner::plan_object(const ObjectAtom& atom, std::vector<ObjectPlan>& plans
     if (member.value == kNoValue) continue;
     const std::uint32_t i = member.slots.front();
     if (i < names.size()) {
-      member.key = strings_.literal(names[i]);
+      member.key = strings_.literal(conditions_.text(names[i]));
     } else {
       member.key = classes[i - names.size()].names;
       if (plan.min_members > 1) {
@@ -130,7 +146,7 @@ void Planner::plan_object(const ObjectAtom& atom, std::vector<ObjectPlan>& plans
   plans.push_back(std::move(plan));
 }
 
-std::vector<Planner::NameClass> Planner::classify(const std::vector<std::string>& names,
+std::vector<Planner::NameClass> Planner::classify(const std::vector<NameId>& names,
                                                   const std::vector<RegexRef>& patterns) {
   NameSet others;
   others.names = names;

@@ -135,13 +135,13 @@ Shape SchemaShapes::value_shape(const JsonValue& value, bool negated) {
     return shape;
   }
   NameSet names;
-  for (const auto& [name, member] : value.members) names.names.push_back(name);
+  for (const auto& [name, member] : value.members) names.names.push_back(conditions_.name(name));
   std::sort(names.names.begin(), names.names.end());
   if (!negated) {
     ObjectAtom& atom = shape.objects.emplace_back();
     for (const auto& [name, member] : value.members) {
-      atom.rules.push_back({NameSet::one(name), goal(member, false)});
-      atom.needs.push_back({NameSet::one(name), kAnyValue});
+      atom.rules.push_back({NameSet::one(conditions_.name(name)), goal(member, false)});
+      atom.needs.push_back({NameSet::one(conditions_.name(name)), kAnyValue});
     }
     atom.rules.push_back({algebra_.inverted(names), kNoValue});
     return shape;
@@ -149,8 +149,9 @@ Shape SchemaShapes::value_shape(const JsonValue& value, bool negated) {
   shape.objects.clear();
   shape.objects.emplace_back().needs.push_back({algebra_.inverted(names), kAnyValue});
   for (const auto& [name, member] : value.members) {
-    shape.objects.emplace_back().rules.push_back({NameSet::one(name), kNoValue});
-    shape.objects.emplace_back().needs.push_back({NameSet::one(name), goal(member, true)});
+    shape.objects.emplace_back().rules.push_back({NameSet::one(conditions_.name(name)), kNoValue});
+    shape.objects.emplace_back().needs.push_back(
+        {NameSet::one(conditions_.name(name)), goal(member, true)});
   }
   return shape;
 }

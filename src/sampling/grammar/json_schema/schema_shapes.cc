@@ -52,7 +52,9 @@ SchemaShapes::SchemaShapes(SchemaDocuments& documents, ConditionTable& condition
       numbers_(numbers),
       algebra_(algebra),
       assert_formats_(assert_formats) {
-  algebra_.set_pruner([this](const ObjectAtom& atom) { return surely_empty(atom, 1); });
+  algebra_.set_judge(
+      {[this](const ObjectAtom& atom) { return surely_empty(atom, 1); },
+       [this](const ObjectAtom& a, const ObjectAtom& b) { return surely_implies(a, b); }});
 }
 
 void SchemaShapes::fail_invalid(const JsonValue& schema, const std::string& what) const {
@@ -282,15 +284,40 @@ bool SchemaShapes::surely_empty(Goal goal, int depth) {
 bool SchemaShapes::surely_empty(const ObjectAtom& atom, int depth) {
   for (const MemberNeed& need : atom.needs) {
     if (!need.names.is_one()) continue;
-    Goal goal = need.value;
-    for (const MemberRule& rule : atom.rules) {
-      if (algebra_.contains(rule.names, need.names.names.front())) {
-        goal = conditions_.both(goal, rule.value);
-      }
-    }
-    if (surely_empty(goal, depth)) return true;
+    const Goal rules = algebra_.member_goal(atom, need.names.names.front());
+    if (surely_empty(conditions_.both(need.value, rules), depth)) return true;
   }
   return atom.min_members > atom.max_members;
+}
+
+/// Looks at what negations are made of: a member that is needed or must not be there.
+bool SchemaShapes::surely_implies(const ObjectAtom& a, const ObjectAtom& b) {
+  if (b.min_members > a.min_members || b.max_members < a.max_members) return false;
+  for (const MemberNeed& need : b.needs) {
+    if (!need.names.is_one()) return false;
+    const NameId name = need.names.names.front();
+    Goal found = kAnyValue;
+    bool required = false;
+    for (const MemberNeed& other : a.needs) {
+      if (!other.names.is_one() || other.names.names.front() != name) continue;
+      required = true;
+      found = conditions_.both(found, other.value);
+    }
+    if (!required) return false;
+    if (need.value == kAnyValue) continue;
+    found = conditions_.both(found, algebra_.member_goal(a, name));
+    // Copied: the table grows while it is asked.
+    const std::vector<Condition> wanted = conditions_.conditions(need.value);
+    for (const Condition condition : wanted) {
+      const Goal opposite = conditions_.goal(condition.negated());
+      if (!surely_empty(conditions_.both(found, opposite), 1)) return false;
+    }
+  }
+  return std::all_of(b.rules.begin(), b.rules.end(), [&](const MemberRule& rule) {
+    if (std::find(a.rules.begin(), a.rules.end(), rule) != a.rules.end()) return true;
+    return rule.value == kNoValue && rule.names.is_one() &&
+           surely_empty(algebra_.member_goal(a, rule.names.names.front()), 1);
+  });
 }
 
 bool SchemaShapes::surely_empty(const ArrayAtom& atom, int depth) {

@@ -98,6 +98,7 @@ class SchemaShapes {
   bool surely_empty(Goal goal, int depth);
   bool surely_empty(const ObjectAtom& atom, int depth);
   bool surely_empty(const ArrayAtom& atom, int depth);
+  bool surely_implies(const ObjectAtom& a, const ObjectAtom& b);
   bool is_never(RegexRef regex);
 
   SchemaDocuments& documents_;

@@ -88,6 +88,15 @@ Goal ConditionTable::both(Goal a, Goal b) {
   return goal_of(std::move(all));
 }
 
+std::uint32_t ConditionTable::name(std::string_view text) {
+  const auto known = name_ids_.find(text);
+  if (known != name_ids_.end()) return known->second;
+  const auto added =
+      name_ids_.emplace(std::string(text), static_cast<std::uint32_t>(names_.size())).first;
+  names_.push_back(&added->first);
+  return added->second;
+}
+
 std::uint32_t ConditionTable::scope(const DynamicScope& scope) {
   const auto [found, is_new] =
       scope_ids_.try_emplace(scope, static_cast<std::uint32_t>(scopes_.size()));

@@ -62,6 +62,9 @@ class ConditionTable {
   std::uint32_t scope(const DynamicScope& scope);
   const DynamicScope& scope(std::uint32_t id) const { return *scopes_[id]; }
 
+  std::uint32_t name(std::string_view text);
+  const std::string& text(std::uint32_t name) const { return *names_[name]; }
+
   ConditionTable();
 
  private:
@@ -74,18 +77,23 @@ class ConditionTable {
   std::map<std::vector<Condition>, std::uint32_t> option_ids_;
   std::vector<std::vector<Condition>> goals_;
   std::map<std::vector<Condition>, std::uint32_t> goal_ids_;
+  std::map<std::string, std::uint32_t, std::less<>> name_ids_;
+  std::vector<const std::string*> names_;
   std::map<DynamicScope, std::uint32_t> scope_ids_;
   std::vector<const DynamicScope*> scopes_;
 };
 
+/// A member's name, interned in a ConditionTable.
+using NameId = std::uint32_t;
+
 /// A set of member names: listed ones and those that match an expression, or all others.
 struct NameSet {
-  std::vector<std::string> names;  ///< sorted
+  std::vector<NameId> names;       ///< sorted
   std::vector<RegexRef> patterns;  ///< over the inside of a JSON string
   bool inverted = false;
 
   static NameSet all() { return {{}, {}, true}; }
-  static NameSet one(std::string name) { return {{std::move(name)}, {}, false}; }
+  static NameSet one(NameId name) { return {{name}, {}, false}; }
   bool is_one() const noexcept { return names.size() == 1 && patterns.empty() && !inverted; }
   bool operator==(const NameSet&) const = default;
 };

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "specdec/error.h"
+
 namespace specdec::grammar {
 namespace {
 
@@ -13,9 +15,6 @@ bool asks_nothing(const ArrayAtom& atom) { return atom == ArrayAtom{}; }
 
 std::size_t demands(const ObjectAtom& atom) { return atom.needs.size() * 4 + atom.rules.size(); }
 std::size_t demands(const ArrayAtom& atom) { return atom.contains.size() + atom.prefix.size(); }
-
-/// Beyond so many atoms it is worth finding out which are empty.
-constexpr std::size_t kWorthPruning = 4;
 
 template <typename T>
 void merge(std::vector<T>& to, const std::vector<T>& from) {
@@ -42,12 +41,42 @@ void ShapeAlgebra::append(std::vector<Atom>& atoms, Atom atom) {
 }
 
 template <typename Atom>
-void ShapeAlgebra::limit(std::vector<Atom>& atoms, Shape& shape) {
-  if (atoms.size() <= kMostAtoms) return;
+void ShapeAlgebra::limit(std::vector<Atom>& atoms, std::size_t most, Shape& shape) {
+  if (atoms.size() <= most) return;
   std::stable_sort(atoms.begin(), atoms.end(),
                    [](const Atom& a, const Atom& b) { return demands(a) < demands(b); });
-  atoms.resize(kMostAtoms);
+  atoms.resize(most);
   shape.narrowed = true;
+}
+
+void ShapeAlgebra::meet_objects(const Shape& a, const Shape& b, Shape& result) {
+  std::vector<ObjectAtom> xs = a.objects;
+  std::vector<ObjectAtom> ys = b.objects;
+  if (xs.size() * ys.size() > kMostPairs) {
+    limit(xs, std::max(kMostPairs / ys.size(), std::size_t{8}), result);
+    limit(ys, std::max(kMostPairs / xs.size(), std::size_t{8}), result);
+  }
+  const bool judged = judge_.is_empty && xs.size() * ys.size() > 1;
+  for (const ObjectAtom& x : xs) {
+    // Where x is within some y, their intersection is x, and all others are part of it.
+    const bool within = judged && !annotations_ &&
+                        std::any_of(ys.begin(), ys.end(),
+                                    [&](const ObjectAtom& y) { return judge_.implies(x, y); });
+    if (within) {
+      append(result.objects, x);
+      continue;
+    }
+    for (const ObjectAtom& y : ys) {
+      work_ += x.rules.size() + x.needs.size() + y.rules.size() + y.needs.size();
+      if (work_ > kMostWork) {
+        throw Error(ErrorCode::invalid_argument,
+                    "json schema: its alternatives have more combinations than the limit");
+      }
+      ObjectAtom atom = both(x, y);
+      if (contradicts(atom) || (judged && judge_.is_empty(atom))) continue;
+      append(result.objects, std::move(atom));
+    }
+  }
 }
 
 Shape ShapeAlgebra::everything_but_objects() const {
@@ -83,16 +112,9 @@ Shape ShapeAlgebra::both(const Shape& a, const Shape& b) {
       if (atom.min_items <= atom.max_items) append(result.arrays, std::move(atom));
     }
   }
-  const bool prune = is_empty_ && a.objects.size() * b.objects.size() > kWorthPruning;
-  for (const ObjectAtom& x : a.objects) {
-    for (const ObjectAtom& y : b.objects) {
-      ObjectAtom atom = both(x, y);
-      if (contradicts(atom) || (prune && is_empty_(atom))) continue;
-      append(result.objects, std::move(atom));
-    }
-  }
-  limit(result.arrays, result);
-  limit(result.objects, result);
+  meet_objects(a, b, result);
+  limit(result.arrays, kMostAtoms, result);
+  limit(result.objects, kMostAtoms, result);
   return result;
 }
 
@@ -109,8 +131,8 @@ Shape ShapeAlgebra::either(const Shape& a, const Shape& b) {
   result.narrowed |= b.narrowed;
   for (const ArrayAtom& atom : b.arrays) append(result.arrays, atom);
   for (const ObjectAtom& atom : b.objects) append(result.objects, atom);
-  limit(result.arrays, result);
-  limit(result.objects, result);
+  limit(result.arrays, kMostAtoms, result);
+  limit(result.objects, kMostAtoms, result);
   return result;
 }
 
@@ -144,27 +166,28 @@ ArrayAtom ShapeAlgebra::both(const ArrayAtom& a, const ArrayAtom& b) {
 
 bool ShapeAlgebra::contradicts(const ObjectAtom& atom) {
   if (atom.min_members > atom.max_members) return true;
-  for (const MemberNeed& need : atom.needs) {
-    if (need.value == kNoValue) return true;
-    if (!need.names.is_one()) continue;
-    Goal goal = need.value;
-    for (const MemberRule& rule : atom.rules) {
-      if (rule.value == kNoValue || need.value != kAnyValue) {
-        if (!contains(rule.names, need.names.names.front())) continue;
-        goal = conditions_.both(goal, rule.value);
-        if (goal == kNoValue) return true;
-      }
-    }
-  }
-  return false;
+  return std::any_of(atom.needs.begin(), atom.needs.end(), [&](const MemberNeed& need) {
+    if (!need.names.is_one()) return need.value == kNoValue;
+    return conditions_.both(need.value, member_goal(atom, need.names.names.front())) == kNoValue;
+  });
 }
 
-bool ShapeAlgebra::contains(const NameSet& set, std::string_view name) {
+Goal ShapeAlgebra::member_goal(const ObjectAtom& atom, NameId name) {
+  Goal goal = kAnyValue;
+  for (const MemberRule& rule : atom.rules) {
+    const bool applies =
+        rule.names.is_one() ? rule.names.names.front() == name : contains(rule.names, name);
+    if (applies) goal = conditions_.both(goal, rule.value);
+  }
+  return goal;
+}
+
+bool ShapeAlgebra::contains(const NameSet& set, NameId name) {
   const auto matches = [&](RegexRef pattern) {
-    const auto [entry, is_new] = matches_.try_emplace({pattern.id, std::string(name)}, false);
+    const auto [entry, is_new] = matches_.try_emplace({pattern.id, name}, false);
     if (is_new) {
       // One of the texts of the name stands for all: a set of names has all texts of a member.
-      const std::string text = quote_json(name);
+      const std::string text = quote_json(conditions_.text(name));
       entry->second = pool_.matches(pattern, std::string_view(text).substr(1, text.size() - 2));
     }
     return entry->second;
@@ -176,7 +199,8 @@ bool ShapeAlgebra::contains(const NameSet& set, std::string_view name) {
 
 RegexRef ShapeAlgebra::regex_of(const NameSet& set) {
   std::vector<RegexRef> options = set.patterns;
-  const std::vector<std::string_view> names(set.names.begin(), set.names.end());
+  std::vector<std::string_view> names;
+  for (const NameId name : set.names) names.push_back(conditions_.text(name));
   if (!names.empty()) options.push_back(strings_.one_of(names));
   const RegexRef listed = pool_.any_of(options);
   return set.inverted ? strings_.complement(listed) : listed;

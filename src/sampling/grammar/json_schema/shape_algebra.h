@@ -1,5 +1,10 @@
 #pragma once
 
+#include <functional>
+#include <map>
+#include <utility>
+#include <vector>
+
 #include "sampling/grammar/json_schema/number_language.h"
 #include "sampling/grammar/json_schema/shape.h"
 #include "sampling/grammar/json_schema/string_language.h"
@@ -7,12 +12,15 @@
 namespace specdec::grammar {
 
 /// Unions and intersections of shapes. An intersection multiplies the atoms of both sides; past
-/// `kMostAtoms` the most demanding ones are left out, and the shape is narrowed. With
+/// `kMostAtoms` the most demanding ones are left out, and the shape is narrowed. Throws
+/// Error(invalid_argument) past kMostWork. With
 /// `annotations`, atoms differ also by what they evaluate, for unevaluatedProperties and
 /// unevaluatedItems.
 class ShapeAlgebra {
  public:
-  static constexpr std::size_t kMostAtoms = 256;
+  static constexpr std::size_t kMostAtoms = 128;
+  static constexpr std::size_t kMostPairs = 4096;       ///< of an intersection
+  static constexpr std::size_t kMostWork = 20'000'000;  ///< rules and needs merged, altogether
 
   ShapeAlgebra(RegexPool& pool, ConditionTable& conditions, StringLanguage& strings,
                NumberLanguage& numbers, bool annotations)
@@ -24,10 +32,13 @@ class ShapeAlgebra {
 
   bool annotations() const noexcept { return annotations_; }
 
-  /// Tells that no value can be as an atom says, where that is found out cheaply.
-  void set_pruner(std::function<bool(const ObjectAtom&)> is_empty) {
-    is_empty_ = std::move(is_empty);
-  }
+  /// What is found out cheaply about objects, to keep unions short. "No" may mean "not known".
+  struct Judge {
+    std::function<bool(const ObjectAtom&)> is_empty;
+    /// Every object of the first atom is one of the second.
+    std::function<bool(const ObjectAtom&, const ObjectAtom&)> implies;
+  };
+  void set_judge(Judge judge) { judge_ = std::move(judge); }
 
   Shape everything() const;
   Shape everything_but_objects() const;
@@ -36,7 +47,9 @@ class ShapeAlgebra {
   ObjectAtom both(const ObjectAtom& a, const ObjectAtom& b);
   ArrayAtom both(const ArrayAtom& a, const ArrayAtom& b);
 
-  bool contains(const NameSet& set, std::string_view name);
+  bool contains(const NameSet& set, NameId name);
+  /// What the rules ask of the member of that name.
+  Goal member_goal(const ObjectAtom& atom, NameId name);
   /// The set as one expression over the inside of a JSON string.
   RegexRef regex_of(const NameSet& set);
   NameSet inverted(NameSet set) const;
@@ -46,15 +59,17 @@ class ShapeAlgebra {
   template <typename Atom>
   void append(std::vector<Atom>& atoms, Atom atom);
   template <typename Atom>
-  void limit(std::vector<Atom>& atoms, Shape& shape);
+  void limit(std::vector<Atom>& atoms, std::size_t most, Shape& shape);
+  void meet_objects(const Shape& a, const Shape& b, Shape& result);
 
   RegexPool& pool_;
   ConditionTable& conditions_;
   StringLanguage& strings_;
   NumberLanguage& numbers_;
   bool annotations_;
-  std::function<bool(const ObjectAtom&)> is_empty_;
-  std::map<std::pair<std::uint32_t, std::string>, bool> matches_;
+  Judge judge_;
+  std::size_t work_ = 0;
+  std::map<std::pair<std::uint32_t, NameId>, bool> matches_;  // pattern, name
 };
 
 }  // namespace specdec::grammar
