@@ -506,6 +506,16 @@ std::uint32_t RegexPool::derive(std::uint32_t id, unsigned char byte) {
   return kNever;
 }
 
+std::optional<RegexPool::Repeat> RegexPool::leading_repeat(RegexRef regex) const {
+  const Node& node = nodes_[regex.id];
+  const bool chained = node.kind == Kind::concat;
+  const Node& head = chained ? nodes_[node.first] : node;
+  if (head.kind != Kind::repeat) return std::nullopt;
+  Repeat repeat{{head.first}, std::nullopt, {chained ? node.second : kEmpty}};
+  if (head.max != kNoMax) repeat.max = head.max;
+  return repeat;
+}
+
 ByteSet RegexPool::first_bytes(RegexRef regex) const {
   ByteSet first;
   for (std::uint32_t id = regex.id;; id = nodes_[id].second) {
@@ -579,6 +589,8 @@ RegexPool::Emptiness RegexPool::search(std::uint32_t root, bool depth_first, std
   FlatTable seen;
   const auto hash_at = [&](std::uint32_t at) { return hash_mix(0, visits[at].id); };
   seen.insert(hash_at(0), 0, hash_at);
+  // A quotation mark ends most of what is searched: the inside of a JSON string.
+  const std::size_t quote = classes_['"'];
   const std::uint64_t end = steps_ + fuel;
   for (std::size_t front = 0; front < open.size();) {
     const std::uint32_t at = depth_first ? open.back() : open[front];
@@ -590,7 +602,12 @@ RegexPool::Emptiness RegexPool::search(std::uint32_t root, bool depth_first, std
       continue;
     }
     if (steps_ >= end) return Emptiness::unknown;
-    const auto tried = static_cast<std::size_t>(--visits[at].next_class);
+    auto tried = static_cast<std::size_t>(--visits[at].next_class);
+    const auto first_tried = static_cast<std::size_t>(num_classes_ - 1);
+    if (tried == first_tried)
+      tried = quote;
+    else if (tried == quote)
+      tried = first_tried;
     const std::uint32_t next = derive(visits[at].id, representatives_[tried]);
     const Emptiness emptiness = known_emptiness(next);
     if (emptiness == Emptiness::inhabited) {

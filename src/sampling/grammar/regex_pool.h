@@ -73,6 +73,14 @@ class RegexPool {
   RegexRef derivative(RegexRef regex, unsigned char byte);
   /// Does it match the empty string?
   bool nullable(RegexRef regex) const noexcept { return nodes_[regex.id].nullable; }
+  /// b{m,M} t, taken apart.
+  struct Repeat {
+    RegexRef body;
+    std::optional<std::uint32_t> max;
+    RegexRef rest;
+  };
+  /// No value when the expression does not begin with a repeat.
+  std::optional<Repeat> leading_repeat(RegexRef regex) const;
   /// Bytes that a match may begin with; some of them may turn out not to, through intersections.
   ByteSet first_bytes(RegexRef regex) const;
   /// Does it match nothing at all? No value when `fuel` derivatives did not decide it. Answers are
@@ -167,8 +175,8 @@ class RegexPool {
   std::array<std::uint8_t, 256> classes_{};
   std::array<unsigned char, 256> representatives_{};
   int num_classes_ = 1;
-  bool modulo_classes_ = false;  // digits and the point have classes of their own
-  std::uint64_t steps_ = 0;         // derivatives taken so far
+  bool modulo_classes_ = false;      // digits and the point have classes of their own
+  std::uint64_t steps_ = 0;          // derivatives taken so far
   std::uint64_t step_end_ = kNoEnd;  // where the budget in force ends
 };
 

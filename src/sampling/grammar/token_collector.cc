@@ -20,16 +20,6 @@ std::uint64_t hash_of(std::span<const T> values, std::uint64_t seed) noexcept {
 
 }  // namespace
 
-void TokenCollector::add(std::span<const TokenId> tokens) {
-  if (!dense_) {
-    list_.insert(list_.end(), tokens.begin(), tokens.end());
-    if (list_.size() > bits_.size()) make_dense();
-    return;
-  }
-  for (const TokenId token : tokens)
-    bits_[static_cast<std::size_t>(token) >> 6] |= 1ull << (token & 63);
-}
-
 void TokenCollector::add_bits(std::span<const std::uint64_t> bits) {
   make_dense();
   for (std::size_t i = 0; i < bits.size(); ++i) bits_[i] |= bits[i];

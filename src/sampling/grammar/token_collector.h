@@ -18,7 +18,15 @@ class TokenCollector {
     list_.clear();
     dense_ = false;
   }
-  void add(std::span<const TokenId> tokens);
+  void add(std::span<const TokenId> tokens) {
+    if (!dense_ && list_.size() + tokens.size() > bits_.size()) make_dense();
+    if (!dense_) {
+      list_.insert(list_.end(), tokens.begin(), tokens.end());
+      return;
+    }
+    for (const TokenId token : tokens)
+      bits_[static_cast<std::size_t>(token) >> 6] |= 1ull << (token & 63);
+  }
   void add_bits(std::span<const std::uint64_t> bits);
   void remove(std::span<const TokenId> tokens);
 
