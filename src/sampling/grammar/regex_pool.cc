@@ -35,7 +35,7 @@ RegexPool::RegexPool(std::size_t max_bytes) : max_bytes_(max_bytes) {
 std::size_t RegexPool::memory_bytes() const noexcept {
   return nodes_.capacity() * sizeof(Node) + lists_.capacity() * sizeof(std::uint32_t) +
          sets_.capacity() * sizeof(ByteSet) + emptiness_.capacity() + table_.memory_bytes() +
-         set_table_.memory_bytes();
+         set_table_.memory_bytes() + star_steps_.memory_bytes();
 }
 
 std::uint32_t RegexPool::intern(Node node, std::span<const std::uint32_t> parts) {
@@ -458,12 +458,21 @@ std::uint32_t RegexPool::derive(std::uint32_t id, unsigned char byte) {
     }
     case Kind::repeat: {
       if (id == kAnything) return kAnything;
+      // The inside of a string is met in state after state: its derivatives are kept.
+      const bool star = node.max == kNoMax;
+      if (star)
+        if (const std::uint32_t known = star_steps_.find(id, byte); known != PairTable::kNone)
+          return known;
       const std::uint32_t head = derive(node.first, byte);
+      if (star && head == kNever) star_steps_.insert(id, byte, kNever);
       if (head == kNever) return kNever;
       const std::uint32_t min = node.second == 0 ? 0 : node.second - 1;
       const std::uint32_t max = node.max == kNoMax ? kNoMax : node.max - 1;
-      return make_concat(head, make_repeat(node.first, min,
-                                           mutant_active("regex_counter_stuck") ? node.max : max));
+      const std::uint32_t next = make_concat(
+          head,
+          make_repeat(node.first, min, mutant_active("regex_counter_stuck") ? node.max : max));
+      if (star) star_steps_.insert(id, byte, next);
+      return next;
     }
     case Kind::concat: {
       if (!nodes_[node.first].nullable) {

@@ -12,6 +12,7 @@
 
 #include "sampling/grammar/byte_set.h"
 #include "sampling/grammar/flat_table.h"
+#include "sampling/grammar/interner.h"
 
 namespace specdec::grammar {
 
@@ -171,6 +172,7 @@ class RegexPool {
   std::vector<Emptiness> emptiness_;  // [nodes_], grown on demand
   FlatTable table_;
   FlatTable set_table_;
+  PairTable star_steps_;              // (unbounded repeat, byte) -> derivative
   std::vector<std::uint32_t> stack_;  // parts of expressions being made
   std::array<std::uint8_t, 256> classes_{};
   std::array<unsigned char, 256> representatives_{};
