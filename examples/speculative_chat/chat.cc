@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
+#include <iterator>
 #include <utility>
 
 namespace specdec::chat {
@@ -12,6 +14,13 @@ constexpr std::string_view kSamplingPrefix = "sampling.";
 
 bool settable(std::string_view key) {
   return key == kLengthKey || key.starts_with(kSamplingPrefix);
+}
+
+std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file) throw Error(ErrorCode::io, "cannot read " + path);
+  return text;
 }
 
 }  // namespace
@@ -30,11 +39,18 @@ void Chat::clear() {
   last_answer_.reset();
 }
 
+Grammar read_json_schema(const std::string& path) { return Grammar::json_schema(read_file(path)); }
+
+Grammar read_grammar(const std::string& path) {
+  return path.ends_with(".json") ? read_json_schema(path) : Grammar::gbnf(read_file(path));
+}
+
 Request Chat::request(std::vector<ChatMessage> messages) const {
   Request request;
   request.messages = std::move(messages);
   request.sampling = config_.sampling;
   request.speculation = speculation_;
+  request.grammar = grammar_;
   request.speculation.num_speculative_tokens = config_.draft.length.num_speculative_tokens;
   return request;
 }

@@ -26,6 +26,10 @@ struct Comparison {
   bool identical = false;
 };
 
+/// A grammar from a file: GBNF, or a JSON Schema when the name ends in .json. Throws Error.
+Grammar read_grammar(const std::string& path);
+Grammar read_json_schema(const std::string& path);
+
 /// A conversation with one engine: what was said, the settings of the next answer, the last answer.
 /// Every turn sends the whole conversation; the engine's prefix cache makes that cheap.
 class Chat {
@@ -50,6 +54,8 @@ class Chat {
   /// "on", "off" or a method. Throws Error(invalid_argument) naming what there is.
   void set_speculation(const std::string& value);
   std::string speculation() const;  ///< the method in force, "none" when off
+  /// Answers are texts of it from now on; no value: free text.
+  void set_grammar(std::optional<Grammar> grammar) { grammar_ = std::move(grammar); }
   /// A key of [sampling], or the length of a draft, by its dotted key or its last part. Throws
   /// Error(invalid_argument, invalid_config).
   void set(const std::string& key, const std::string& value);
@@ -70,6 +76,7 @@ class Chat {
   Config config_;
   std::string system_prompt_;
   SpeculationOptions speculation_;
+  std::optional<Grammar> grammar_;
   std::string method_when_on_;
   std::vector<ChatMessage> messages_;
   std::optional<Answer> last_answer_;

@@ -44,6 +44,23 @@ void set(const Arguments& arguments, Chat& chat, Screen& screen) {
     screen.out() << "  " << name << " = " << value << '\n';
 }
 
+void grammar(const Arguments& arguments, Chat& chat, Screen& screen) {
+  if (arguments.all.empty())
+    throw Error(ErrorCode::invalid_argument,
+                "/grammar takes a file (GBNF, or a JSON Schema named .json), json, or off");
+  const std::string name(arguments.all);
+  if (name == "off") {
+    chat.set_grammar(std::nullopt);
+    screen.out() << "answers are free text\n";
+    return;
+  }
+  const Grammar chosen = name == "json" ? Grammar::json() : read_grammar(name);
+  for (const std::string& note : chosen.unenforced())
+    screen.out() << screen.paint()(Style::yellow, "not enforced: " + note) << '\n';
+  chat.set_grammar(chosen);
+  screen.out() << "answers follow " << (name == "json" ? "JSON" : name) << '\n';
+}
+
 void regenerate(const Arguments&, Chat& chat, Screen& screen) {
   const Answer& answer = chat.regenerate(screen.streamer(chat.engine().tokenizer()));
   screen.close(answer, chat);
@@ -153,15 +170,16 @@ struct Command {
   void (*run)(const Arguments&, Chat&, Screen&);
 };
 
-constexpr std::array<Command, 9> kCommands = {{{"/spec", spec},
-                                               {"/set", set},
-                                               {"/regen", regenerate},
-                                               {"/save", save},
-                                               {"/clear", clear},
-                                               {"/tree", tree},
-                                               {"/accept", accept},
-                                               {"/compare", compare},
-                                               {"/help", help}}};
+constexpr std::array<Command, 10> kCommands = {{{"/spec", spec},
+                                                {"/set", set},
+                                                {"/grammar", grammar},
+                                                {"/regen", regenerate},
+                                                {"/save", save},
+                                                {"/clear", clear},
+                                                {"/tree", tree},
+                                                {"/accept", accept},
+                                                {"/compare", compare},
+                                                {"/help", help}}};
 
 }  // namespace
 
@@ -214,6 +232,7 @@ bool run_command(std::string_view line, Chat& chat, Screen& screen) {
 std::string_view command_help() noexcept {
   return R"(  /spec [on|off|METHOD]  show or change how drafts are made
   /set [KEY VALUE]       show or change the sampling settings, e.g. /set temperature 0.7
+  /grammar FILE|json|off answers follow a grammar: GBNF, a JSON Schema (FILE.json), any JSON
   /regen                 answer the last prompt again
   /compare [PROMPT]      the prompt with and without speculation: times, and are the tokens equal?
   /tree [STEP]           draw a draft tree of the last answer and its accepted path

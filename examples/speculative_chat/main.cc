@@ -36,6 +36,8 @@ constexpr int kInterruptedExit = 130;  // 128 + SIGINT, as shells have it
 struct Options {
   std::vector<std::string> prompts;
   std::string system_prompt;
+  std::string grammar;
+  std::string json_schema;
   bool json = false;
   bool print_config = false;
 };
@@ -156,6 +158,9 @@ int run(Options& options, const specdec::cli::ConfigFlags& flags) {
   const Painter paint(interactive && specdec::cli::wants_colour(STDOUT_FILENO));
   specdec::Engine engine = load(config, interactive, paint);
   Chat chat(engine, config, options.system_prompt);
+  if (!options.grammar.empty()) chat.set_grammar(specdec::chat::read_grammar(options.grammar));
+  if (!options.json_schema.empty())
+    chat.set_grammar(specdec::chat::read_json_schema(options.json_schema));
   if (!interactive) return run_script(chat, options);
   engine.record_trees(true);
   chat.measure_plain_rate();
@@ -176,6 +181,14 @@ int main(int argc, char** argv) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_option("--system", options.system_prompt, "The conversation's system turn")
       ->type_name("TEXT");
+  auto* grammar = app.add_option("--grammar", options.grammar,
+                                 "Answers follow this grammar: GBNF, or a JSON Schema if the "
+                                 "file's name ends in .json")
+                      ->type_name("FILE");
+  app.add_option("--json-schema", options.json_schema,
+                 "Answers are JSON that this JSON Schema accepts")
+      ->type_name("FILE")
+      ->excludes(grammar);
   app.add_flag("--json", options.json,
                "One line of JSON per answer: text, tokens, finish_reason, stats");
   app.add_flag("--print-config", options.print_config,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "specdec/error.h"
+#include "specdec/grammar.h"
 #include "specdec/sampling_options.h"
 #include "specdec/stats.h"
 #include "specdec/types.h"
@@ -48,6 +49,9 @@ struct Request {
   std::vector<TokenId> prompt_tokens = {};
   SamplingOptions sampling = {};
   SpeculationOptions speculation = {};
+  /// The answer is a text of this grammar, and ends with it (finish_reason = grammar, or eos where
+  /// the model ends it first). submit() throws when the vocabulary cannot begin such a text.
+  std::optional<Grammar> grammar = {};
   std::string cache_salt = {};  ///< only requests with the same salt share cached prefixes
   /// Called on the stepping thread, once per token and in order; return true to stop after this
   /// token (finish_reason = callback). An exception fails this request alone.
@@ -59,6 +63,7 @@ enum class FinishReason {
   eos,          ///< the model's end-of-sequence token
   stop_token,   ///< one of SamplingOptions::stop_token_ids
   stop_string,  ///< one of SamplingOptions::stop
+  grammar,      ///< Request::grammar admits nothing further
   length,       ///< max_tokens, or the model's context is full
   callback,     ///< Request::on_token returned true
   cancelled,

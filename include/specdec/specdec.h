@@ -5,6 +5,7 @@
 #include "specdec/drafter.h"
 #include "specdec/engine.h"
 #include "specdec/error.h"
+#include "specdec/grammar.h"
 #include "specdec/request.h"
 #include "specdec/sampling_options.h"
 #include "specdec/stats.h"

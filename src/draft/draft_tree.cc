@@ -1,6 +1,7 @@
 #include "draft/draft_tree.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace specdec {
 
@@ -34,12 +35,14 @@ void DraftTree::retain(const std::vector<bool>& keep) {
     new_index[node] = static_cast<std::int32_t>(kept);
     tokens[kept] = tokens[node];
     depths[kept] = depths[node];
+    if (!draft_probs.empty() && kept != node) draft_probs[kept] = std::move(draft_probs[node]);
     parents[kept] = parents[node] < 0 ? -1 : new_index[static_cast<std::size_t>(parents[node])];
     ++kept;
   }
   tokens.resize(kept);
   parents.resize(kept);
   depths.resize(kept);
+  if (!draft_probs.empty()) draft_probs.resize(kept);
 }
 
 std::vector<std::int32_t> DraftTree::path_to(int node) const {

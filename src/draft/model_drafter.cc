@@ -15,6 +15,22 @@ namespace {
 
 constexpr int kNoSlot = -1;
 
+// The tokens that a grammar allows after `path`; empty when there are none, or when finding out is
+// past the grammar's limits.
+std::vector<std::uint64_t> allowed_after(GrammarMatcher grammar, std::span<const TokenId> path,
+                                         std::size_t vocab_size) {
+  std::vector<std::uint64_t> allowed((vocab_size + 63) / 64);
+  try {
+    for (const TokenId token : path)
+      if (!grammar.accept(token)) return {};
+    grammar.fill_mask(allowed);
+  } catch (const Error&) {
+    return {};
+  }
+  const bool any = std::any_of(allowed.begin(), allowed.end(), [](auto word) { return word != 0; });
+  return any ? allowed : std::vector<std::uint64_t>();
+}
+
 }  // namespace
 
 struct ModelDrafter::Node {
@@ -209,6 +225,12 @@ void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequen
   row.path = path;
   row.position += from.depth;
   row.num_output_tokens += from.depth;
+  std::vector<std::uint64_t> allowed;
+  if (sequence.grammar != nullptr) {
+    allowed = allowed_after(*sequence.grammar, path, logits.size());
+    if (allowed.empty()) return;
+    row.allowed = allowed;
+  }
 
   if (options_.sampled && row.options->temperature > 0) {
     const int budget = sequence.max_nodes - (static_cast<int>(growth.nodes.size()) - 1);

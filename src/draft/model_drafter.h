@@ -8,6 +8,7 @@
 #include "draft/draft_tree.h"
 #include "kernels/executor.h"
 #include "sampling/sampler.h"
+#include "specdec/grammar.h"
 
 namespace specdec {
 
@@ -41,9 +42,10 @@ struct ModelDraftSequence {
   std::span<const TokenId> tokens;  // committed; the last is the root
   int draft_length = 0;             // positions with draft KV in place
   int max_depth = 0;
-  int max_nodes = 0;          // at most ModelDrafter::max_nodes(max_depth)
-  RowContext row;             // of the token after the root; path empty
-  DraftTree* tree = nullptr;  // out: holds the root on entry
+  int max_nodes = 0;                        // at most ModelDrafter::max_nodes(max_depth)
+  RowContext row;                           // of the token after the root; path empty
+  const GrammarMatcher* grammar = nullptr;  // at the root; null: the request has none
+  DraftTree* tree = nullptr;                // out: holds the root on entry
   /// out [nodes]: the slot that holds a node's draft KV, -1 when the draft did not run it.
   std::vector<std::int32_t>* draft_slots = nullptr;
   std::vector<DraftNode>* drafted = nullptr;  // out [nodes]; the root's is empty. Null: not wanted

@@ -155,15 +155,7 @@ void DraftPacing::trim(std::span<Sequence* const> batch) const {
   for (std::size_t i = 0; i < batch.size(); ++i) {
     Sequence& sequence = *batch[i];
     if (sequence.tree.sampling != DraftSampling::deterministic) continue;
-    const auto retain = [&](auto& values) {
-      std::size_t kept = 0;
-      for (std::size_t node = 0; node < values.size(); ++node)
-        if (keep[i][node]) values[kept++] = values[node];
-      values.resize(kept);
-    };
-    sequence.tree.retain(keep[i]);
-    retain(sequence.origins);
-    retain(sequence.draft_slots);
+    sequence.retain_nodes(keep[i]);
   }
 }
 
@@ -185,6 +177,7 @@ void DraftPacing::learn(Sequence& sequence) {
   for (std::size_t node = 1; node < accepted.size(); ++node) {
     if (!accepted[static_cast<std::size_t>(tree.parents[node])]) continue;
     const NodeOrigin& origin = sequence.origins[node];
+    if (origin.drafter == NodeOrigin::kGrammar) continue;
     calibration(origin.drafter).observe(origin.confidence, accepted[node]);
     if (origin.drafter != kModel) continue;
     sequence.history.observe_node(static_cast<double>(origin.estimate), accepted[node]);

@@ -220,12 +220,17 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
     sequence->origins.assign(1, NodeOrigin{});
     sequence->host_drafts.clear();
     sequence->draft_slots.clear();
+    for (const TokenId token : sequence->forced) {
+      sequence->tree.add(token, sequence->tree.size() - 1);
+      sequence->origins.push_back(
+          {.drafter = NodeOrigin::kGrammar, .confidence = 1, .estimate = 1, .survival = 1});
+    }
     sequence->draft_length = sequence->kv.length(KvPool::draft);
   }
   pacing_.begin(sequences);
   const auto drafting = [&](std::string_view method) {
     return sequences | ranges::views::filter([method](const Sequence* sequence) {
-             return sequence->samples && sequence->draft_depth > 0 &&
+             return sequence->samples && sequence->draft_depth > 0 && sequence->forced.empty() &&
                     names(sequence->draft_method, method);
            }) |
            ranges::to<std::vector>();
@@ -326,7 +331,9 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
                  .penalties = &sequence->penalties,
                  .path = {},
                  .num_output_tokens = sequence->num_output(),
-                 .end_tokens = sequence->end_tokens},
+                 .end_tokens = sequence->end_tokens,
+                 .allowed = {}},
+         .grammar = sequence->grammar ? &*sequence->grammar : nullptr,
          .tree = &sequence->tree,
          .draft_slots = &sequence->draft_slots,
          .drafted = &drafted[sequences.size()]});

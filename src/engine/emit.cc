@@ -1,6 +1,9 @@
 #include "engine/emit.h"
 
 #include <algorithm>
+#include <string>
+
+#include "sampling/mutation.h"
 
 namespace specdec {
 
@@ -25,6 +28,11 @@ FinishReason ends_after(Sequence& sequence, const Tokenizer& tokenizer, const Em
     return FinishReason::eos;
   if (contains(options.stop_token_ids, token.token)) return FinishReason::stop_token;
   if (feed_text(sequence, tokenizer, token.token)) return FinishReason::stop_string;
+  if (sequence.grammar && !sequence.grammar->accept(token.token))
+    throw Error(ErrorCode::internal, "the grammar refuses the token " +
+                                         std::to_string(token.token) + " that it allowed");
+  if (sequence.grammar && sequence.grammar->must_end() && !mutant_active("grammar_end_ignored"))
+    return FinishReason::grammar;
   if (count >= options.max_tokens) return FinishReason::length;
   if (sequence.num_prompt_tokens + count >= limits.max_context) return FinishReason::length;
   return FinishReason::none;

@@ -218,6 +218,7 @@ RequestId Engine::Impl::submit(Request request) {
   sequence->num_prompt_tokens = sequence->size();
   sequence->penalties.add_prompt(sequence->tokens);
   sequence->stops = StopMatcher(request.sampling.stop);
+  if (request.grammar) sequence->grammar.emplace(*request.grammar, grammar_vocabulary());
   sequence->seed = request.sampling.seed ? *request.sampling.seed : random_u64();
   sequence->end_tokens = request.sampling.stop_token_ids;
   if (!request.sampling.ignore_eos)
@@ -226,6 +227,16 @@ RequestId Engine::Impl::submit(Request request) {
   sequence->stats.num_prompt_tokens = sequence->size();
   sequence->request = std::move(request);
   return queue.push(std::move(sequence));
+}
+
+const GrammarVocabulary& Engine::Impl::grammar_vocabulary() {
+  std::call_once(vocabulary_made, [this] {
+    std::vector<std::string_view> bytes(static_cast<std::size_t>(target->config().vocab_size));
+    for (TokenId token = 0; token < tokenizer->vocab_size(); ++token)
+      bytes[static_cast<std::size_t>(token)] = tokenizer->token_bytes(token);
+    vocabulary.emplace(bytes, tokenizer->eos_tokens());
+  });
+  return *vocabulary;
 }
 
 void Engine::Impl::finish(std::unique_ptr<Sequence> sequence, Output output) {

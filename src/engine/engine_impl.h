@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <unordered_map>
 #include <vector>
@@ -27,6 +28,8 @@ struct Engine::Impl {
   void cancel_requested();
   void run_step(std::span<Sequence* const> batch);
   void check_invariants() const;
+  /// The tokenizer's, made when the first request with a grammar comes. Thread-safe.
+  const GrammarVocabulary& grammar_vocabulary();
 
   Config config;
   std::unique_ptr<Backend> backend;
@@ -38,6 +41,8 @@ struct Engine::Impl {
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<Step> stepper;
   RequestQueue queue;
+  std::once_flag vocabulary_made;
+  std::optional<GrammarVocabulary> vocabulary;
 
   EngineStats stats;
   std::vector<Output> outputs;  // of the step in progress

@@ -55,8 +55,8 @@ std::shared_ptr<spdlog::logger> logger() {
   if (auto found = spdlog::get(kLoggerName)) return found;
   const std::lock_guard lock(registration_mutex());
   if (auto found = spdlog::get(kLoggerName)) return found;
-  auto made = std::make_shared<spdlog::logger>(
-      kLoggerName, std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto made = std::make_shared<spdlog::logger>(kLoggerName,
+                                               std::make_shared<spdlog::sinks::stderr_sink_mt>());
   made->set_level(spdlog::level::warn);
   spdlog::register_logger(made);
   return made;
@@ -70,8 +70,7 @@ void set_log_sink(std::function<void(LogLevel, std::string_view)> sink) {
   const auto current = logger();
   const auto level = current->level();
   spdlog::sink_ptr target = std::make_shared<spdlog::sinks::stderr_sink_mt>();
-  if (sink)
-    target = std::make_shared<ForwardingSink>(std::move(sink));
+  if (sink) target = std::make_shared<ForwardingSink>(std::move(sink));
   auto replacement = std::make_shared<spdlog::logger>(kLoggerName, std::move(target));
   replacement->set_level(level);
   const std::lock_guard lock(registration_mutex());

@@ -8,8 +8,8 @@
 
 namespace specdec {
 
-/// The library's logger, "specdec", writing to standard error or to the embedder's sink (set_log_sink). Never spdlog's
-/// default logger. Thread-safe.
+/// The library's logger, "specdec", writing to standard error or to the embedder's sink
+/// (set_log_sink). Never spdlog's default logger. Thread-safe.
 std::shared_ptr<spdlog::logger> logger();
 
 /// Takes a name of LogConfig::level.

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,7 +26,9 @@ using Clock = std::chrono::steady_clock;
 
 /// Where a draft token came from and what was thought of it.
 struct NodeOrigin {
-  int drafter = 0;       // index of its calibration
+  static constexpr int kGrammar = -1;
+
+  int drafter = 0;       // index of its calibration; kGrammar: forced, there is nothing to learn
   float confidence = 0;  // the drafter's own, given its parent
   float estimate = 0;    // calibrated
   float survival = 1;    // product of estimates from the root down
@@ -52,6 +55,7 @@ struct Sequence {
   FeatureRows features;  // of committed tokens whose draft KV is still to be made
   PenaltyState penalties;
   StopMatcher stops;
+  std::optional<GrammarMatcher> grammar;  // after every committed token
   Utf8Stream text;
   DraftHistory history;  // of the draft model's guesses
   bool was_preempted = false;
@@ -67,14 +71,20 @@ struct Sequence {
   int draft_nodes = 0;   // the most draft tokens this step
   bool probes = false;   // drafts to see whether it would pay again
   DraftTree tree;
+  std::vector<TokenId> forced;  // the draft that the grammar leaves no choice about
   std::vector<std::pair<int, DraftProposal>> host_drafts;  // (drafter, its tree), yet to be joined
   std::vector<NodeOrigin> origins;                         // [nodes]
   std::vector<std::int32_t> draft_slots;                   // [nodes]; -1: no draft KV
+  std::vector<GrammarMatcher> node_grammar;                // [nodes] when the request has a grammar
   int draft_length = 0;                                    // draft KV in place, after proposing
   int first_row = 0;                                       // of its rows in the target's pass
   int first_output = 0;                                    // index of the root's logits row
   AcceptedPath path;
   Output output;
+
+  /// Leaves the nodes of the draft that `keep` [nodes] names; it is closed under parents and holds
+  /// the root.
+  void retain_nodes(const std::vector<bool>& keep);
 
   int size() const noexcept { return static_cast<int>(tokens.size()); }
   int num_output() const noexcept { return size() - num_prompt_tokens; }

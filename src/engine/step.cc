@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 
+#include "engine/constrain.h"
 #include "engine/emit.h"
 #include "sampling/mutation.h"
 #include "specdec/error.h"
@@ -39,13 +40,23 @@ class LogitsRows final : public TargetRows {
       path_.push_back(sequence_.tree.tokens[static_cast<std::size_t>(at)]);
     std::reverse(path_.begin(), path_.end());
     const int depth = static_cast<int>(path_.size());
+    allowed_.clear();
+    if (sequence_.grammar) {
+      const GrammarMatcher& grammar = sequence_.node_grammar[static_cast<std::size_t>(node)];
+      // Behind the grammar's end nothing is kept: what is drawn there does not matter.
+      if (node == 0 || !grammar.must_end()) {
+        allowed_.resize((static_cast<std::size_t>(vocab_size_) + 63) / 64);
+        grammar.fill_mask(allowed_);
+      }
+    }
     context_ = {.options = &sequence_.request.sampling,
                 .seed = sequence_.seed,
                 .position = sequence_.size() + depth,
                 .penalties = &sequence_.penalties,
                 .path = path_,
                 .num_output_tokens = sequence_.num_output() + depth,
-                .end_tokens = sequence_.end_tokens};
+                .end_tokens = sequence_.end_tokens,
+                .allowed = allowed_};
     return context_;
   }
 
@@ -54,6 +65,7 @@ class LogitsRows final : public TargetRows {
   int vocab_size_;
   RowSampler& sampler_;
   std::vector<TokenId> path_;
+  std::vector<std::uint64_t> allowed_;  // by the request's grammar; empty without one
   RowContext context_;
 };
 
@@ -88,7 +100,9 @@ void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
   prepare(batch);  // slots were reserved by the scheduler
   {
     const StageTimer timer(stats.draft_time);
+    draft_forced(batch);
     parts_.drafts.propose(batch);
+    constrain(batch);
   }
   const auto begin = Clock::now();
   {
@@ -120,6 +134,31 @@ void Step::prepare(std::span<Sequence* const> batch) {
     parts_.target.pool().copy_blocks(parts_.backend, copies, Stream{});
     if (const KvPoolStorage* draft = parts_.drafts.draft_pool())
       draft->copy_blocks(parts_.backend, copies, Stream{});
+  }
+}
+
+void Step::draft_forced(std::span<Sequence* const> batch) {
+  for (Sequence* sequence : batch) {
+    try {
+      draft_forced_text(*sequence, parts_.tokenizer);
+    } catch (const Error&) {  // a limit of the grammar: the drafter goes on without
+      sequence->forced.clear();
+    }
+  }
+}
+
+// Draft nodes that a grammar forbids would never be accepted: they go before anything is computed.
+void Step::constrain(std::span<Sequence* const> batch) {
+  for (Sequence* sequence : batch) {
+    if (!sequence->grammar || !sequence->samples) continue;
+    try {
+      prune_by_grammar(*sequence);
+    } catch (const Error&) {  // a limit of the grammar: plain decoding may still do
+      sequence->tree.reset(sequence->tokens.back());
+      sequence->origins.assign(1, NodeOrigin{});
+      sequence->draft_slots.clear();
+      sequence->node_grammar.assign(1, *sequence->grammar);
+    }
   }
 }
 

@@ -38,6 +38,8 @@ class Step {
 
  private:
   void prepare(std::span<Sequence* const> batch);
+  void draft_forced(std::span<Sequence* const> batch);
+  void constrain(std::span<Sequence* const> batch);
   void forward(std::span<Sequence* const> batch);
   void sample_and_accept(std::span<Sequence* const> batch);
   void emit(Sequence& sequence);

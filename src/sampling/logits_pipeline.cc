@@ -69,7 +69,9 @@ ProcessedRow LogitsPipeline::process(std::span<const float> logits, const RowCon
     }
     if (scan.max == -kInfinity) {
       fail(ErrorCode::invalid_argument, context,
-           "logit_bias and min_tokens ban every token; leave at least one");
+           context.allowed.empty()
+               ? "logit_bias and min_tokens ban every token; leave at least one"
+               : "no token is left by the grammar, logit_bias and min_tokens together");
     }
     row.scores = scores_;
     row.max = scan.max;

@@ -31,6 +31,18 @@ bool bans_end_tokens(const RowContext& context) {
   return num_output_tokens < context.options->min_tokens;
 }
 
+void ban_disallowed(std::span<const std::uint64_t> allowed, std::span<float> scores) {
+  constexpr float kBanned = -std::numeric_limits<float>::infinity();
+  for (std::size_t begin = 0; begin < scores.size(); begin += 64) {
+    std::uint64_t word = allowed[begin / 64];
+    if (mutant_active("grammar_mask_shifted")) word = word << 1 | word;
+    if (word == ~std::uint64_t{0}) continue;
+    const std::size_t end = std::min(begin + 64, scores.size());
+    for (std::size_t token = begin; token < end; ++token)
+      if ((word >> (token - begin) & 1) == 0) scores[token] = kBanned;
+  }
+}
+
 void repeat(float& score, float penalty) { score = score > 0 ? score / penalty : score * penalty; }
 
 void apply_penalties(const RowContext& context, std::span<float> scores) {
@@ -74,7 +86,7 @@ void apply_penalties(const RowContext& context, std::span<float> scores) {
 bool has_edits(const RowContext& context) {
   const SamplingOptions& options = *context.options;
   return penalises(options) || !options.logit_bias.empty() ||
-         (bans_end_tokens(context) && !context.end_tokens.empty());
+         (bans_end_tokens(context) && !context.end_tokens.empty()) || !context.allowed.empty();
 }
 
 void apply_edits(const RowContext& context, std::span<float> scores) {
@@ -92,6 +104,7 @@ void apply_edits(const RowContext& context, std::span<float> scores) {
       }
     }
   }
+  if (!context.allowed.empty()) ban_disallowed(context.allowed, scores);
 }
 
 }  // namespace specdec

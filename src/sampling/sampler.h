@@ -41,6 +41,8 @@ struct RowContext {
   int num_output_tokens = 0;  ///< output tokens before this draw, path included (min_tokens)
   std::span<const TokenId> end_tokens =
       {};  ///< EOS and stop ids, banned while num_output_tokens < min_tokens
+  /// One bit a token, 64 to a word: those that a grammar allows here. Empty: no grammar.
+  std::span<const std::uint64_t> allowed = {};
 };
 
 /// A draft model's candidate for the next token.

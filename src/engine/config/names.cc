@@ -39,6 +39,8 @@ const char* to_string(FinishReason reason) noexcept {
       return "stop_string";
     case FinishReason::length:
       return "length";
+    case FinishReason::grammar:
+      return "grammar";
     case FinishReason::callback:
       return "callback";
     case FinishReason::cancelled:

@@ -1,0 +1,66 @@
+#include "sampling/grammar/lexer.h"
+
+#include "specdec/error.h"
+
+namespace specdec::grammar {
+
+Lexer::Lexer(RegexPool& regexes, std::uint64_t emptiness_fuel)
+    : regexes_(regexes), emptiness_fuel_(emptiness_fuel) {
+  states_.emplace_back();  // kDeadLexer
+}
+
+void Lexer::freeze_alphabet() {
+  classes_ = regexes_.byte_classes();
+  num_classes_ = static_cast<std::uint32_t>(regexes_.num_byte_classes());
+}
+
+LexerState Lexer::start(std::span<const std::uint32_t> lexemes, std::span<const RegexRef> regexes) {
+  next_.clear();
+  for (const std::uint32_t lexeme : lexemes) next_.push_back({lexeme, regexes[lexeme]});
+  return intern(next_);
+}
+
+LexerState Lexer::intern(std::span<const Progress> progress) {
+  const auto [index, added] = progress_.intern(progress);
+  if (!added) return index;
+  complete_.clear();
+  for (const Progress& part : progress)
+    if (regexes_.nullable(part.rest)) complete_.push_back(part.lexeme);
+  states_.push_back({kNoTable, lexeme_sets_.intern(complete_).index});
+  return index;
+}
+
+LexerState Lexer::compute_step(LexerState state, unsigned char byte) {
+  if (state == kDeadLexer) return kDeadLexer;
+  if (states_[state].table == kNoTable) {
+    states_[state].table = static_cast<std::uint32_t>(transitions_.size());
+    transitions_.resize(transitions_.size() + num_classes_, kUnknown);
+  }
+  next_.clear();
+  for (const Progress& part : progress_[state]) {
+    const RegexRef rest = regexes_.derivative(part.rest, byte);
+    if (rest == regexes_.never()) continue;
+    const std::optional<bool> never = regexes_.is_never(rest, emptiness_fuel_);
+    if (!never.has_value())
+      throw Error(ErrorCode::invalid_argument,
+                  "grammar: whether an intersection or complement can still match takes more "
+                  "steps than the limit allows");
+    if (!*never) next_.push_back({part.lexeme, rest});
+  }
+  const LexerState next = intern(next_);
+  transitions_[states_[state].table + classes_[byte]] = next;
+  return next;
+}
+
+ByteSet Lexer::first_bytes(LexerState state) const {
+  ByteSet first;
+  for (const Progress& part : progress_[state]) first = first | regexes_.first_bytes(part.rest);
+  return first;
+}
+
+std::size_t Lexer::memory_bytes() const noexcept {
+  return states_.capacity() * sizeof(State) + progress_.memory_bytes() +
+         lexeme_sets_.memory_bytes() + transitions_.capacity() * sizeof(LexerState);
+}
+
+}  // namespace specdec::grammar

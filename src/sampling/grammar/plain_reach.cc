@@ -1,0 +1,167 @@
+#include "sampling/grammar/plain_reach.h"
+
+#include <algorithm>
+
+namespace specdec::grammar {
+namespace {
+
+constexpr ByteSet plain_ascii() {
+  ByteSet set = ByteSet::range(0x20, 0x7E);
+  set.words[0] &= ~(1ull << '"');
+  set.words[1] &= ~(1ull << ('\\' - 64));
+  return set;
+}
+constexpr ByteSet kAscii = plain_ascii();
+constexpr ByteSet kLeads = ByteSet::range(0xC2, 0xF4);
+
+// The shapes of UTF-8 beyond ASCII (Unicode, table 3-7).
+struct Shape {
+  int length;
+  unsigned char bounds[4][2];
+};
+constexpr Shape kShapes[] = {
+    {2, {{0xC2, 0xDF}, {0x80, 0xBF}}},
+    {3, {{0xE0, 0xE0}, {0xA0, 0xBF}, {0x80, 0xBF}}},
+    {3, {{0xE1, 0xEC}, {0x80, 0xBF}, {0x80, 0xBF}}},
+    {3, {{0xED, 0xED}, {0x80, 0x9F}, {0x80, 0xBF}}},
+    {3, {{0xEE, 0xEF}, {0x80, 0xBF}, {0x80, 0xBF}}},
+    {4, {{0xF0, 0xF0}, {0x90, 0xBF}, {0x80, 0xBF}, {0x80, 0xBF}}},
+    {4, {{0xF1, 0xF3}, {0x80, 0xBF}, {0x80, 0xBF}, {0x80, 0xBF}}},
+    {4, {{0xF4, 0xF4}, {0x80, 0x8F}, {0x80, 0xBF}, {0x80, 0xBF}}},
+};
+
+constexpr std::size_t kMaxSuccessors = 8;
+constexpr std::size_t kMaxClosure = 6;  // states looked at to know that plain text never ends
+
+void add_new(std::vector<LexerState>& states, LexerState state) {
+  if (std::find(states.begin(), states.end(), state) == states.end()) states.push_back(state);
+}
+
+}  // namespace
+
+PlainReach::Entry& PlainReach::entry(LexerState state) {
+  if (entries_.size() <= state)
+    entries_.resize(std::max<std::size_t>(state + 1, lexer_.num_states()));
+  return entries_[state];
+}
+
+bool PlainReach::may_take_plain(LexerState state) const {
+  return !((kAscii | kLeads) & lexer_.first_bytes(state)).empty();
+}
+
+PlainReach::Reach PlainReach::of(LexerState state, std::size_t limit) {
+  if (const auto count = counted(state)) {
+    if (*count == kEndless) return {kEndless, false};
+    if (*count > 0) return {std::min(*count, limit), *count <= limit};
+  }
+  if (endless(state)) return {kEndless, false};
+  return {0, !may_take_plain(state)};
+}
+
+std::optional<std::size_t> PlainReach::counted(LexerState state) {
+  if (lexer_.progress(state).size() != 1) return std::nullopt;
+  const RegexPool& regexes = lexer_.regexes();
+  const auto repeat = regexes.leading_repeat(lexer_.progress(state)[0].rest);
+  if (!repeat || regexes.nullable(repeat->rest) || !is_any_char(repeat->body)) return std::nullopt;
+  if (!((kAscii | kLeads) & regexes.first_bytes(repeat->rest)).empty()) return std::nullopt;
+  return repeat->max ? std::size_t{*repeat->max} : kEndless;
+}
+
+bool PlainReach::is_any_char(RegexRef body) {
+  const auto [entry, added] = any_char_.try_emplace(body.id, false);
+  if (!added) return entry->second;
+  RegexPool& regexes = lexer_.regexes();
+  std::vector<RegexRef> reached;
+  const auto step = [&](RegexRef from, unsigned char byte, bool last) -> std::optional<RegexRef> {
+    const RegexRef to = regexes.derivative(from, byte);
+    if (last ? to != regexes.empty() : to == regexes.never() || regexes.nullable(to))
+      return std::nullopt;
+    return to;
+  };
+  return any_char_[body.id] = each_plain_char(body, step, reached);
+}
+
+bool PlainReach::endless(LexerState state) {
+  if (const auto count = counted(state)) return *count == kEndless;
+  if (const Known known = entry(state).endless; known != Known::unknown) return known == Known::yes;
+  std::vector<LexerState> closure{state};
+  bool closed = true;
+  for (std::size_t i = 0; i < closure.size() && closed; ++i) {
+    if (entry(closure[i]).endless == Known::yes) continue;
+    const auto after = successors(closure[i]);
+    closed = !after.empty() && entry(closure[i]).endless != Known::no;
+    for (const LexerState to : after) add_new(closure, to);
+    closed = closed && closure.size() <= kMaxClosure;
+  }
+  if (closed)
+    for (const LexerState reached : closure) entry(reached).endless = Known::yes;
+  else
+    entry(state).endless = Known::no;
+  return closed;
+}
+
+std::span<const LexerState> PlainReach::successors(LexerState state) {
+  if (entry(state).any_char == Known::unknown) {
+    const bool found = find_successors(state);
+    Entry& made = entry(state);
+    made.any_char = found ? Known::yes : Known::no;
+    made.begin = static_cast<std::uint32_t>(successors_.size());
+    if (found) {
+      made.count = static_cast<std::uint8_t>(found_.size());
+      successors_.insert(successors_.end(), found_.begin(), found_.end());
+    }
+  }
+  const Entry& known = entry(state);
+  return {successors_.data() + known.begin, known.count};
+}
+
+// Sets found_ to the successors.
+bool PlainReach::find_successors(LexerState state) {
+  found_.clear();
+  const ByteSet needed = kAscii | kLeads;
+  if ((lexer_.first_bytes(state) & needed) != needed) return false;
+  const auto step = [&](LexerState from, unsigned char byte, bool) -> std::optional<LexerState> {
+    const LexerState to = lexer_.step(from, byte);
+    if (to == kDeadLexer || lexer_.complete(to) != 0) return std::nullopt;
+    return to;
+  };
+  return each_plain_char(state, step, found_);
+}
+
+// Takes every plain character, a byte of each class for all of them. False as soon as one cannot be
+// taken or there are too many states.
+template <class State, class Take>
+bool PlainReach::each_plain_char(State from, Take step, std::vector<State>& reached) const {
+  const auto& classes = lexer_.regexes().byte_classes();
+  const auto range = [&](const std::vector<State>& states, unsigned first, unsigned last,
+                         const ByteSet& among, bool end, std::vector<State>& into) {
+    ByteSet seen;  // classes
+    for (unsigned byte = first; byte <= last; ++byte) {
+      if (!among.contains(byte) || seen.contains(classes[byte])) continue;
+      seen.insert(classes[byte]);
+      for (const State& state : states) {
+        const std::optional<State> to = step(state, static_cast<unsigned char>(byte), end);
+        if (!to) return false;
+        if (std::find(into.begin(), into.end(), *to) == into.end()) into.push_back(*to);
+        if (into.size() > kMaxSuccessors) return false;
+      }
+    }
+    return true;
+  };
+  if (!range({from}, 0x20, 0x7E, kAscii, true, reached)) return false;
+  std::vector<State> open, next;
+  for (const Shape& shape : kShapes) {
+    open.assign(1, from);
+    for (int i = 0; i < shape.length; ++i) {
+      const bool end = i + 1 == shape.length;
+      next.clear();
+      if (!range(open, shape.bounds[i][0], shape.bounds[i][1], ByteSet::all(), end,
+                 end ? reached : next))
+        return false;
+      open.swap(next);
+    }
+  }
+  return true;
+}
+
+}  // namespace specdec::grammar

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "sampling/grammar/lexer.h"
+
+namespace specdec::grammar {
+
+/// How far a lexer state takes plain characters (token_index.h), whichever they are, without a
+/// lexeme's end in between: the inside of a JSON string takes any number of them, also where it has
+/// to contain something sooner or later. Checked on the automaton, over all of UTF-8.
+class PlainReach {
+ public:
+  explicit PlainReach(Lexer& lexer) : lexer_(lexer) {}
+
+  static constexpr std::size_t kEndless = ~std::size_t{0};
+  struct Reach {
+    std::size_t chars = 0;  ///< any `chars` plain characters may follow, or kEndless
+    bool closed = false;    ///< and no plain character after them
+  };
+  /// Looks no further than `limit` characters; a reach of `limit` may be longer.
+  Reach of(LexerState state, std::size_t limit);
+  bool endless(LexerState state);
+  std::size_t memory_bytes() const noexcept {
+    return entries_.capacity() * sizeof(Entry) + successors_.capacity() * sizeof(LexerState);
+  }
+
+ private:
+  enum class Known : std::uint8_t { unknown, no, yes };
+  struct Entry {
+    Known any_char = Known::unknown;  // any plain character may follow: there are successors
+    Known endless = Known::unknown;
+    std::uint8_t count = 0;   // of successors
+    std::uint32_t begin = 0;  // in successors_
+  };
+
+  /// The states after one plain character; none where some plain character may not follow, or too
+  /// many.
+  std::span<const LexerState> successors(LexerState state);
+  bool find_successors(LexerState state);
+  /// How many times a repeat of one character stands at the beginning, by its counter: no state
+  /// need be visited.
+  std::optional<std::size_t> counted(LexerState state);
+  bool is_any_char(RegexRef body);
+  template <class State, class Take>
+  bool each_plain_char(State from, Take step, std::vector<State>& reached) const;
+  bool may_take_plain(LexerState state) const;
+  Entry& entry(LexerState state);
+
+  Lexer& lexer_;
+  std::vector<Entry> entries_;  // [lexer states], grown on demand
+  std::vector<LexerState> successors_;
+  std::vector<LexerState> found_;
+  std::unordered_map<std::uint32_t, bool> any_char_;  // bodies of repeats, by id
+};
+
+}  // namespace specdec::grammar

@@ -1,0 +1,174 @@
+#include "sampling/grammar/token_masks.h"
+
+#include <algorithm>
+
+#include "sampling/mutation.h"
+
+namespace specdec::grammar {
+namespace {
+
+constexpr std::uint32_t kUnknown = 0xFFFFFFFF;
+constexpr std::uint32_t kWorthAsking = 8;  // nodes of a subtree that may be plain as a whole
+
+}  // namespace
+
+TokenMasks::TokenMasks(CompiledGrammar& grammar, const TokenIndex& index,
+                       std::span<const TokenId> end_tokens)
+    : grammar_(grammar),
+      index_(index),
+      end_tokens_(end_tokens.begin(), end_tokens.end()),
+      plain_reach_(grammar.lexer()),
+      sets_(index.words()),
+      found_(index.words()) {}
+
+void TokenMasks::fill(GrammarState state, std::span<std::uint64_t> bits) {
+  std::fill(bits.begin(), bits.end(), 0);
+  const RegexPool::Budget budget = grammar_.budget();
+  // A copy: making masks makes states.
+  const auto threads = grammar_.threads(state);
+  threads_.assign(threads.begin(), threads.end());
+  for (const CompiledGrammar::Thread& thread : threads_) {
+    if (thread.lexer == kDeadLexer) continue;
+    sets_.add_to(bits, inside(thread.lexer).set);
+    if (!mutant_active("grammar_mask_without_crossings"))
+      sets_.add_to(bits, across(thread.lexer, thread.row));
+  }
+  if (!grammar_.accepts(state)) return;
+  for (const TokenId token : end_tokens_)
+    bits[static_cast<std::size_t>(token) >> 6] |= 1ull << (token & 63);
+}
+
+const TokenMasks::Inside& TokenMasks::inside(LexerState lexer) {
+  if (inside_of_.size() <= lexer) inside_of_.resize(grammar_.lexer().num_states(), kUnknown);
+  if (inside_of_[lexer] != kUnknown) return insides_[inside_of_[lexer]];
+  const auto begin = static_cast<std::uint32_t>(crossings_.size());
+  found_.clear();
+  collect(index_.marked(), lexer);
+  collect_plain(lexer);
+  inside_of_[lexer] = static_cast<std::uint32_t>(insides_.size());
+  insides_.push_back({sets_.intern(found_), begin, static_cast<std::uint32_t>(crossings_.size())});
+  return insides_.back();
+}
+
+void TokenMasks::collect_plain(LexerState lexer) {
+  constexpr std::size_t kMax = TokenIndex::kMaxPlainChars;
+  const PlainReach::Reach reach = plain_reach_.of(lexer, kMax);
+  if (reach.chars == PlainReach::kEndless) {
+    found_.add_bits(index_.all_plain());
+  } else if (reach.chars == kMax) {
+    found_.add_bits(index_.plain_up_to(kMax));
+    collect(index_.long_plain(), lexer);
+  } else if (reach.closed) {
+    const std::size_t chars = reach.chars + (mutant_active("grammar_plain_one_more") ? 1 : 0);
+    if (chars > 0) found_.add_bits(index_.plain_up_to(chars));
+  } else {
+    collect(index_.plain(), lexer);
+  }
+}
+
+void TokenMasks::collect(const TokenTrie& trie, LexerState lexer) {
+  Lexer& lexers = grammar_.lexer();
+  const ByteSet first = lexers.first_bytes(lexer);
+  // A string that only has to differ from a few others: nearly all first bytes lead to a state
+  // that takes anything. Take all then, less what is below the other bytes.
+  const bool plain = &trie == &index_.plain();
+  std::size_t endless_tokens = 0;
+  std::array<LexerState, 256> next{};
+  std::array<bool, 256> endless{};
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    const std::uint32_t node = trie.top(static_cast<unsigned char>(byte));
+    if (node == 0 || !first.contains(byte)) continue;
+    next[byte] = lexers.step(lexer, static_cast<unsigned char>(byte));
+    endless[byte] = plain && next[byte] != kDeadLexer && plain_reach_.endless(next[byte]);
+    if (endless[byte]) endless_tokens += trie.tokens_from(node).size();
+  }
+  const bool invert = endless_tokens > trie.num_tokens() / 2;
+  if (invert) {
+    found_.add_bits(index_.all_plain());
+    for (unsigned byte = 0; byte < 256; ++byte)
+      if (const std::uint32_t node = trie.top(static_cast<unsigned char>(byte));
+          node != 0 && !endless[byte])
+        found_.remove(trie.tokens_from(node));
+  }
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    if (next[byte] == kDeadLexer) continue;
+    const std::uint32_t node = trie.top(static_cast<unsigned char>(byte));
+    if (!endless[byte])
+      collect_below(trie, node, next[byte]);
+    else if (!invert)
+      found_.add(trie.tokens_from(node));
+  }
+}
+
+// The tokens of a subtree; `lexer` is the state behind the node's own byte.
+void TokenMasks::collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer) {
+  Lexer& lexers = grammar_.lexer();
+  const auto nodes = trie.nodes();
+  const bool plain = &trie == &index_.plain();
+  const std::uint32_t end = nodes[node].end;
+  stack_.clear();
+  LexerState state = lexer;
+  for (std::uint32_t at = node;;) {
+    // Here `state`, alive, is the state behind node `at`.
+    const TokenTrie::Node& here = nodes[at];
+    if (plain && here.end - at > kWorthAsking && plain_reach_.endless(state)) {
+      found_.add(trie.tokens_from(at));
+      at = here.end;
+    } else {
+      found_.add(trie.tokens_at(at));
+      if (here.end > at + 1) {
+        if (const LexemeSet complete = lexers.complete(state); complete != 0)
+          crossings_.push_back({at, complete, &trie});
+        stack_.push_back({here.end, state});
+      }
+      ++at;
+    }
+    // On to the next node that can be reached.
+    while (at < end) {
+      while (stack_.back().end == at) stack_.pop_back();
+      state = lexers.step(stack_.back().state, nodes[at].byte);
+      if (state != kDeadLexer) break;
+      at = nodes[at].end;
+    }
+    if (at >= end) return;
+  }
+}
+
+std::uint32_t TokenMasks::across(LexerState lexer, Row row) {
+  const std::uint32_t known = across_.find(lexer, row);
+  if (known != PairTable::kNone) return known;
+  const Inside inside = insides_[inside_of_[lexer]];
+  found_.clear();
+  for (std::uint32_t i = inside.begin; i < inside.end; ++i) {
+    const Crossing crossing = crossings_[i];
+    const TokenTrie& trie = *crossing.trie;
+    const auto nodes = trie.nodes();
+    const std::uint32_t end = nodes[crossing.node].end;
+    const GrammarState after = grammar_.after(row, crossing.complete);
+    if (grammar_.is_over(after)) continue;
+    stack_.assign(1, {end, after.id});
+    for (std::uint32_t at = crossing.node + 1; at < end;) {
+      while (stack_.back().end == at) stack_.pop_back();
+      const TokenTrie::Node& node = nodes[at];
+      const GrammarState next = grammar_.advance(GrammarState{stack_.back().state}, node.byte);
+      if (grammar_.is_dead(next)) {
+        at = node.end;
+        continue;
+      }
+      found_.add(trie.tokens_at(at));
+      if (node.end > at + 1) stack_.push_back({node.end, next.id});
+      ++at;
+    }
+  }
+  const std::uint32_t set = sets_.intern(found_);
+  across_.insert(lexer, row, set);
+  return set;
+}
+
+std::size_t TokenMasks::memory_bytes() const noexcept {
+  return sets_.memory_bytes() + plain_reach_.memory_bytes() + inside_of_.capacity() * 4 +
+         insides_.capacity() * sizeof(Inside) + crossings_.capacity() * sizeof(Crossing) +
+         across_.memory_bytes();
+}
+
+}  // namespace specdec::grammar

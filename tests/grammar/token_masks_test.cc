@@ -1,0 +1,186 @@
+#include "sampling/grammar/token_masks.h"
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "random_grammars.h"
+#include "sampling/grammar/gbnf.h"
+#include "sampling/grammar/regex_syntax.h"
+#include "specdec/error.h"
+#include "vocabularies.h"
+
+using namespace specdec;
+using namespace specdec::grammar;
+using namespace specdec::testing;
+
+namespace {
+
+std::size_t index_words(const Vocabulary& vocabulary) {
+  return (vocabulary.bytes.size() + 63) / 64;
+}
+
+// Every token fed byte by byte.
+std::vector<std::uint64_t> brute_force_mask(CompiledGrammar& grammar, GrammarState state,
+                                            const Vocabulary& vocabulary) {
+  std::vector<std::uint64_t> bits(index_words(vocabulary), 0);
+  const auto set = [&](std::size_t token) { bits[token >> 6] |= 1ull << (token & 63); };
+  for (std::size_t token = 0; token < vocabulary.bytes.size(); ++token) {
+    const std::string& bytes = vocabulary.bytes[token];
+    if (!bytes.empty() && !grammar.is_dead(grammar.advance(state, bytes))) set(token);
+  }
+  if (grammar.accepts(state))
+    for (const TokenId token : vocabulary.end_tokens) set(static_cast<std::size_t>(token));
+  return bits;
+}
+
+GrammarState random_state(CompiledGrammar& grammar, std::mt19937_64& random, int num_bytes) {
+  GrammarState state = grammar.start();
+  for (int i = 0; i < num_bytes; ++i) {
+    const ByteSet next = grammar.next_bytes(state);
+    if (next.empty()) break;
+    std::vector<unsigned char> bytes;
+    for (unsigned byte = 0; byte < 256; ++byte)
+      if (next.contains(byte)) bytes.push_back(static_cast<unsigned char>(byte));
+    state = grammar.advance(state, bytes[random() % bytes.size()]);
+    REQUIRE(!grammar.is_dead(state));
+  }
+  return state;
+}
+
+void compare_masks(CompiledGrammar& grammar, const Vocabulary& vocabulary, const TokenIndex& index,
+                   std::mt19937_64& random, int num_states) {
+  TokenMasks masks(grammar, index, vocabulary.end_tokens);
+  std::vector<std::uint64_t> bits(index_words(vocabulary));
+  for (int i = 0; i < num_states; ++i) {
+    const GrammarState state =
+        i == 0 ? grammar.start() : random_state(grammar, random, static_cast<int>(random() % 12));
+    for (int again = 0; again < 2; ++again) {  // the second time from what was kept
+      masks.fill(state, bits);
+      REQUIRE(bits == brute_force_mask(grammar, state, vocabulary));
+    }
+  }
+}
+
+bool full() { return std::getenv("SPECDEC_TEST_FULL") != nullptr; }
+
+}  // namespace
+
+TEST_CASE("masks of random grammars are those of brute force, under three vocabularies") {
+  const Vocabulary vocabularies[] = {smollm2_vocabulary(), made_vocabulary(), random_vocabulary(5)};
+  std::mt19937_64 random(1);
+  for (const Vocabulary& vocabulary : vocabularies) {
+    CAPTURE(vocabulary.name);
+    const TokenIndex index = vocabulary.index();
+    const bool large = vocabulary.size() > 10'000;
+    const int wanted = full() ? 1000 : large ? 100 : 300;
+    int done = 0;
+    for (int i = 0; done < wanted; ++i) {
+      const bool regex = i % 3 == 0;
+      const std::string text = regex ? random_regex(random) : random_gbnf(random);
+      CAPTURE(text);
+      try {
+        GrammarSpec spec;
+        if (regex)
+          spec.set_start(spec.add_lexeme(parse_regex(spec.regexes(), text)));
+        else
+          spec = parse_gbnf(text);
+        CompiledGrammar grammar(std::move(spec));
+        compare_masks(grammar, vocabulary, index, random, 4);
+        ++done;
+      } catch (const Error& error) {
+        const std::string what = error.what();
+        CAPTURE(what);
+        REQUIRE(what.find("no text matches") != std::string::npos);
+      }
+    }
+  }
+}
+
+TEST_CASE("masks of a JSON grammar") {
+  constexpr const char* kJson = R"(
+root   ::= object
+value  ::= object | array | string | number | ("true" | "false" | "null") ws
+object ::= "{" ws ( string ":" ws value ("," ws string ":" ws value)* )? "}" ws
+array  ::= "[" ws ( value ("," ws value)* )? "]" ws
+string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}) )* "\"" ws
+number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9] [1-9]{0,15})? ws
+ws     ::= | " " | "\n" [ \t]{0,20}
+)";
+  std::mt19937_64 random(2);
+  for (const Vocabulary& vocabulary :
+       {smollm2_vocabulary(), made_vocabulary(), random_vocabulary(6)}) {
+    CAPTURE(vocabulary.name);
+    CompiledGrammar grammar(parse_gbnf(kJson));
+    compare_masks(grammar, vocabulary, vocabulary.index(), random, 20);
+  }
+}
+
+TEST_CASE("masks inside strings: bounded, of a pattern, different from some, beyond ASCII") {
+  std::mt19937_64 random(4);
+  constexpr const char* kChar = "([^\"\\\\\\x00-\\x1F]|\\\\[\"nu])";
+  for (const Vocabulary& vocabulary :
+       {smollm2_vocabulary(), made_vocabulary(), random_vocabulary(7)}) {
+    CAPTURE(vocabulary.name);
+    const TokenIndex index = vocabulary.index();
+    for (const char* bounds : {"{0,5}", "{2,9}", "{3}", "{0,40}", "{1,1000}", "*"}) {
+      CAPTURE(bounds);
+      for (int kind = 0; kind < 4; ++kind) {
+        CAPTURE(kind);
+        GrammarSpec spec;
+        RegexPool& pool = spec.regexes();
+        const RegexRef quote = pool.byte('"');
+        RegexRef text = parse_regex(pool, std::string(kChar) + bounds);
+        if (kind == 1) text = pool.all_of(text, parse_regex(pool, "[a-z ]*[^a]?"));
+        if (kind == 2) {
+          const std::string_view names[] = {"the", "name", " a", "\u00e4", "th"};
+          text = pool.all_of(text, pool.complement(pool.any_literal(names)));
+        }
+        if (kind == 3) text = pool.all_of(text, parse_regex(pool, "[^x\\u00e4-\\u00e9]*"));
+        const Symbol string = spec.add_lexeme(pool.concat({quote, text, quote}));
+        const Symbol list = spec.add_nonterminal();
+        spec.add_production(list, {string});
+        spec.add_production(list, {list, spec.add_literal(","), string});
+        spec.set_start(list);
+        CompiledGrammar grammar(std::move(spec));
+        compare_masks(grammar, vocabulary, index, random, 6);
+      }
+    }
+  }
+}
+
+TEST_CASE("a mask's bits are the tokens that can be taken, and lead to a mask again") {
+  const Vocabulary vocabulary = made_vocabulary();
+  const TokenIndex index = vocabulary.index();
+  std::mt19937_64 random(3);
+  std::vector<std::uint64_t> bits(index_words(vocabulary));
+  for (int i = 0; i < 100; ++i) {
+    const std::string text = random_regex(random, 4);
+    CAPTURE(text);
+    GrammarSpec spec;
+    spec.set_start(spec.add_lexeme(parse_regex(spec.regexes(), text)));
+    CompiledGrammar grammar(std::move(spec));
+    TokenMasks masks(grammar, index, vocabulary.end_tokens);
+    GrammarState state = grammar.start();
+    std::string written;
+    for (int step = 0; step < 20; ++step) {
+      masks.fill(state, bits);
+      std::vector<std::size_t> allowed;
+      for (std::size_t token = 0; token < vocabulary.bytes.size(); ++token)
+        if (bits[token >> 6] >> (token & 63) & 1) allowed.push_back(token);
+      REQUIRE(!allowed.empty());  // the vocabulary has every byte
+      const std::size_t token = allowed[random() % allowed.size()];
+      if (vocabulary.bytes[token].empty()) {
+        CHECK(grammar.accepts(state));
+        break;
+      }
+      written += vocabulary.bytes[token];
+      state = grammar.advance(state, vocabulary.bytes[token]);
+      REQUIRE(!grammar.is_dead(state));
+      CHECK(state == grammar.advance(grammar.start(), written));
+    }
+  }
+}
