@@ -169,7 +169,13 @@ TEST_CASE("attention from a first position on: what lies before it has no say") 
             for (float& v : q) v = random.normal();
             std::vector<float> got(q.size());
             std::vector<float> expected(q.size());
-            TreeAttentionParams params{batch, q.data(), heads, 0.2f, kv.layer(), got.data(), first};
+            TreeAttentionParams params{.batch = batch,
+                                       .q = q.data(),
+                                       .num_heads = heads,
+                                       .scale = 0.2f,
+                                       .kv = kv.layer(),
+                                       .out = got.data(),
+                                       .first_position = first};
             ops.tree_attention(params);
             params.out = expected.data();
             reference::tree_attention(params);
