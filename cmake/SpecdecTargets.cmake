@@ -53,3 +53,11 @@ function(specdec_test name)
   target_compile_definitions(${name} PRIVATE SPECDEC_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name})
 endfunction()
+
+# The same program once more with its engines on a GPU; without one its cases count as skipped.
+function(specdec_test_on_gpu name)
+  if(SPECDEC_HAS_CUDA)
+    add_test(NAME ${name}_on_gpu COMMAND ${name})
+    set_tests_properties(${name}_on_gpu PROPERTIES ENVIRONMENT SPECDEC_TEST_DEVICE=cuda)
+  endif()
+endfunction()

@@ -30,14 +30,15 @@ struct Inputs {
   int slot = -1;      // qkv: over all sequences; -1: nowhere
 };
 
+template <ProductOutput kOutput>
 __device__ __forceinline__ Inputs load_inputs(const Product& product, int token, int row,
                                               int partner) {
   Inputs in;
-  if (product.output == ProductOutput::add) {
+  if constexpr (kOutput == ProductOutput::add) {
     const float* out = product.out + static_cast<std::size_t>(token) * product.weight.rows;
     if (row < product.weight.rows) in.row = out[row];
     if (partner < product.weight.rows) in.partner = out[partner];
-  } else if (product.output == ProductOutput::qkv) {
+  } else if constexpr (kOutput == ProductOutput::qkv) {
     const int dim = product.kv.head_dim;
     const int head = row / dim;
     if (head < product.num_heads + product.kv.num_kv_heads) {
@@ -78,46 +79,58 @@ __device__ __forceinline__ void append(const KvLayer& kv, int slot, int head, in
 }
 
 /// Puts a sum and its partner (packing.h's TileRows) of one token away.
+template <ProductOutput kOutput>
 __device__ __forceinline__ void put(const Product& product, const Inputs& in, int token, int row,
                                     int partner, float sum, float partner_sum) {
   const int rows = product.weight.rows;
-  switch (product.output) {
+  if constexpr (kOutput == ProductOutput::add || kOutput == ProductOutput::store) {
+    float* out = product.out + static_cast<std::size_t>(token) * rows;
+    constexpr bool kAdds = kOutput == ProductOutput::add;
+    if (row < rows) out[row] = kAdds ? in.row + sum : sum;
+    if (partner < rows) out[partner] = kAdds ? in.partner + partner_sum : partner_sum;
+  } else if constexpr (kOutput == ProductOutput::gated) {
+    const float value = silu(sum) * partner_sum;
+    const std::size_t at = operand_index(token, row, rows / 2);
+    if (product.gated_type == DataType::bf16)
+      reinterpret_cast<__nv_bfloat16*>(product.operand)[at] = to_operand<__nv_bfloat16>(value);
+    else
+      reinterpret_cast<__half*>(product.operand)[at] = to_operand<__half>(value);
+  } else {
+    const int dim = product.kv.head_dim;
+    const int head = row / dim;
+    const int i = row % dim;
+    if (head < product.num_heads + product.kv.num_kv_heads) {
+      const float a = sum;
+      sum = a * in.row - partner_sum * in.partner;
+      partner_sum = partner_sum * in.row + a * in.partner;
+    }
+    if (head < product.num_heads) {
+      float* q = product.q + (static_cast<std::size_t>(token) * product.num_heads + head) * dim;
+      q[i] = sum;
+      q[i + dim / 2] = partner_sum;
+    } else if (in.slot >= 0) {
+      append(product.kv, in.slot, head - product.num_heads, i, sum);
+      append(product.kv, in.slot, head - product.num_heads, i + dim / 2, partner_sum);
+    }
+  }
+}
+
+template <ProductOutput kOutput>
+struct OutputConstant {
+  static constexpr ProductOutput kValue = kOutput;
+};
+/// Calls body(OutputConstant) for the product's output: the choice is made once, not per sum.
+template <class Body>
+__device__ __forceinline__ void with_output(ProductOutput output, Body body) {
+  switch (output) {
     case ProductOutput::add:
-    case ProductOutput::store: {
-      float* out = product.out + static_cast<std::size_t>(token) * rows;
-      const bool adds = product.output == ProductOutput::add;
-      if (row < rows) out[row] = adds ? in.row + sum : sum;
-      if (partner < rows) out[partner] = adds ? in.partner + partner_sum : partner_sum;
-      return;
-    }
-    case ProductOutput::gated: {
-      const float value = silu(sum) * partner_sum;
-      const std::size_t at = operand_index(token, row, rows / 2);
-      if (product.gated_type == DataType::bf16)
-        reinterpret_cast<__nv_bfloat16*>(product.operand)[at] = to_operand<__nv_bfloat16>(value);
-      else
-        reinterpret_cast<__half*>(product.operand)[at] = to_operand<__half>(value);
-      return;
-    }
-    case ProductOutput::qkv: {
-      const int dim = product.kv.head_dim;
-      const int head = row / dim;
-      const int i = row % dim;
-      if (head < product.num_heads + product.kv.num_kv_heads) {
-        const float a = sum;
-        sum = a * in.row - partner_sum * in.partner;
-        partner_sum = partner_sum * in.row + a * in.partner;
-      }
-      if (head < product.num_heads) {
-        float* q = product.q + (static_cast<std::size_t>(token) * product.num_heads + head) * dim;
-        q[i] = sum;
-        q[i + dim / 2] = partner_sum;
-      } else if (in.slot >= 0) {
-        append(product.kv, in.slot, head - product.num_heads, i, sum);
-        append(product.kv, in.slot, head - product.num_heads, i + dim / 2, partner_sum);
-      }
-      return;
-    }
+      return body(OutputConstant<ProductOutput::add>{});
+    case ProductOutput::store:
+      return body(OutputConstant<ProductOutput::store>{});
+    case ProductOutput::gated:
+      return body(OutputConstant<ProductOutput::gated>{});
+    case ProductOutput::qkv:
+      return body(OutputConstant<ProductOutput::qkv>{});
   }
 }
 
@@ -216,12 +229,15 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
     const int first_token =
         (item % args.token_groups * group_tokens + own_tokens) * kTokenTile + lane % 4 * 2;
     Inputs inputs[kTokenTiles][2];
+    with_output(args.product.output, [&](auto output) {
 #pragma unroll
-    for (int i = 0; i < kTokenTiles * 2; ++i) {
-      const int token = first_token + i / 2 * kTokenTile + i % 2;
-      if (has_rows && token < args.product.num_tokens)
-        inputs[i / 2][i % 2] = load_inputs(args.product, token, row, partner);
-    }
+      for (int i = 0; i < kTokenTiles * 2; ++i) {
+        const int token = first_token + i / 2 * kTokenTile + i % 2;
+        if (has_rows && token < args.product.num_tokens)
+          inputs[i / 2][i % 2] =
+              load_inputs<decltype(output)::kValue>(args.product, token, row, partner);
+      }
+    });
     float sums[kTokenTiles][4] = {};
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int units = units_of(chunk);
@@ -254,13 +270,15 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
       }
     }
     if (!has_rows) continue;
+    with_output(args.product.output, [&](auto output) {
 #pragma unroll
-    for (int i = 0; i < kTokenTiles * 2; ++i) {
-      const int token = first_token + i / 2 * kTokenTile + i % 2;
-      if (token < args.product.num_tokens)
-        put(args.product, inputs[i / 2][i % 2], token, row, partner, sums[i / 2][i % 2],
-            sums[i / 2][i % 2 + 2]);
-    }
+      for (int i = 0; i < kTokenTiles * 2; ++i) {
+        const int token = first_token + i / 2 * kTokenTile + i % 2;
+        if (token < args.product.num_tokens)
+          put<decltype(output)::kValue>(args.product, inputs[i / 2][i % 2], token, row, partner,
+                                        sums[i / 2][i % 2], sums[i / 2][i % 2 + 2]);
+      }
+    });
   }
 }
 

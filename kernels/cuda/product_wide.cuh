@@ -125,15 +125,28 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       if (lane / 4 >= rows.valid) continue;
       const int first_token =
           item % args.token_groups * kWideTokenTiles * kTokenTile + lane % 4 * 2;
+      // Several loads before the first store: one at a time they would wait for each other.
+      constexpr int kAtOnce = 8;
+      with_output(args.product.output, [&](auto output) {
+        constexpr ProductOutput kOutput = decltype(output)::kValue;
 #pragma unroll
-      for (int i = 0; i < kWideTokenTiles; ++i)
+        for (int first = 0; first < kWideTokenTiles; first += kAtOnce) {
+          Inputs inputs[kAtOnce][2];
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const int token = first_token + i * kTokenTile + e;
-          if (token < args.product.num_tokens)
-            put(args.product, load_inputs(args.product, token, row, partner), token, row, partner,
-                sums[i][e], sums[i][e + 2]);
+          for (int i = 0; i < kAtOnce * 2; ++i) {
+            const int token = first_token + (first + i / 2) * kTokenTile + i % 2;
+            if (token < args.product.num_tokens)
+              inputs[i / 2][i % 2] = load_inputs<kOutput>(args.product, token, row, partner);
+          }
+#pragma unroll
+          for (int i = 0; i < kAtOnce * 2; ++i) {
+            const int token = first_token + (first + i / 2) * kTokenTile + i % 2;
+            if (token < args.product.num_tokens)
+              put<kOutput>(args.product, inputs[i / 2][i % 2], token, row, partner,
+                           sums[first + i / 2][i % 2], sums[first + i / 2][i % 2 + 2]);
+          }
         }
+      });
     }
   }
 #endif

@@ -11,7 +11,7 @@ targets=("$@")
 generator=()
 command -v ninja >/dev/null && generator=(-G Ninja)
 cmake -B build/fuzz "${generator[@]}" -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Release -DSPECDEC_BUILD_FUZZ=ON \
-  -DSPECDEC_BUILD_TESTS=OFF -DSPECDEC_BUILD_TOOLS=OFF >/dev/null
+  -DSPECDEC_BUILD_TESTS=OFF -DSPECDEC_BUILD_TOOLS=OFF -DSPECDEC_CUDA=OFF >/dev/null
 cmake --build build/fuzz -j "$(nproc)" --target "${targets[@]/#/fuzz_}" >build/fuzz/build.log 2>&1 ||
   { tail -40 build/fuzz/build.log; exit 1; }
 

@@ -36,7 +36,7 @@ std::string real_target_path();
 std::string draft_model_path();
 /// Where engines run: SPECDEC_TEST_DEVICE, else "cpu".
 std::string test_device();
-/// True when that is a GPU and none is here: the test says "skipped: no GPU" and ends.
+/// True when that is a GPU and none is here: for doctest::skip, so that skipped cases are counted.
 bool device_missing();
 /// SPECDEC_TEST_FULL=1 asks for the long form of the statistical and real-model tests.
 bool full_tests();
