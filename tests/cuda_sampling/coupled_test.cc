@@ -211,6 +211,14 @@ TEST_CASE("a mask bans what a bias of -infinity bans") {
   }
 }
 
+TEST_CASE("a nucleus ends exactly where its mass is reached") {
+  for (const int vocab : {4, 8, 64, 1000}) {
+    CAPTURE(vocab);
+    const std::vector<SamplingOptions> sets(64, {.temperature = 1.0f, .top_p = 0.5f});
+    make_batch(RowKind::equal, vocab, 4, 0, 15, sets).check(test_launch());
+  }
+}
+
 TEST_CASE("the same batch twice, and rows apart, give the same bits") {
   const std::vector<SamplingOptions> sets = option_sets();
   const TestBatch batch = make_batch(RowKind::plain, 128256, 3, 0, 31, sets);

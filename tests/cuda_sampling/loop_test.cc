@@ -234,14 +234,11 @@ TEST_CASE(
 }
 
 // Its KV caught up in every turn, greedy or sampled: nothing that it drafts can be wrong.
-TEST_CASE("a draft that is the target is accepted whole, to the last turn") {
+TEST_CASE("a chain that the target itself drafts is accepted whole, to the last turn") {
   for (const std::uint64_t seed : {1, 2, 3})
     for (const float temperature : {0.0f, 0.8f})
-      for (const DeviceLoopOptions& options :
-           {DeviceLoopOptions{.draft = DeviceDraft::draft_model, .depth = 1},
-            DeviceLoopOptions{.draft = DeviceDraft::draft_model, .depth = 5},
-            DeviceLoopOptions{
-                .draft = DeviceDraft::draft_model, .depth = 4, .nodes = 40, .topk = 3}}) {
+      for (const int depth : {1, 2, 5}) {
+        const DeviceLoopOptions options{.draft = DeviceDraft::draft_model, .depth = depth};
         Run run = make_run(1, seed);
         run.options[0].temperature = temperature;
         const Totals totals = check_loop(run, options, 64, false, 0);
