@@ -1,10 +1,13 @@
 #include "tools/specdec_grammar/check.h"
 
+#include <algorithm>
 #include <fstream>
 #include <iostream>
+#include <random>
 #include <sstream>
 
 #include "sampling/grammar/compiled_grammar.h"
+#include "sampling/grammar/gbnf.h"
 #include "sampling/grammar/json_schema/json_schema.h"
 #include "sampling/grammar/regex_syntax.h"
 #include "specdec/error.h"
@@ -36,7 +39,7 @@ CompiledGrammar compile(const CheckOptions& options) {
     for (const std::string& note : made.unenforced) std::cout << "not enforced: " << note << '\n';
     return CompiledGrammar(std::move(made.spec));
   }
-  if (!options.gbnf.empty()) throw Error(ErrorCode::unsupported, "--gbnf is not there yet");
+  if (!options.gbnf.empty()) return CompiledGrammar(grammar::parse_gbnf(read_text(options.gbnf)));
   grammar::GrammarSpec spec;
   const grammar::Symbol start = spec.add_nonterminal();
   spec.add_production(
@@ -72,6 +75,39 @@ bool check(CompiledGrammar& grammar, const std::string& path) {
 }
 
 }  // namespace
+
+int run_sample(const SampleOptions& options) {
+  CompiledGrammar grammar = compile(options.grammar);
+  std::mt19937_64 random(options.seed);
+  std::size_t made = 0;
+  for (std::size_t attempt = 0; made < options.count && attempt < options.count * 20; ++attempt) {
+    std::string text;
+    GrammarState state = grammar.start();
+    bool ends = false;
+    while (!ends && text.size() < options.longest) {
+      const grammar::ByteSet next = grammar.next_bytes(state);
+      ends = grammar.accepts(state) && (next.empty() || random() % 4 == 0);
+      if (ends || next.empty()) break;
+      // Half of the time what closes, so that most texts come to an end.
+      grammar::ByteSet closing;
+      for (const char c : {'"', '}', ']', ','}) closing.insert(static_cast<unsigned char>(c));
+      closing = closing & next;
+      const grammar::ByteSet& from = !closing.empty() && random() % 2 == 0 ? closing : next;
+      std::vector<unsigned char> bytes;
+      for (unsigned byte = 0; byte < 256; ++byte) {
+        if (from.contains(byte)) bytes.push_back(static_cast<unsigned char>(byte));
+      }
+      text += static_cast<char>(bytes[random() % bytes.size()]);
+      state = grammar.advance(state, static_cast<unsigned char>(text.back()));
+    }
+    if (!ends) continue;
+    ++made;
+    // Line breaks inside a string are escaped; those between tokens may as well be blanks.
+    std::replace(text.begin(), text.end(), '\n', ' ');
+    std::cout << text << '\n';
+  }
+  return 0;
+}
 
 int run_check(const CheckOptions& options) {
   CompiledGrammar grammar = compile(options);

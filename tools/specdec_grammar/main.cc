@@ -37,11 +37,19 @@ int main(int argc, char** argv) {
   specdec::grammar_tool::CheckOptions check_options;
   CLI::App* check =
       app.add_subcommand("check", "Tell whether texts match a grammar, and where not");
-  CLI::Option_group* kind = check->add_option_group("grammar");
-  kind->add_option("--json-schema", check_options.json_schema, "File with a JSON Schema");
-  kind->add_option("--gbnf", check_options.gbnf, "File with a GBNF grammar");
-  kind->add_option("--regex", check_options.regex, "File with a regular expression");
-  kind->require_option(1);
+  specdec::grammar_tool::SampleOptions sample_options;
+  CLI::App* sample = app.add_subcommand("sample", "Print random texts of a grammar");
+  const auto add_grammar_flags = [](CLI::App* command, specdec::grammar_tool::CheckOptions& to) {
+    CLI::Option_group* kind = command->add_option_group("grammar");
+    kind->add_option("--json-schema", to.json_schema, "File with a JSON Schema");
+    kind->add_option("--gbnf", to.gbnf, "File with a GBNF grammar");
+    kind->add_option("--regex", to.regex, "File with a regular expression");
+    kind->require_option(1);
+  };
+  add_grammar_flags(check, check_options);
+  add_grammar_flags(sample, sample_options.grammar);
+  sample->add_option("--count", sample_options.count, "How many texts");
+  sample->add_option("--seed", sample_options.seed, "Of the random numbers");
   check->add_option("instance", check_options.instances,
                     "Files with a text each; - is standard input");
 
@@ -65,6 +73,7 @@ int main(int argc, char** argv) {
 
   try {
     if (check->parsed()) return specdec::grammar_tool::run_check(check_options);
+    if (sample->parsed()) return run_sample(sample_options);
     if (jsts->parsed()) return write_report(run_jsts(input, suite), report);
     std::optional<Vocabulary> vocabulary;
     if (!tokenizer.empty()) suite.vocabulary = &vocabulary.emplace(tokenizer);

@@ -54,6 +54,7 @@ GrammarState CompiledGrammar::advance(GrammarState state, unsigned char byte) {
   next_.clear();
   rows_.clear();
   const std::size_t count = threads_[state.id].size();
+  spec_->regexes().charge(count);
   for (std::size_t i = 0; i < count; ++i) {
     const Thread thread = threads_[state.id][i];
     const LexerState lexer = lexer_.step(thread.lexer, byte);

@@ -80,6 +80,7 @@ void Earley::settle_kernel() {
   };
   for (const Item& item : open) add(item);
   for (std::size_t i = 0; i < all.size(); ++i) {
+    spec_.regexes().charge(1);
     const Item item = all[i];
     const std::uint32_t symbol = spec_.rhs()[item.dot];
     if (symbol != GrammarSpec::kEnd) {
@@ -96,6 +97,7 @@ void Earley::settle_kernel() {
 }
 
 Row Earley::intern_kernel() {
+  spec_.regexes().charge(kernel_.size());
   std::sort(kernel_.begin(), kernel_.end());
   kernel_.erase(std::unique(kernel_.begin(), kernel_.end()), kernel_.end());
   const auto [index, added] = kernels_.intern(kernel_);
@@ -136,6 +138,7 @@ void Earley::close(Row row) {
       items_.push_back({begin, lhs, origin});
   };
   for (std::size_t i = 0; i < items_.size(); ++i) {
+    spec_.regexes().charge(1);
     Item item = items_[i];
     while (true) {
       const std::uint32_t symbol = spec_.rhs()[item.dot];

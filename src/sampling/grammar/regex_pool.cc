@@ -436,11 +436,16 @@ bool RegexPool::cannot_begin(std::uint32_t id, unsigned char byte) const noexcep
   return head.kind == Kind::bytes && !sets_[head.first].contains(byte);
 }
 
+void RegexPool::charge(std::uint64_t steps) {
+  steps_ += steps;
+  if (steps_ >= step_end_)
+    throw Error(ErrorCode::invalid_argument,
+                "grammar: following the text takes more steps than the limit allows");
+}
+
 // Recursion is bounded by kMaxDepth: the rest of a concatenation is a loop.
 std::uint32_t RegexPool::derive(std::uint32_t id, unsigned char byte) {
-  if (++steps_ >= step_end_)
-    throw Error(ErrorCode::invalid_argument,
-                "grammar: its regular expressions take more steps than the limit allows");
+  charge(1);
   const Node node = nodes_[id];
   switch (node.kind) {
     case Kind::never:

@@ -98,6 +98,8 @@ class RegexPool {
   }
   /// A hash of the structure, the same in every pool.
   std::uint64_t structural_hash(RegexRef regex) const noexcept { return nodes_[regex.id].hash; }
+  /// Takes `steps` from the budget in force, for work of another kind.
+  void charge(std::uint64_t steps);
   /// While one lives, derivatives may take `fuel` steps together; past that they throw
   /// Error(invalid_argument). Inside another one it changes nothing.
   class Budget {

@@ -22,7 +22,7 @@ enum class JsonWhitespace : std::uint8_t {
 
 struct JsonSchemaOptions {
   /// Of schemas that name none in $schema. Without it they may use the keywords of all drafts.
-  std::optional<Draft> draft;
+  std::optional<Draft> draft = {};
   /// Whether `format` is checked. The drafts leave it open; without it, formats are annotations.
   bool assert_formats = true;
   JsonWhitespace whitespace = JsonWhitespace::any;
@@ -32,8 +32,8 @@ struct JsonSchemaOptions {
   /// `strict`, only listed.
   bool strict = true;
   /// Schemas that $ref may name by URI.
-  SchemaLoader loader;
-  JsonLimits limits;
+  SchemaLoader loader = {};
+  JsonLimits limits = {};
 };
 
 /// No value meets the schema.

@@ -256,7 +256,10 @@ std::uint32_t SchemaShapes::count(const SchemaSite& site, const JsonValue& value
 }
 
 bool SchemaShapes::is_never(RegexRef regex) {
-  return regex == pool_.never() || pool_.is_never(regex, kEmptinessFuel).value_or(false);
+  if (regex == pool_.never()) return true;
+  if (pool_.nullable(regex)) return false;
+  algebra_.charge(200);
+  return pool_.is_never(regex, kEmptinessFuel).value_or(false);
 }
 
 bool SchemaShapes::surely_empty(Goal goal, int depth) {
@@ -274,7 +277,8 @@ bool SchemaShapes::surely_empty(Goal goal, int depth) {
     for (const ArrayAtom& atom : shape.arrays) empty = empty && surely_empty(atom, depth + 1);
     for (const ObjectAtom& atom : shape.objects) empty = empty && surely_empty(atom, depth + 1);
     empty = empty && is_never(shape.number) && is_never(shape.string);
-  } catch (const Error&) {
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::unsupported) throw;
     // What cannot be described is reported when it is needed, not when it is only compared.
     empty = false;
   }

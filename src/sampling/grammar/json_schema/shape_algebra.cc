@@ -67,16 +67,19 @@ void ShapeAlgebra::meet_objects(const Shape& a, const Shape& b, Shape& result) {
       continue;
     }
     for (const ObjectAtom& y : ys) {
-      work_ += x.rules.size() + x.needs.size() + y.rules.size() + y.needs.size();
-      if (work_ > kMostWork) {
-        throw Error(ErrorCode::invalid_argument,
-                    "json schema: its alternatives have more combinations than the limit");
-      }
+      charge(x.rules.size() + x.needs.size() + y.rules.size() + y.needs.size());
       ObjectAtom atom = both(x, y);
       if (contradicts(atom) || (judged && judge_.is_empty(atom))) continue;
       append(result.objects, std::move(atom));
     }
   }
+}
+
+void ShapeAlgebra::charge(std::size_t steps) {
+  work_ += steps;
+  if (work_ <= kMostWork) return;
+  throw Error(ErrorCode::invalid_argument,
+              "json schema: its alternatives have more combinations than the limit");
 }
 
 Shape ShapeAlgebra::everything_but_objects() const {
@@ -173,6 +176,7 @@ bool ShapeAlgebra::contradicts(const ObjectAtom& atom) {
 }
 
 Goal ShapeAlgebra::member_goal(const ObjectAtom& atom, NameId name) {
+  charge(atom.rules.size() / 4 + 4);
   Goal goal = kAnyValue;
   for (const MemberRule& rule : atom.rules) {
     const bool applies =

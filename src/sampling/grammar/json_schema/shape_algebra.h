@@ -19,8 +19,8 @@ namespace specdec::grammar {
 class ShapeAlgebra {
  public:
   static constexpr std::size_t kMostAtoms = 128;
-  static constexpr std::size_t kMostPairs = 4096;       ///< of an intersection
-  static constexpr std::size_t kMostWork = 20'000'000;  ///< rules and needs merged, altogether
+  static constexpr std::size_t kMostPairs = 4096;      ///< of an intersection
+  static constexpr std::size_t kMostWork = 5'000'000;  ///< steps of some 50 ns, altogether
 
   ShapeAlgebra(RegexPool& pool, ConditionTable& conditions, StringLanguage& strings,
                NumberLanguage& numbers, bool annotations)
@@ -39,6 +39,9 @@ class ShapeAlgebra {
     std::function<bool(const ObjectAtom&, const ObjectAtom&)> implies;
   };
   void set_judge(Judge judge) { judge_ = std::move(judge); }
+
+  /// Counts steps; throws Error(invalid_argument) past kMostWork.
+  void charge(std::size_t steps);
 
   Shape everything() const;
   Shape everything_but_objects() const;

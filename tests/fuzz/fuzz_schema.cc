@@ -1,0 +1,24 @@
+// JSON Schemas: the text up to a zero byte is the schema, the rest picks a text that the matcher
+// follows.
+#include "fuzz_grammar.h"
+#include "fuzz_input.h"
+#include "sampling/grammar/json_schema/json_schema.h"
+#include "specdec/error.h"
+
+using namespace specdec;
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size > 4000) return 0;
+  const std::string text(fuzz::text_of(data, size));
+  const std::size_t end = text.find('\0');
+  const std::string_view choices =
+      end == std::string::npos ? std::string_view() : std::string_view(text).substr(end + 1);
+  try {
+    grammar::JsonSchemaGrammar made = grammar::compile_json_schema(
+        std::string_view(text).substr(0, end), {}, fuzz::small_limits());
+    grammar::CompiledGrammar compiled(std::move(made.spec));
+    fuzz::follow(compiled, choices);
+  } catch (const Error&) {
+  }
+  return 0;
+}
