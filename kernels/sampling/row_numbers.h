@@ -71,9 +71,11 @@ constexpr float noise_bound(std::uint32_t word) noexcept {
   const auto tail = static_cast<float>(static_cast<std::int32_t>(~word >> 1));
   return kOffset - static_cast<float>(std::bit_cast<std::int32_t>(tail)) * kPerBit;
 }
-/// Where noise_bound() is at least this (d < 0.1), it overstates the noise by less than the slack:
-/// log2(1 + m) - m <= 0.0861, in natural units 0.0597, and log(-log(1 - d) / d) <= 0.0523.
+/// Where noise_bound() is between these (2^-25 < d < 0.1), it overstates the noise by less than the
+/// slack: log2(1 + m) - m <= 0.0861, in natural units 0.0597; log(-log(1 - d) / d) <= 0.0523; and
+/// the shift, which further out matters most, <= 0.0117.
 inline constexpr float kTightNoise = 2.4f;
+inline constexpr float kTightNoiseEnd = 17.0f;
 inline constexpr float kNoiseBoundSlack = 0.125f;
 /// A bound below this cannot reach `score` (row score + noise), whatever its rounding took off.
 constexpr float prune_below(double score) noexcept {

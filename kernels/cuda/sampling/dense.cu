@@ -72,7 +72,8 @@ __global__ void __launch_bounds__(kScanThreads, 4) dense_best(SampleRowsParams p
         const float noise = row_math::noise_bound(block[static_cast<unsigned>(n)]);
         const float bound = survives ? scale.in_float(score) + noise : minus_infinity();
         bounds[j][i + n] = bound;
-        if (noise >= row_math::kTightNoise) sure_bound = fmaxf(sure_bound, bound);
+        if (noise >= row_math::kTightNoise && noise < row_math::kTightNoiseEnd)
+          sure_bound = fmaxf(sure_bound, bound);
       }
     }
   }
