@@ -4,6 +4,7 @@
 #include <chrono>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 #include <utility>
 
 namespace specdec::chat {
@@ -154,7 +155,11 @@ void Chat::set_speculation(const std::string& value) {
     // Configured without a drafter: any loaded one is what "on" can mean.
     if (wanted == "none" && methods.size() > 1) wanted = methods.back();
   }
-  if (wanted == "none" || std::find(methods.begin(), methods.end(), wanted) == methods.end()) {
+  bool is_known = wanted != "none";
+  std::istringstream parts(wanted);  // a mixture is its parts' names with '+' between them
+  for (std::string part; std::getline(parts, part, '+');)
+    is_known = is_known && std::find(methods.begin(), methods.end(), part) != methods.end();
+  if (!is_known) {
     std::string known;
     for (const std::string& method : methods) known += (known.empty() ? "" : ", ") + method;
     throw Error(ErrorCode::invalid_argument,

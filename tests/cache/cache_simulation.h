@@ -43,7 +43,7 @@ class CacheSimulation {
   std::int64_t num_hit_tokens = 0;
   std::int64_t num_draft_hit_tokens = 0;
   std::int64_t num_feature_hit_tokens = 0;  // of hits that the draft can go on from
-  std::int64_t num_missed_tokens = 0;  // published under that salt at some time, yet not hit
+  std::int64_t num_missed_tokens = 0;       // published under that salt at some time, yet not hit
   std::int64_t num_copies = 0;
   std::int64_t num_out_of_blocks = 0;
   std::int64_t num_rollbacks = 0;

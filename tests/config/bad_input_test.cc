@@ -104,7 +104,8 @@ TEST_CASE("a bad file is refused with file, line, column, key and what is expect
       {"[backend]\nisa = \"neon\"", {"one of auto, avx2, avx512, amx"}},
       {"[log]\nlevel = \"loud\\u001b[2J\"", {"is \"loud\\u001b[2J\"", "one of trace"}},
       {"[draft]\nmethod = \"\"", {"is empty"}},
-      {"[draft]\nmethod = [\"suffix\", 3]", {"f.toml:2:21", "holds a whole number", "a list of names"}},
+      {"[draft]\nmethod = [\"suffix\", 3]",
+       {"f.toml:2:21", "holds a whole number", "a list of names"}},
       {"[draft]\nmethod = []", {"is empty"}},
       {"[target]\nmodel = \"a\\u0000b\"", {"a zero byte"}},
       // Broken TOML.
