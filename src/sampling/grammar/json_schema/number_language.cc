@@ -17,7 +17,7 @@ constexpr std::uint32_t kMostResidues = 50'000;
 
 NumberLanguage::NumberLanguage(RegexPool& pool, Exponents exponents) : pool_(pool) {
   point_ = pool.byte('.');
-  integer_part_ = pool.any_of(pool.byte('0'), pool.concat(digit('1'), digits(0)));
+  integer_part_ = pool.any_of(pool.byte('0'), pool.concat(digit('1', '9'), digits(0)));
   fraction_ = pool.optional(pool.concat(point_, digits(1)));
   zeros_ = pool.optional(pool.concat(point_, pool.repeat(pool.byte('0'), 1, std::nullopt)));
   plain_ = pool.concat(integer_part_, fraction_);
@@ -34,19 +34,22 @@ NumberLanguage::NumberLanguage(RegexPool& pool, Exponents exponents) : pool_(poo
                                     exponent, pool.optional(pool.byte_class(signs)), digits(1)}))});
 
   large_ = small_ = pool.never();
+  // Up to 307, so that the number fits a double.
+  const RegexRef three_digits =
+      pool.any_of(pool.concat(digit('1', '2'), pool.repeat(digit(), 2, 2)),
+                  pool.concat(pool.literal("30"), digit('0', '7')));
   if (exponents.large) {
-    const std::array from_16 = {pool.concat(pool.byte('1'), digit('6')),
-                                pool.concat(digit('2'), digit()),
-                                pool.concat(digit('1'), pool.repeat(digit(), 2, 2))};
-    large_ = pool.concat(std::array{digit('1'),
+    const std::array from_16 = {pool.concat(pool.byte('1'), digit('6', '9')),
+                                pool.concat(digit('2', '9'), digit()), three_digits};
+    large_ = pool.concat(std::array{digit('1', '9'),
                                     pool.optional(pool.concat(point_, pool.repeat(digit(), 1, 16))),
                                     exponent, pool.optional(pool.byte('+')), pool.any_of(from_16)});
   }
   if (exponents.small) {
-    const std::array from_5 = {pool.concat(pool.optional(pool.byte('0')), digit('5')),
-                               pool.concat(digit('1'), pool.repeat(digit(), 1, 2))};
+    const std::array from_5 = {pool.concat(pool.optional(pool.byte('0')), digit('5', '9')),
+                               pool.concat(digit('1', '9'), digit()), three_digits};
     small_ = pool.concat(
-        std::array{digit('1'), fraction_, exponent, pool.byte('-'), pool.any_of(from_5)});
+        std::array{digit('1', '9'), fraction_, exponent, pool.byte('-'), pool.any_of(from_5)});
   }
   unsigned_ = pool.any_of(std::array{plain_, large_, small_});
   universe_ = join({unsigned_, unsigned_});
@@ -94,7 +97,7 @@ RegexRef NumberLanguage::unsigned_below(const Decimal& bound, bool or_equal) {
   std::vector<RegexRef> options;
   if (or_equal) options.push_back(unsigned_equal(bound));
   if (size > 1) {
-    const RegexRef shorter = pool_.concat(digit('1'), pool_.repeat(digit(), 0, size - 2));
+    const RegexRef shorter = pool_.concat(digit('1', '9'), pool_.repeat(digit(), 0, size - 2));
     options.push_back(pool_.concat(pool_.any_of(pool_.byte('0'), shorter), fraction_));
   }
   for (std::uint32_t at = 0; at < size; ++at) {
