@@ -9,9 +9,14 @@
 
 #ifdef SPECDEC_HAVE_LIBEDIT
 #include <histedit.h>
+#include <poll.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
+#include <cwchar>
+
+#include "tools/cli/terminal.h"
 #endif
 
 namespace specdec::chat {
@@ -21,6 +26,7 @@ namespace specdec::chat {
 namespace {
 
 constexpr int kHistoryLength = 1000;
+constexpr wchar_t kInterruptKey = L'\x03';
 
 std::filesystem::path history_file() {
   std::filesystem::path folder;
@@ -51,6 +57,32 @@ struct LineEditor::Impl {
     return static_cast<Impl*>(data);
   }
   static char* show_prompt(EditLine* editor) { return of(editor)->prompt.data(); }
+  /// The next key. libedit shows its prompt before it switches the terminal to editing, so that
+  /// Ctrl-C may still come as a signal: here it becomes the key that it is from then on.
+  static int read_key(EditLine* editor, wchar_t* key) {
+    constexpr int kLookAround = 100;  // milliseconds
+    std::mbstate_t state{};
+    while (true) {
+      if (cli::InterruptGuard::take()) {
+        *key = kInterruptKey;
+        return 1;
+      }
+      pollfd input{STDIN_FILENO, POLLIN, 0};
+      if (poll(&input, 1, kLookAround) <= 0) {
+        el_resize(editor);
+        continue;
+      }
+      char byte = 0;
+      const ssize_t count = ::read(STDIN_FILENO, &byte, 1);
+      if (count < 0 && errno == EINTR) continue;
+      if (count <= 0) return static_cast<int>(count);
+      const std::size_t length = std::mbrtowc(key, &byte, 1, &state);
+      if (length == static_cast<std::size_t>(-1))
+        state = {};  // no UTF-8: the byte is dropped
+      else if (length != static_cast<std::size_t>(-2))
+        return 1;
+    }
+  }
   static unsigned char on_interrupt(EditLine* editor, int) {
     of(editor)->interrupted = true;
     return CC_EOF;
@@ -77,6 +109,7 @@ LineEditor::LineEditor() : impl_(std::make_unique<Impl>()) {
   el_set(editor, EL_PROMPT_ESC, &Impl::show_prompt, '\1');
   el_set(editor, EL_EDITOR, "emacs");
   el_set(editor, EL_SIGNAL, 1);  // restores the terminal on SIGTERM and the like, follows resizes
+  el_set(editor, EL_GETCFN, &Impl::read_key);
   // Ctrl-C comes as a character while a line is edited: a signal would leave el_gets in its loop.
   el_set(editor, EL_SETTY, "-d", "-isig", nullptr);
   el_set(editor, EL_ADDFN, "specdec-interrupt", "drop the line", &Impl::on_interrupt);
