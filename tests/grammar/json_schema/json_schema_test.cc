@@ -165,5 +165,7 @@ TEST_CASE("nothing is dropped in silence") {
               "#/properties/a"));
   CHECK(holds(error_of("{\"a\":\n 1,}", ErrorCode::invalid_argument), "line 2"));
   CHECK(holds(error_of(R"({"a":1,"a":2})", ErrorCode::invalid_argument), "twice"));
+  CHECK(holds(error_of(R"({"if":{"minLength":1},"then":"x"})", ErrorCode::invalid_argument),
+              "#/then"));
   CHECK(holds(error_of("[]", ErrorCode::invalid_argument), "neither"));
 }
