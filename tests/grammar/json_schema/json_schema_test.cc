@@ -150,6 +150,19 @@ TEST_CASE("unions are exclusive where oneOf says so") {
         {"1", "[]", "{}"});
 }
 
+TEST_CASE("negations of what arrays and objects ask") {
+  check(R"({"type":"array","not":{"minItems":2}})", {"[]", "[1]"}, {"[1,2]", "1"});
+  check(R"({"type":"array","not":{"maxItems":1}})", {"[1,2]"}, {"[]", "[1]"});
+  check(R"({"type":"array","not":{"items":{"type":"null"}}})", {"[1]", "[null,1,null]"},
+        {"[]", "[null]"});
+  check(R"({"type":"array","not":{"contains":{"type":"null"}}})", {"[]", "[1]"},
+        {"[null]", "[1,null]"});
+  check(R"({"type":"object","not":{"minProperties":1}})", {"{}"}, {R"({"a":1})"});
+  check(
+      R"({"type":"object","not":{"properties":{"a":{"type":"null"}},"additionalProperties":false}})",
+      {R"({"a":1})", R"({"b":null})", R"({"a":null,"b":1})"}, {"{}", R"({"a":null})"});
+}
+
 TEST_CASE("nothing is dropped in silence") {
   CHECK(compile_json_schema(R"({"type":"string"})").unenforced.empty());
   CHECK(compile_json_schema(R"({"format":"no-such"})").unenforced.size() == 1);
@@ -160,10 +173,16 @@ TEST_CASE("nothing is dropped in silence") {
       UnsatisfiableSchema);
   CHECK_THROWS_AS(compile_json_schema(R"({"type":"array","minItems":1,"items":{"$ref":"#"}})"),
                   UnsatisfiableSchema);
+  CHECK_THROWS_AS(
+      compile_json_schema(
+          R"({"type":"object","properties":{"a":true},"additionalProperties":false,"minProperties":2})"),
+      UnsatisfiableSchema);
   CHECK(holds(error_of(R"({"pattern":"(?<=a)b"})", ErrorCode::invalid_argument), "pattern"));
   CHECK(holds(error_of(R"({"properties":{"a":{"type":"strnig"}}})", ErrorCode::invalid_argument),
               "#/properties/a"));
   CHECK(holds(error_of("{\"a\":\n 1,}", ErrorCode::invalid_argument), "line 2"));
   CHECK(holds(error_of(R"({"a":1,"a":2})", ErrorCode::invalid_argument), "twice"));
+  CHECK(holds(error_of(R"({"if":{"minLength":1},"then":"x"})", ErrorCode::invalid_argument),
+              "#/then"));
   CHECK(holds(error_of("[]", ErrorCode::invalid_argument), "neither"));
 }

@@ -6,7 +6,6 @@ namespace specdec::grammar {
 
 void SchemaShapes::read_items(const SchemaSite& site, ArrayAtom& atom) {
   const auto goal = [&](const JsonValue& schema) {
-    if (!schema.is_object() && !schema.is_boolean()) fail_invalid(site.schema, "items: no schema");
     return conditions_.goal(condition(schema, site.scope));
   };
   const JsonValue* items = site.find("items");
@@ -100,7 +99,6 @@ void SchemaShapes::negate_array(const SchemaSite& site, const ArrayAtom& atom,
 void SchemaShapes::read_members(const SchemaSite& site, ObjectAtom& atom) {
   NameSet known;
   const auto goal = [&](const JsonValue& schema) {
-    if (!schema.is_object() && !schema.is_boolean()) fail_invalid(site.schema, "holds no schema");
     return conditions_.goal(condition(schema, site.scope));
   };
   if (const JsonValue* properties = site.find("properties")) {

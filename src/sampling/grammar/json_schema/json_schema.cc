@@ -27,7 +27,8 @@ Symbol build(GrammarSpec& spec, SchemaDocuments& documents, const JsonSchemaOpti
   ConditionTable conditions;
   StringLanguage strings(pool);
   NumberLanguage numbers(pool, {!survey.huge_number, !survey.tiny_number});
-  ShapeAlgebra algebra(pool, conditions, strings, numbers, survey.unevaluated);
+  ShapeAlgebra algebra(pool, conditions, strings, numbers, survey.unevaluated,
+                       spec.limits().emptiness_fuel * 10);
   SchemaShapes shapes(documents, conditions, pool, strings, numbers, algebra,
                       options.assert_formats);
   Planner planner(shapes, conditions, pool, strings, algebra, documents.root(), options.strict);

@@ -70,6 +70,9 @@ void SchemaShapes::fail_unsupported(const JsonValue& schema, const std::string& 
 }
 
 Condition SchemaShapes::condition(const JsonValue& schema, std::uint32_t scope) {
+  if (!schema.is_object() && !schema.is_boolean()) {
+    fail_invalid(schema, "neither an object nor true or false, so no schema");
+  }
   const SchemaResource& resource = documents_.resource_of(schema);
   if (!resource.dynamic_anchors.empty() || resource.recursive_anchor) {
     DynamicScope extended = conditions_.scope(scope);
@@ -242,7 +245,6 @@ std::vector<Condition> SchemaShapes::list(const SchemaSite& site, const JsonValu
   if (!schemas.is_array()) fail_invalid(site.schema, "an array of schemas was expected");
   std::vector<Condition> conditions;
   for (const JsonValue& schema : schemas.items) {
-    if (!schema.is_object() && !schema.is_boolean()) fail_invalid(schemas, "holds no schema");
     conditions.push_back(condition(schema, site.scope));
   }
   return conditions;

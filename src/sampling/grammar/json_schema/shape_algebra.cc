@@ -75,9 +75,11 @@ void ShapeAlgebra::meet_objects(const Shape& a, const Shape& b, Shape& result) {
   }
 }
 
-void ShapeAlgebra::charge(std::size_t steps) {
-  work_ += steps;
-  if (work_ <= kMostWork) return;
+void ShapeAlgebra::charge(std::uint64_t steps) {
+  if (steps <= fuel_) {
+    fuel_ -= steps;
+    return;
+  }
   throw Error(ErrorCode::invalid_argument,
               "json schema: its alternatives have more combinations than the limit");
 }

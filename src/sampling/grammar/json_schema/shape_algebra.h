@@ -13,22 +13,22 @@ namespace specdec::grammar {
 
 /// Unions and intersections of shapes. An intersection multiplies the atoms of both sides; past
 /// `kMostAtoms` the most demanding ones are left out, and the shape is narrowed. Throws
-/// Error(invalid_argument) past kMostWork. With
+/// Error(invalid_argument) when its work takes more than `fuel` steps (of some 50 ns). With
 /// `annotations`, atoms differ also by what they evaluate, for unevaluatedProperties and
 /// unevaluatedItems.
 class ShapeAlgebra {
  public:
   static constexpr std::size_t kMostAtoms = 128;
-  static constexpr std::size_t kMostPairs = 4096;      ///< of an intersection
-  static constexpr std::size_t kMostWork = 5'000'000;  ///< steps of some 50 ns, altogether
+  static constexpr std::size_t kMostPairs = 4096;  ///< of an intersection
 
   ShapeAlgebra(RegexPool& pool, ConditionTable& conditions, StringLanguage& strings,
-               NumberLanguage& numbers, bool annotations)
+               NumberLanguage& numbers, bool annotations, std::uint64_t fuel)
       : pool_(pool),
         conditions_(conditions),
         strings_(strings),
         numbers_(numbers),
-        annotations_(annotations) {}
+        annotations_(annotations),
+        fuel_(fuel) {}
 
   bool annotations() const noexcept { return annotations_; }
 
@@ -40,8 +40,8 @@ class ShapeAlgebra {
   };
   void set_judge(Judge judge) { judge_ = std::move(judge); }
 
-  /// Counts steps; throws Error(invalid_argument) past kMostWork.
-  void charge(std::size_t steps);
+  /// Counts steps; throws Error(invalid_argument) past the fuel.
+  void charge(std::uint64_t steps);
 
   Shape everything() const;
   Shape everything_but_objects() const;
@@ -71,7 +71,7 @@ class ShapeAlgebra {
   NumberLanguage& numbers_;
   bool annotations_;
   Judge judge_;
-  std::size_t work_ = 0;
+  std::uint64_t fuel_;
   std::map<std::pair<std::uint32_t, NameId>, bool> matches_;  // pattern, name
 };
 
