@@ -6,24 +6,18 @@
 #include "kernels/cpu/gemm_inl.h"
 #include "kernels/cpu/gemm_amx_inl.h"
 #include "kernels/cpu/attention_inl.h"
+#include "kernels/cpu/table_inl.h"
 // clang-format on
 
 namespace specdec::kernels {
 
 const KernelTable& amx_kernels() noexcept {
-  static constexpr KernelTable kTable = {
-      .prepare = prepare,
-      .gemm = gemm_amx,
-      .rms_norm = rms_norm,
-      .silu_mul = silu_mul_row,
-      .rope_append = rope_append,
-      .scores = scores,
-      .softmax = softmax,
-      .weigh = weigh,
-      .combine = combine,
-      .divide = divide,
-  };
-  return kTable;
+  static constexpr KernelTable kWithTiles = [] {
+    KernelTable table = kKernels;
+    table.gemm = gemm_amx;
+    return table;
+  }();
+  return kWithTiles;
 }
 
 }  // namespace specdec::kernels

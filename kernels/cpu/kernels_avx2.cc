@@ -5,24 +5,11 @@
 #include "kernels/cpu/rows_inl.h"
 #include "kernels/cpu/gemm_inl.h"
 #include "kernels/cpu/attention_inl.h"
+#include "kernels/cpu/table_inl.h"
 // clang-format on
 
 namespace specdec::kernels {
 
-const KernelTable& avx2_kernels() noexcept {
-  static constexpr KernelTable kTable = {
-      .prepare = prepare,
-      .gemm = gemm,
-      .rms_norm = rms_norm,
-      .silu_mul = silu_mul_row,
-      .rope_append = rope_append,
-      .scores = scores,
-      .softmax = softmax,
-      .weigh = weigh,
-      .combine = combine,
-      .divide = divide,
-  };
-  return kTable;
-}
+const KernelTable& avx2_kernels() noexcept { return kKernels; }
 
 }  // namespace specdec::kernels

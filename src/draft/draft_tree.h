@@ -45,7 +45,7 @@ struct DraftTree {
     return size() - 1;
   }
   /// Keeps the nodes for which keep[node] is set, the root among them and no node without its
-  /// parent. Deterministic trees only.
+  /// parent; of a drawn tree also the distributions that they were drawn below.
   void retain(const std::vector<bool>& keep);
   int size() const noexcept { return static_cast<int>(tokens.size()); }
   int num_draft_tokens() const noexcept { return size() - 1; }
