@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "engine/model/row_buffers.h"
 #include "sampling/mutation.h"
 
 namespace specdec {
@@ -48,12 +49,7 @@ EagleHead::EagleHead(Backend& backend, const EagleSource& source,
     next_norm += hidden;
   }
 
-  // Whole tiles of 8 rows, as for Transformer.
-  const auto rows_of = [&](int width) {
-    return backend.allocate(static_cast<std::size_t>(max_rows + 7) *
-                                static_cast<std::size_t>(width + 31) * sizeof(float),
-                            MemoryUse::scratch);
-  };
+  const auto rows_of = [&](int width) { return allocate_rows(backend, max_rows, width); };
   features_ = rows_of(config_.hidden_size);
   x_ = rows_of(config_.hidden_size);
   embedded_ = rows_of(config_.hidden_size);
@@ -131,22 +127,14 @@ std::span<const float> EagleHead::forward(const ForwardBatch& batch, Stream stre
                         stream);
   backend_.project_residual({.num_rows = rows, .in = ffn, .weight = down_, .x = x}, stream);
 
-  const std::size_t count =
-      static_cast<std::size_t>(outputs) * static_cast<std::size_t>(head_.rows);
-  if (logits_.bytes() < count * sizeof(float)) {
-    logits_ = DeviceBuffer();  // give the old one back before asking for the larger one
-    logits_ = backend_.allocate(count * sizeof(float), MemoryUse::scratch);
-  }
-  backend_.norm_head({.num_outputs = outputs,
+  return read_logits(backend_,
+                     {.num_outputs = outputs,
                       .row_ids = view.output_rows,
                       .x = x,
                       .norm_weight = output_norm_,
                       .norm_eps = config_.norm_eps,
-                      .head = head_,
-                      .logits = logits_.as<float>()},
-                     stream);
-  const void* host = backend_.read(logits_.as<void>(), count * sizeof(float), stream);
-  return {static_cast<const float*>(host), count};
+                      .head = head_},
+                     logits_, stream);
 }
 
 }  // namespace specdec

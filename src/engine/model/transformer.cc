@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/model/row_buffers.h"
+
 namespace specdec {
 
 TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& source)
@@ -115,12 +117,7 @@ Transformer::Transformer(Backend& backend, TransformerWeights weights, KvPoolSto
       max_rows_(max_rows),
       rope_(backend, weights_.config, pool_.capacity()) {
   const ModelConfig& config = weights_.config;
-  // Whole tiles of 8 rows: a backend may lay activations out in tiles of 8 by 32.
-  const auto rows_of = [&](int width) {
-    return backend.allocate(static_cast<std::size_t>(max_rows + 7) *
-                                static_cast<std::size_t>(width + 31) * sizeof(float),
-                            MemoryUse::scratch);
-  };
+  const auto rows_of = [&](int width) { return allocate_rows(backend, max_rows, width); };
   x_ = rows_of(config.hidden_size);
   q_ = rows_of(config.num_heads * config.head_dim);
   attention_ = rows_of(config.num_heads * config.head_dim);
@@ -178,22 +175,14 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
   if (tap != nullptr) tap->observe(config.num_layers, x, rows, stream);
   if (outputs == 0) return {};
 
-  const std::size_t count =
-      static_cast<std::size_t>(outputs) * static_cast<std::size_t>(config.vocab_size);
-  if (logits_.bytes() < count * sizeof(float)) {
-    logits_ = DeviceBuffer();  // give the old one back before asking for the larger one
-    logits_ = backend_.allocate(count * sizeof(float), MemoryUse::scratch);
-  }
-  backend_.norm_head({.num_outputs = outputs,
+  return read_logits(backend_,
+                     {.num_outputs = outputs,
                       .row_ids = view.output_rows,
                       .x = x,
                       .norm_weight = weights_.output_norm,
                       .norm_eps = config.norm_eps,
-                      .head = weights_.head,
-                      .logits = logits_.as<float>()},
-                     stream);
-  const void* host = backend_.read(logits_.as<void>(), count * sizeof(float), stream);
-  return {static_cast<const float*>(host), count};
+                      .head = weights_.head},
+                     logits_, stream);
 }
 
 }  // namespace specdec
