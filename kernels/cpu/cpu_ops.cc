@@ -180,17 +180,17 @@ void CpuOps::tree_attention(const TreeAttentionParams& params) {
 }
 
 void CpuOps::project(const ProjectParams& params) {
-  const void* activations =
-      prepare(params.in, nullptr, nullptr, 0.0f, params.num_rows, params.weight);
-  multiply(gemm_job(params.weight, activations, params.num_rows, Epilogue::store, params.out),
-           tiles_of(params.weight.rows));
+  project_rows(params.weight, params.in, params.num_rows, Epilogue::store, params.out);
 }
 
 void CpuOps::project_residual(const ProjectResidualParams& params) {
-  const void* activations =
-      prepare(params.in, nullptr, nullptr, 0.0f, params.num_rows, params.weight);
-  multiply(gemm_job(params.weight, activations, params.num_rows, Epilogue::add, params.x),
-           tiles_of(params.weight.rows));
+  project_rows(params.weight, params.in, params.num_rows, Epilogue::add, params.x);
+}
+
+void CpuOps::project_rows(const PackedMatrix& weight, const float* in, int num_rows,
+                          Epilogue epilogue, float* out) {
+  const void* activations = prepare(in, nullptr, nullptr, 0.0f, num_rows, weight);
+  multiply(gemm_job(weight, activations, num_rows, epilogue, out), tiles_of(weight.rows));
 }
 
 void CpuOps::norm_gate_up(const NormGateUpParams& params) {

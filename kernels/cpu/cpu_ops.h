@@ -12,6 +12,7 @@ namespace specdec::kernels {
 
 struct KernelTable;
 struct GemmJob;
+enum class Epilogue : std::uint8_t;
 
 /// Instruction sets that the CPU kernels are built for. avx512_vnni and amx give the same bits,
 /// avx2 others.
@@ -86,6 +87,8 @@ class CpuOps {
   const void* prepare(const float* x, const std::int32_t* row_ids, const float* norm_weight,
                       float norm_eps, int num_rows, const PackedMatrix& matrix);
   void multiply(const GemmJob& job, int tiles);
+  void project_rows(const PackedMatrix& weight, const float* in, int num_rows, Epilogue epilogue,
+                    float* out);
 
   Isa isa_;
   Executor* executor_;

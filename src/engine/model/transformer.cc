@@ -1,6 +1,5 @@
 #include "engine/model/transformer.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "engine/model/row_buffers.h"
