@@ -109,6 +109,7 @@ struct SchedulerConfig {
 struct BackendConfig {
   std::string device = "auto";  ///< auto | cuda | cpu; auto: a GPU where there is one
   int threads = 0;              ///< 0 = the physical cores this process may use
+  bool device_loop = true;      ///< on a GPU: let steps follow each other without the host
   std::string isa = "auto";     ///< auto | avx2 | avx512 | amx: what the CPU kernels use; auto: the
                                 ///< fastest here, which is never amx
 

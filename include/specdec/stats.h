@@ -58,6 +58,7 @@ struct RequestStats {
 /// One engine since it was loaded.
 struct EngineStats {
   std::int64_t num_steps = 0;
+  std::int64_t num_device_steps = 0;  ///< of them, those that a GPU ran without the host's help
   std::int64_t num_requests_submitted = 0;
   std::int64_t num_requests_finished =
       0;  ///< for whatever reason, cancelled and failed ones included

@@ -85,11 +85,14 @@ struct Entry {
 
 struct GraphKey {
   int sequences = 0;  // rounded up: the launch's capacity
+  int context = 0;    // likewise: no position is this or more
   bool loop = false;
+  bool logprobs = false;
   cuda::SamplingNeeds needs;
 
   bool operator==(const GraphKey& other) const {
-    return sequences == other.sequences && loop == other.loop && needs.edits == other.needs.edits &&
+    return sequences == other.sequences && context == other.context && loop == other.loop &&
+           logprobs == other.logprobs && needs.edits == other.needs.edits &&
            needs.sampled == other.needs.sampled && needs.nucleus == other.needs.nucleus &&
            needs.dense == other.needs.dense;
   }
@@ -106,30 +109,40 @@ class DeviceLoop::Impl {
     return std::max(options_.nodes, options_.topk * std::max(0, options_.depth - 1)) + 1;
   }
   const OwnedExecutable& graph(const GraphKey& key);
-  GraphKey key_of(int sequences, bool loop, const cuda::SamplingNeeds& needs) const {
-    int rounded = 1;
-    while (rounded < sequences) rounded *= 2;
-    return {std::min(rounded, options_.max_sequences), loop, needs};
+  GraphKey key_of(int sequences, int context, bool loop, const cuda::SamplingNeeds& needs) const {
+    constexpr int kShortest = 256;
+    const auto rounded = [](int from, int least) {
+      while (from < least) from *= 2;
+      return from;
+    };
+    return {.sequences = std::min(rounded(1, sequences), options_.max_sequences),
+            .context = std::min(rounded(kShortest, context), options_.max_context),
+            .loop = loop,
+            .needs = needs};
   }
   int run(std::span<DeviceSequence> sequences, const cuda::SamplingNeeds& needs, int turns,
           const OnTurn& on_turn);
 
  private:
   void place(Arena& arena);
+  void place_pinned(Arena& arena);
   void fill_constants();
   void enter(std::span<const DeviceSequence> sequences, int capacity);
   void enqueue_turn(const GraphKey& key, cudaGraphConditionalHandle condition);
   void propose(const GraphKey& key, const cuda::Launch& to);
   cuda::TreeBuffers trees(int sequences) const;
-  cuda::DeviceBatch batch(const cuda::DeviceBatch& buffers, int sequences, int rows,
+  cuda::DeviceBatch batch(const cuda::DeviceBatch& buffers, const GraphKey& key, int rows,
                           int outputs) const;
+  void grow_workspace(const GraphKey& key);
+  Turn turn_at(int turn, std::size_t sequences) const;
 
   bool with_model() const { return options_.draft == DeviceDraft::draft_model; }
 
   DeviceLoopOptions options_;
   DeviceModel target_;
   DeviceModel draft_;
-  OwnedStream stream_;
+  OwnedStream own_stream_;
+  cudaStream_t stream_ = nullptr;
   cuda::Launch launch_;
   DeviceMemory memory_;
   PinnedMemory pinned_;
@@ -140,6 +153,9 @@ class DeviceLoop::Impl {
   cuda::TurnEntry* ring_ = nullptr;         // pinned [max_turns, max_sequences]
   volatile std::int32_t* leave_ = nullptr;  // pinned
   std::int32_t* turns_done_ = nullptr;      // pinned
+  float* logprobs_ = nullptr;               // pinned [max_turns, max_sequences, path capacity]
+  std::int32_t* top_tokens_ = nullptr;      // pinned [the same, most_logprobs]
+  float* top_logprobs_ = nullptr;           // pinned [the same, most_logprobs]
 
   cuda::TreeBuffers trees_;
   std::int32_t* draft_slots_ = nullptr;  // [rows]
@@ -168,10 +184,12 @@ DeviceLoop::Impl::Impl(const DeviceLoopOptions& options, DeviceModel target, Dev
                                             " deep and " + std::to_string(cuda::kMostCandidates) +
                                             " wide");
   check(::cudaSetDevice(options_.device.index), "selecting the GPU");
-  cudaStream_t stream = nullptr;
-  check(::cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream");
-  stream_.reset(stream);
-  launch_.stream = stream;
+  stream_ = options_.stream;
+  if (stream_ == nullptr) {
+    check(::cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+    own_stream_.reset(stream_);
+  }
+  launch_.stream = stream_;
   launch_.device = options_.device;
 
   Arena sizes(nullptr);
@@ -179,7 +197,7 @@ DeviceLoop::Impl::Impl(const DeviceLoopOptions& options, DeviceModel target, Dev
   void* memory = nullptr;
   check(::cudaMalloc(&memory, sizes.used()), "allocating the loop's buffers");
   memory_.reset(static_cast<std::byte*>(memory));
-  check(::cudaMemsetAsync(memory, 0, sizes.used(), stream), "clearing the loop's buffers");
+  check(::cudaMemsetAsync(memory, 0, sizes.used(), stream_), "clearing the loop's buffers");
   Arena parts(memory_.get());
   place(parts);
 
@@ -191,19 +209,31 @@ DeviceLoop::Impl::Impl(const DeviceLoopOptions& options, DeviceModel target, Dev
   Arena entry_parts(entry_memory_.get());
   device_.place(entry_parts, options_);
 
-  const std::size_t ring = static_cast<std::size_t>(options_.max_turns) *
-                           static_cast<std::size_t>(options_.max_sequences) *
-                           sizeof(cuda::TurnEntry);
-  check(::cudaMallocHost(&memory, entry_bytes_ + ring + 64), "allocating pinned memory");
-  std::memset(memory, 0, entry_bytes_ + ring + 64);
+  Arena pinned_size(nullptr);
+  place_pinned(pinned_size);
+  check(::cudaMallocHost(&memory, pinned_size.used()), "allocating pinned memory");
+  std::memset(memory, 0, pinned_size.used());
   pinned_.reset(static_cast<std::byte*>(memory));
-  Arena host_parts(pinned_.get());
-  host_.place(host_parts, options_);
-  ring_ = reinterpret_cast<cuda::TurnEntry*>(pinned_.get() + entry_bytes_);
-  auto* const words = reinterpret_cast<std::int32_t*>(pinned_.get() + entry_bytes_ + ring);
-  leave_ = words;
-  turns_done_ = words + 1;
+  Arena pinned_parts(pinned_.get());
+  place_pinned(pinned_parts);
   fill_constants();
+}
+
+void DeviceLoop::Impl::place_pinned(Arena& arena) {
+  host_.place(arena, options_);  // first: it is copied as one piece
+  const auto entries = static_cast<std::size_t>(options_.max_turns) *
+                       static_cast<std::size_t>(options_.max_sequences);
+  arena.take(ring_, entries);
+  std::int32_t* leave = nullptr;
+  arena.take(leave, 1);
+  leave_ = leave;
+  arena.take(turns_done_, 1);
+  if (options_.most_logprobs < 0) return;
+  const std::size_t tokens = entries * static_cast<std::size_t>(paths_.capacity);
+  const std::size_t top = tokens * static_cast<std::size_t>(options_.most_logprobs);
+  arena.take(logprobs_, tokens);
+  arena.take(top_tokens_, top);
+  arena.take(top_logprobs_, top);
 }
 
 void DeviceLoop::Impl::place(Arena& arena) {
@@ -273,9 +303,9 @@ void DeviceLoop::Impl::fill_constants() {
   const int sequences = options_.max_sequences;
   const auto upload = [&](std::int32_t* to, const std::vector<std::int32_t>& values) {
     check(::cudaMemcpyAsync(to, values.data(), values.size() * sizeof(std::int32_t),
-                            cudaMemcpyHostToDevice, stream_.get()),
+                            cudaMemcpyHostToDevice, stream_),
           "writing the loop's buffers");
-    check(::cudaStreamSynchronize(stream_.get()), "writing the loop's buffers");
+    check(::cudaStreamSynchronize(stream_), "writing the loop's buffers");
   };
   const auto fill = [&](const cuda::DeviceBatch& batch, int rows_each, int outputs_each) {
     std::vector<std::int32_t> row_sequences, begins, outputs;
@@ -308,13 +338,13 @@ cuda::TreeBuffers DeviceLoop::Impl::trees(int sequences) const {
   return trees;
 }
 
-cuda::DeviceBatch DeviceLoop::Impl::batch(const cuda::DeviceBatch& buffers, int sequences, int rows,
-                                          int outputs) const {
+cuda::DeviceBatch DeviceLoop::Impl::batch(const cuda::DeviceBatch& buffers, const GraphKey& key,
+                                          int rows, int outputs) const {
   cuda::DeviceBatch batch = buffers;
   batch.num_rows = rows;
   batch.num_outputs = outputs;
-  batch.num_sequences = sequences;
-  batch.max_context = options_.max_context;
+  batch.num_sequences = key.sequences;
+  batch.max_context = key.context;
   batch.table_stride = options_.blocks_per_sequence;
   batch.block_tables = device_.block_tables;
   return batch;
@@ -350,12 +380,11 @@ void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
   for (int depth = 0; depth < options_.depth; ++depth) {
     const float* logits = nullptr;
     if (depth == 0) {
-      const cuda::DeviceBatch roots =
-          batch(root_batch_, key.sequences, 2 * key.sequences, frontier);
+      const cuda::DeviceBatch roots = batch(root_batch_, key, 2 * key.sequences, frontier);
       check(cuda::fill_draft_roots(grow, device_.draft_lengths, roots, to), doing);
       logits = draft_.forward(roots, to.stream);
     } else {
-      const cuda::DeviceBatch level = batch(level_batch_, key.sequences, frontier, frontier);
+      const cuda::DeviceBatch level = batch(level_batch_, key, frontier, frontier);
       check(cuda::fill_draft_level(grow, level, options_.depth + 1, to), doing);
       logits = draft_.forward(level, to.stream);
     }
@@ -383,21 +412,31 @@ void DeviceLoop::Impl::enqueue_turn(const GraphKey& key, cudaGraphConditionalHan
 
   const cuda::TreeBuffers tree = trees(key.sequences);
   const int rows = key.sequences * rows_per_sequence();
-  const cuda::DeviceBatch target = batch(target_batch_, key.sequences, rows, rows);
+  const cuda::DeviceBatch target = batch(target_batch_, key, rows, rows);
   check(cuda::fill_target_batch(tree, device_.states, target, options_.depth + 1, to),
         "capturing a batch");
   const float* const logits = target_.forward(target, to.stream);
 
-  check(cuda::sample_and_accept({.vocab = options_.vocab,
-                                 .tree = tree.rows(),
-                                 .logits = logits,
-                                 .options = device_.sampling,
-                                 .sequences = device_.states,
-                                 .scratch = scratch_,
-                                 .tokens = sampled_,
-                                 .status = status_},
-                                key.needs, paths_, to),
-        "capturing acceptance");
+  const cuda::SampleRowsParams sample_rows{.vocab = options_.vocab,
+                                           .tree = tree.rows(),
+                                           .logits = logits,
+                                           .options = device_.sampling,
+                                           .sequences = device_.states,
+                                           .scratch = scratch_,
+                                           .tokens = sampled_,
+                                           .status = status_};
+  check(cuda::sample_and_accept(sample_rows, key.needs, paths_, to), "capturing acceptance");
+  if (key.logprobs)
+    check(cuda::path_logprobs({.rows = sample_rows,
+                               .paths = paths_,
+                               .most = options_.most_logprobs,
+                               .logprobs = logprobs_,
+                               .top_tokens = top_tokens_,
+                               .top_logprobs = top_logprobs_,
+                               .turn = device_.turn,
+                               .turn_entries = options_.max_sequences * paths_.capacity},
+                              to),
+          "capturing log-probabilities");
   if (options_.depth > 0)
     check(cuda::commit_kv({.num_sequences = key.sequences,
                            .target = target_.pool,
@@ -432,6 +471,27 @@ void DeviceLoop::Impl::enqueue_turn(const GraphKey& key, cudaGraphConditionalHan
         "capturing publication");
 }
 
+// One pass of each model over rows of padding, outside of any capture: scratch memory takes its
+// place, and kernels are loaded.
+void DeviceLoop::Impl::grow_workspace(const GraphKey& key) {
+  const auto pass = [&](const DeviceModel& model, const cuda::DeviceBatch& buffers, int rows,
+                        int outputs) {
+    const cuda::DeviceBatch padding = batch(buffers, key, rows, outputs);
+    const auto bytes = static_cast<std::size_t>(rows) * sizeof(std::int32_t);
+    for (std::int32_t* part : {padding.tokens, padding.positions})
+      check(::cudaMemsetAsync(part, 0, bytes, stream_), "warming up");
+    for (std::int32_t* part : {padding.slots, padding.path_offsets})  // kPaddingSlot; no path
+      check(::cudaMemsetAsync(part, 0xff, bytes, stream_), "warming up");
+    model.forward(padding, stream_);
+  };
+  const int rows = key.sequences * rows_per_sequence();
+  pass(target_, target_batch_, rows, rows);
+  if (!with_model()) return;
+  const int frontier = key.sequences * options_.topk;
+  pass(draft_, root_batch_, 2 * key.sequences, frontier);
+  pass(draft_, level_batch_, frontier, frontier);
+}
+
 const OwnedExecutable& DeviceLoop::Impl::graph(const GraphKey& key) {
   const auto known = std::find_if(graphs_.begin(), graphs_.end(),
                                   [&](const auto& entry) { return entry.first == key; });
@@ -439,6 +499,7 @@ const OwnedExecutable& DeviceLoop::Impl::graph(const GraphKey& key) {
     graphs_.splice(graphs_.begin(), graphs_, known);
     return graphs_.front().second;
   }
+  grow_workspace(key);
   cudaGraph_t made = nullptr;
   check(::cudaGraphCreate(&made, 0), "creating a graph");
   const OwnedGraph whole(made);
@@ -460,20 +521,20 @@ const OwnedExecutable& DeviceLoop::Impl::graph(const GraphKey& key) {
 #endif
     body = params.conditional.phGraph_out[0];
   }
-  check(::cudaStreamBeginCaptureToGraph(stream_.get(), body, nullptr, nullptr, 0,
+  check(::cudaStreamBeginCaptureToGraph(stream_, body, nullptr, nullptr, 0,
                                         cudaStreamCaptureModeThreadLocal),
         "capturing a step");
   try {
     enqueue_turn(key, condition);
   } catch (...) {
-    ::cudaStreamEndCapture(stream_.get(), &body);
+    ::cudaStreamEndCapture(stream_, &body);
     throw;
   }
-  check(::cudaStreamEndCapture(stream_.get(), &body), "capturing a step");
+  check(::cudaStreamEndCapture(stream_, &body), "capturing a step");
   cudaGraphExec_t executable = nullptr;
   check(::cudaGraphInstantiate(&executable, made, 0), "instantiating a graph");
   OwnedExecutable owned(executable);
-  check(::cudaGraphUpload(executable, stream_.get()), "uploading a graph");
+  check(::cudaGraphUpload(executable, stream_), "uploading a graph");
   graphs_.emplace_front(key, std::move(owned));
   if (static_cast<int>(graphs_.size()) > options_.most_graphs) graphs_.pop_back();
   return graphs_.front().second;
@@ -483,8 +544,8 @@ void DeviceLoop::Impl::enter(std::span<const DeviceSequence> sequences, int capa
   for (int i = 0; i < capacity; ++i) {
     const auto at = static_cast<std::size_t>(i);
     const bool there = at < sequences.size();
-    host_.max_depths[i] = there ? options_.depth : -1;
-    host_.max_nodes[i] = options_.nodes;
+    host_.max_depths[i] = there ? std::min(sequences[at].max_depth, options_.depth) : -1;
+    host_.max_nodes[i] = there ? std::min(sequences[at].max_nodes, options_.nodes) : 0;
     host_.states[i] = {};
     host_.limits[i] = {};
     host_.token_counts[i] = nullptr;
@@ -521,39 +582,36 @@ int DeviceLoop::Impl::run(std::span<DeviceSequence> sequences, const cuda::Sampl
   if (static_cast<int>(sequences.size()) > options_.max_sequences)
     throw Error(ErrorCode::internal, "more sequences than the device loop has rows for");
   check(::cudaSetDevice(options_.device.index), "selecting the GPU");
-  const cudaStream_t stream = stream_.get();
-  const GraphKey key = key_of(static_cast<int>(sequences.size()), turns > 1, needs);
+  int longest = 0;
+  for (const DeviceSequence& sequence : sequences)
+    longest = std::max(longest, sequence.limits.reserved);
+  GraphKey key = key_of(static_cast<int>(sequences.size()), longest, turns > 1, needs);
+  key.logprobs = options_.most_logprobs >= 0 &&
+                 std::any_of(sequences.begin(), sequences.end(), [](const DeviceSequence& sequence) {
+                   return sequence.sampling.logprobs >= 0;
+                 });
   const OwnedExecutable& executable = graph(key);
   enter(sequences, key.sequences);
   // advance() counts from here, so that a run of fewer turns ends at the same place in the ring.
   turns = std::min(turns, options_.max_turns);
   for (int i = 0; i < key.sequences; ++i) host_.limits[i].last_turn = turns - 1;
   check(::cudaMemcpyAsync(entry_memory_.get(), pinned_.get(), entry_bytes_, cudaMemcpyHostToDevice,
-                          stream),
+                          stream_),
         "entering the loop");
-  check(::cudaGraphLaunch(executable.get(), stream), "entering the loop");
+  check(::cudaGraphLaunch(executable.get(), stream_), "entering the loop");
   check(::cudaMemcpyAsync(turns_done_, device_.turn, sizeof(std::int32_t), cudaMemcpyDeviceToHost,
-                          stream),
+                          stream_),
         "leaving the loop");
   if (with_model())
     check(::cudaMemcpyAsync(host_.draft_lengths, device_.draft_lengths,
                             static_cast<std::size_t>(key.sequences) * sizeof(std::int32_t),
-                            cudaMemcpyDeviceToHost, stream),
+                            cudaMemcpyDeviceToHost, stream_),
           "leaving the loop");
 
   // The host only reads along; it never makes the device wait.
   int seen = 0;
   const auto take = [&] {
-    const std::span<cuda::TurnEntry> entries(ring_ + seen * options_.max_sequences,
-                                             sequences.size());
-    for (std::size_t i = 0; i < sequences.size(); ++i) {
-      const cuda::TurnEntry& entry = entries[i];
-      const int count = std::max<int>(entry.num_tokens, 0);
-      sequences[i].tokens->insert(sequences[i].tokens->end(), entry.tokens, entry.tokens + count);
-      sequences[i].num_output += count;
-    }
-    ++seen;
-    if (on_turn && !on_turn(entries)) *leave_ = 1;
+    if (!on_turn(turn_at(seen++, sequences.size()))) *leave_ = 1;
   };
   const auto complete = [&] {
     for (std::size_t i = 0; i < sequences.size(); ++i) {
@@ -564,22 +622,35 @@ int DeviceLoop::Impl::run(std::span<DeviceSequence> sequences, const cuda::Sampl
     std::atomic_thread_fence(std::memory_order_acquire);
     return true;
   };
-  while (on_turn) {
+  for (;;) {
     if (seen < turns && complete()) {
       take();
       continue;
     }
-    const cudaError_t state = ::cudaStreamQuery(stream);
+    const cudaError_t state = ::cudaStreamQuery(stream_);
     if (state == cudaErrorNotReady) continue;
     check(state, "running the loop");
     break;
   }
-  check(::cudaStreamSynchronize(stream), "running the loop");
   while (seen < *turns_done_) take();
   if (with_model())
     for (std::size_t i = 0; i < sequences.size(); ++i)
       sequences[i].draft_length = host_.draft_lengths[i];
   return seen;
+}
+
+DeviceLoop::Turn DeviceLoop::Impl::turn_at(int turn, std::size_t sequences) const {
+  const auto first = static_cast<std::size_t>(turn) * static_cast<std::size_t>(options_.max_sequences);
+  Turn out{.entries = {ring_ + first, sequences},
+           .path_capacity = paths_.capacity,
+           .most_logprobs = options_.most_logprobs};
+  if (logprobs_ == nullptr) return out;
+  const std::size_t token = first * static_cast<std::size_t>(paths_.capacity);
+  const std::size_t top = token * static_cast<std::size_t>(options_.most_logprobs);
+  out.logprobs = logprobs_ + token;
+  out.top_tokens = top_tokens_ + top;
+  out.top_logprobs = top_logprobs_ + top;
+  return out;
 }
 
 DeviceLoop::DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft)
@@ -588,9 +659,10 @@ DeviceLoop::~DeviceLoop() = default;
 
 int DeviceLoop::slots_per_turn() const { return impl_->slots_per_turn(); }
 
-void DeviceLoop::warm_up(std::span<const int> num_sequences, const cuda::SamplingNeeds& needs) {
+void DeviceLoop::warm_up(std::span<const int> num_sequences, const cuda::SamplingNeeds& needs,
+                         int context) {
   for (const int count : num_sequences)
-    for (const bool loop : {false, true}) impl_->graph(impl_->key_of(count, loop, needs));
+    for (const bool loop : {false, true}) impl_->graph(impl_->key_of(count, context, loop, needs));
 }
 
 int DeviceLoop::run(std::span<DeviceSequence> sequences, const cuda::SamplingNeeds& needs,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <climits>
 #include <functional>
 #include <memory>
 #include <span>
@@ -25,6 +26,7 @@ enum class DeviceDraft : std::uint8_t { none, ngram, draft_model };
 
 struct DeviceLoopOptions {
   kernels::cuda::DeviceInfo device = {};
+  cudaStream_t stream = nullptr;  // where the loop runs, the caller's; null: on one of its own
   int vocab = 0;
   int max_sequences = 1;
   int max_context = 0;          // tokens of the longest sequence
@@ -37,14 +39,17 @@ struct DeviceLoopOptions {
   float min_confidence = 0;
   int ngram_min = 1;
   int ngram_max = 1;
+  int most_logprobs = 0;  // of the most likely tokens of a row; < 0: no log-probabilities at all
   int most_graphs = 8;  // shapes that are kept instantiated
 };
 
 /// One decoding sequence: all of its tokens but the last have KV.
 struct DeviceSequence {
-  std::vector<TokenId>* tokens = nullptr;  // committed; grows
+  const std::vector<TokenId>* tokens = nullptr;  // committed; read when the loop is entered
   int num_output = 0;
-  int draft_length = 0;  // draft KV in place, at least size - 2; kept up to date
+  int max_depth = INT_MAX;  // of its drafts, at most DeviceLoopOptions::depth
+  int max_nodes = INT_MAX;  // likewise
+  int draft_length = 0;     // draft KV in place, at least size - 2 if it drafts; kept up to date
   std::span<const std::int32_t> block_table;
   kernels::cuda::RowSampling sampling;   // its pointers are device memory of the caller
   kernels::cuda::SequenceLimits limits;  // likewise
@@ -66,18 +71,30 @@ class DeviceLoop {
   /// Slots beyond its tokens that a sequence needs reserved for one turn.
   int slots_per_turn() const;
 
-  /// Captures and instantiates the graphs for these shapes, so that no run has to.
-  void warm_up(std::span<const int> num_sequences, const kernels::cuda::SamplingNeeds& needs);
+  /// Captures and instantiates the graphs for these shapes and sequences of up to `context` tokens,
+  /// so that no run has to.
+  void warm_up(std::span<const int> num_sequences, const kernels::cuda::SamplingNeeds& needs,
+               int context);
 
-  /// What one turn brought, called on the running thread while later turns are under way: entries
-  /// [sequences]. False: leave the loop after the turns that have begun.
-  using OnTurn = std::function<bool(std::span<const kernels::cuda::TurnEntry> entries)>;
+  /// What one turn brought; valid until OnTurn returns.
+  struct Turn {
+    std::span<const kernels::cuda::TurnEntry> entries;  // [sequences]
+    int path_capacity = 0;                              // tokens of a sequence's longest path
+    int most_logprobs = 0;
+    // Where the sequence's options ask for them; of its emitted tokens.
+    const float* logprobs = nullptr;          // [sequences, path_capacity]
+    const std::int32_t* top_tokens = nullptr;  // [sequences, path_capacity, most_logprobs]
+    const float* top_logprobs = nullptr;       // the same
+  };
+  /// Called on the running thread for each turn in order, while later turns are under way. False:
+  /// leave the loop after the turns that have begun; it is called for these too.
+  using OnTurn = std::function<bool(const Turn& turn)>;
 
   /// Turns until a sequence ends or lacks slots, on_turn says so, or `turns` are done; one turn
-  /// without a loop when turns == 1. Appends what was emitted to the sequences' tokens. Returns the
-  /// number of turns. Throws Error(device), after which the engine has to be loaded anew.
+  /// without a loop when turns == 1. Returns the number of turns. Throws Error(device), after which
+  /// the engine has to be loaded anew.
   int run(std::span<DeviceSequence> sequences, const kernels::cuda::SamplingNeeds& needs, int turns,
-          const OnTurn& on_turn = {});
+          const OnTurn& on_turn);
 
  private:
   class Impl;

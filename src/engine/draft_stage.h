@@ -62,6 +62,8 @@ class DraftStage {
 
   DraftPacing& pacing() noexcept { return pacing_; }
 
+  /// The model behind the method "draft_model"; null: there is none.
+  Transformer* transformer() noexcept { return transformer_; }
   /// The draft model's slices of the cache's blocks; null: there is no draft model.
   const KvPoolStorage* draft_pool() const noexcept {
     return adapter_ == nullptr ? nullptr : &adapter_->pool();
@@ -86,7 +88,8 @@ class DraftStage {
   Backend& backend_;
   std::string_view model_method_;  // "draft_model", "eagle3", or empty
   std::unique_ptr<DraftAdapter> adapter_;
-  EagleAdapter* eagle_ = nullptr;  // adapter_, if it is one
+  EagleAdapter* eagle_ = nullptr;       // adapter_, if it is one
+  Transformer* transformer_ = nullptr;  // adapter_'s, if it has one
   std::unique_ptr<ModelDrafter> model_drafter_;
   DraftPacing pacing_;
   bool sampled_;  // drafts are drawn: the acceptance rule is one against draft probabilities

@@ -56,7 +56,7 @@ void emit_path(Sequence& sequence, const Tokenizer& tokenizer, const EmitLimits&
     path.truncate(i + 1);
     break;
   }
-  output.tokens = path.tokens;
+  output.tokens.insert(output.tokens.end(), path.tokens.begin(), path.tokens.end());
   if (!output.finished() || sequence.stops.matched()) return;
   std::string rest;
   sequence.text.flush(rest);

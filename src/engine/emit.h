@@ -9,7 +9,7 @@ struct EmitLimits {
   int max_context = 0;  // longest sequence, prompt and output together
 };
 
-/// Turns sequence.path into sequence.output token by token, exactly as plain decoding would have
+/// Adds sequence.path to sequence.output token by token, exactly as plain decoding would have
 /// met them: text, stop strings, stop tokens, max_tokens and the callback. Where one of them ends
 /// the request the path is cut after that token, so that neither KV nor counters hold anything
 /// beyond it. Sets output.finish_reason.

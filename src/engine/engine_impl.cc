@@ -156,13 +156,17 @@ Engine::Impl::Impl(const Config& engine_config)
       config.scheduler, *cache, [this](const Sequence& sequence, int batch_size, int max_rows) {
         return drafts->limits(sequence, batch_size, max_rows);
       });
-  stepper = std::make_unique<Step>(StepParts{.config = config,
-                                             .backend = *backend,
-                                             .target = *target,
-                                             .drafts = *drafts,
-                                             .cache = *cache,
-                                             .tokenizer = *tokenizer,
-                                             .max_context = max_context});
+  const StepParts parts{.config = config,
+                        .backend = *backend,
+                        .target = *target,
+                        .drafts = *drafts,
+                        .cache = *cache,
+                        .tokenizer = *tokenizer,
+                        .max_context = max_context};
+  stepper = std::make_unique<Step>(parts);
+#ifdef SPECDEC_HAS_CUDA
+  device_steps = make_device_steps(parts, [this] { return queue.has_news(); });
+#endif
   stats.kv_blocks_total = stats.kv_blocks_free = shape.num_blocks;
   queue.publish({}, stats);
   log_info("{}: {} layers, hidden {}, vocabulary {}; {} on {} threads; {} KV blocks, context {}",
@@ -325,7 +329,8 @@ bool Engine::Impl::step() {
 void Engine::Impl::run_step(std::span<Sequence* const> batch) {
   std::optional<Error> fault;
   try {
-    stepper->run(batch, stats);
+    if (!device_steps || record_trees || !device_steps->run(batch, stats))
+      stepper->run(batch, stats);
   } catch (const Error& error) {
     fault = error;
   } catch (const std::bad_alloc&) {

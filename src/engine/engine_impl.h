@@ -8,6 +8,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/cache/kv_cache_manager.h"
+#include "engine/device_steps.h"
 #include "engine/draft_stage.h"
 #include "engine/model/transformer.h"
 #include "engine/request_queue.h"
@@ -41,6 +42,7 @@ struct Engine::Impl {
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<Step> stepper;
   RequestQueue queue;
+  std::unique_ptr<DeviceSteps> device_steps;  // null: every step goes through `stepper`
   std::once_flag vocabulary_made;
   std::optional<GrammarVocabulary> vocabulary;
 

@@ -61,6 +61,11 @@ EngineStats RequestQueue::stats() const {
   return stats_;
 }
 
+bool RequestQueue::has_news() const {
+  const std::lock_guard lock(mutex_);
+  return !submitted_.empty() || !cancelled_.empty();
+}
+
 std::vector<std::unique_ptr<Sequence>> RequestQueue::take_submitted() {
   const std::lock_guard lock(mutex_);
   // They wait from now on in the scheduler: keep the bound right until the next publish().

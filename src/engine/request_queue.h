@@ -26,6 +26,9 @@ class RequestQueue {
   std::vector<Output> take_outputs();
   EngineStats stats() const;
 
+  /// Whether requests or cancellations wait for the stepping thread.
+  bool has_news() const;
+
   // For the stepping thread.
   std::vector<std::unique_ptr<Sequence>> take_submitted();
   std::vector<RequestId> take_cancelled();

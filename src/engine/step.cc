@@ -4,7 +4,7 @@
 #include <exception>
 
 #include "engine/constrain.h"
-#include "engine/emit.h"
+#include "engine/settle.h"
 #include "sampling/mutation.h"
 #include "specdec/error.h"
 
@@ -69,11 +69,6 @@ class LogitsRows final : public TargetRows {
   RowContext context_;
 };
 
-void fail(Sequence& sequence, const Error& error) {
-  sequence.output.finish_reason = FinishReason::error;
-  sequence.output.error = error;
-}
-
 /// Adds the seconds since its construction to a stage's total.
 class StageTimer {
  public:
@@ -117,7 +112,7 @@ void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
   pacing.verified(batch, std::chrono::duration<double>(Clock::now() - begin).count());
   const StageTimer timer(stats.commit_time);
   for (Sequence* sequence : batch) {
-    emit(*sequence);  // truncates at a stop, before any KV is committed
+    emit(*sequence, parts_.tokenizer, parts_.max_context);  // truncates at a stop, before any KV is committed
     parts_.drafts.keep_features(*sequence);
     pacing.learn(*sequence);
     commit(*sequence);
@@ -127,9 +122,7 @@ void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
 
 void Step::prepare(std::span<Sequence* const> batch) {
   for (Sequence* sequence : batch) {
-    sequence->output = Output{};
-    sequence->output.id = sequence->id;
-    sequence->output.seed = sequence->seed;
+    begin_output(*sequence);
     const std::span<const BlockCopy> copies = sequence->reservation.copies();
     parts_.target.pool().copy_blocks(parts_.backend, copies, Stream{});
     if (const KvPoolStorage* draft = parts_.drafts.draft_pool())
@@ -224,19 +217,6 @@ void Step::sample_and_accept(std::span<Sequence* const> batch) {
   });
 }
 
-void Step::emit(Sequence& sequence) {
-  if (sequence.output.finished()) return;
-  const EmitLimits limits{.max_context = parts_.max_context};
-  try {
-    emit_path(sequence, parts_.tokenizer, limits);
-  } catch (const Error& error) {
-    fail(sequence, error);
-  } catch (const std::exception& error) {
-    fail(sequence, Error(ErrorCode::invalid_argument,
-                         std::string("Request::on_token threw: ") + error.what()));
-  }
-}
-
 void Step::commit(Sequence& sequence) {
   const int context = sequence.kv.length(KvPool::target);
   if (!sequence.samples) {
@@ -271,41 +251,20 @@ void Step::commit(Sequence& sequence) {
   if (const KvPoolStorage* draft = parts_.drafts.draft_pool())
     draft->move(parts_.backend, table, draft_moves, Stream{});
 
-  const int emitted = static_cast<int>(sequence.path.tokens.size());
-  for (const OutputToken& token : sequence.path.tokens) {
-    sequence.tokens.push_back(token.token);
-    if (!(mutant_active("penalties_skip_accepted") && token.drafted))
-      sequence.penalties.add_output(token.token);
-  }
-  sequence.stats.num_output_tokens += emitted;
+  append_path(sequence);
   sequence.reservation.commit(root_slot + 1 + accepted, draft_length);
 }
 
 void Step::publish(Sequence& sequence, EngineStats& stats) {
-  // The last, partly filled block as well when the request is over: a conversation's next turn
-  // begins there.
-  if (sequence.output.finished())
-    parts_.cache.publish_all(sequence.kv, sequence.tokens);
-  else
-    parts_.cache.publish(sequence.kv, sequence.tokens);
+  publish_prefix(sequence, parts_.cache);
   if (!sequence.samples) {
     stats.num_prefill_tokens += sequence.num_known;
     return;
   }
-  const int emitted = static_cast<int>(sequence.path.tokens.size());
   stats.num_prefill_tokens += sequence.num_known - 1;
-  stats.num_output_tokens += emitted;
+  stats.num_output_tokens += static_cast<int>(sequence.path.tokens.size());
   const bool decoding = sequence.num_known == 1;
-  if (decoding) {
-    SpeculationStats delta;
-    delta.num_spec_steps = 1;
-    delta.num_output_tokens = emitted;
-    if (sequence.tree.num_draft_tokens() > 0)
-      delta.record_draft(sequence.tree.num_draft_tokens(),
-                         std::max(0, static_cast<int>(sequence.path.nodes.size()) - 1));
-    sequence.stats.speculation.merge(delta);
-    stats.speculation.merge(delta);
-  }
+  if (decoding) count_step(sequence, sequence.tree.num_draft_tokens(), stats);
 }
 
 }  // namespace specdec

@@ -42,7 +42,6 @@ class Step {
   void constrain(std::span<Sequence* const> batch);
   void forward(std::span<Sequence* const> batch);
   void sample_and_accept(std::span<Sequence* const> batch);
-  void emit(Sequence& sequence);
   void commit(Sequence& sequence);
   void publish(Sequence& sequence, EngineStats& stats);
 

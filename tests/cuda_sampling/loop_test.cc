@@ -175,16 +175,24 @@ Totals check_loop(const Run& run, DeviceLoopOptions options, int turns, bool wat
 
   Totals totals;
   while (!sequences.empty() && totals.runs < 2000) {
-    int watched_turns = 0;
-    const int done = loop.run(
-        sequences, needs, turns, !watched ? DeviceLoop::OnTurn{} : [&](auto entries) {
-          CHECK(entries.size() == sequences.size());
-          ++watched_turns;
-          return watched_turns < 5;
-        });
+    int seen_turns = 0;
+    const int done = loop.run(sequences, needs, turns, [&](const DeviceLoop::Turn& turn) {
+      CHECK(turn.entries.size() == sequences.size());
+      for (std::size_t i = 0; i < sequences.size(); ++i) {
+        const TurnEntry& entry = turn.entries[i];
+        REQUIRE(entry.num_tokens >= 0);
+        CHECK(entry.num_accepted >= entry.num_tokens - 1);
+        CHECK(entry.num_accepted <= std::min<int>(entry.num_tokens, entry.num_drafted));
+        auto& to = tokens[static_cast<std::size_t>(sequences[i].tokens - tokens.data())];
+        to.insert(to.end(), entry.tokens, entry.tokens + entry.num_tokens);
+        sequences[i].num_output += entry.num_tokens;
+      }
+      ++seen_turns;
+      return !watched || seen_turns < 5;
+    });
     REQUIRE(done >= 1);
     REQUIRE(done <= turns);
-    if (watched) CHECK(watched_turns == done);
+    CHECK(seen_turns == done);
     totals.turns += done;
     ++totals.runs;
     std::erase_if(sequences, [&](const DeviceSequence& sequence) {

@@ -28,10 +28,14 @@ struct PathLogprobsParams {
   float* logprobs = nullptr;  // out [sequences, capacity]
   std::int32_t* top_tokens = nullptr;  // out [sequences, capacity, most]
   float* top_logprobs = nullptr;       // out [sequences, capacity, most]
+  // In a loop the three are [turns, turn_entries] (times most): *turn picks the part to fill.
+  const std::int32_t* turn = nullptr;  // [1]; null: there is one part
+  std::int32_t turn_entries = 0;       // at least sequences * capacity
 };
 constexpr int kMostLogprobs = 64;
 
-/// Fills the log-probabilities that the sequences' options ask for, after acceptance.
+/// Fills the log-probabilities that the sequences' options ask for, after acceptance. The outputs
+/// may lie in pinned memory: they are there before anything that a later kernel publishes.
 cudaError_t path_logprobs(const PathLogprobsParams& params, const Launch& to);
 
 }  // namespace specdec::kernels::cuda

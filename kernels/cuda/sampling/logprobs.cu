@@ -16,8 +16,10 @@ __global__ void __launch_bounds__(kSelectThreads) fill_logprobs(PathLogprobsPara
   const int sequence = static_cast<int>(blockIdx.y);
   const int wanted = min(params.rows.options[sequence].logprobs, params.most);
   if (place >= params.paths.lengths[sequence] || wanted < 0) return;
-  const std::size_t out = static_cast<std::size_t>(sequence) * params.paths.capacity + place;
-  const int row = params.rows.tree.first_rows[sequence] + params.paths.nodes[out];
+  const std::size_t at = static_cast<std::size_t>(sequence) * params.paths.capacity + place;
+  const std::size_t turn = params.turn == nullptr ? 0 : static_cast<std::size_t>(*params.turn);
+  const std::size_t out = turn * params.turn_entries + at;
+  const int row = params.rows.tree.first_rows[sequence] + params.paths.nodes[at];
   const RowView view = view_row(params.rows, row);
   const int vocab = params.rows.vocab;
   const int chunks = num_chunks(vocab);
@@ -30,9 +32,11 @@ __global__ void __launch_bounds__(kSelectThreads) fill_logprobs(PathLogprobsPara
   unscaled.inverse_temperature = 1;
   const Scale scale(unscaled, best_chunk_key(keys, chunks, shared));
   const double normaliser = fixed_log(sum_exp(logits, keys, vocab, scale, {}, -INFINITY, shared));
-  if (threadIdx.x == 0)
+  if (threadIdx.x == 0) {
     params.logprobs[out] =
-        static_cast<float>(scale.relative(logits[params.paths.tokens[out]]) - normaliser);
+        static_cast<float>(scale.relative(logits[params.paths.tokens[at]]) - normaliser);
+    __threadfence_system();
+  }
   if (wanted == 0) return;
 
   const int most = min(wanted, vocab);
@@ -55,6 +59,7 @@ __global__ void __launch_bounds__(kSelectThreads) fill_logprobs(PathLogprobsPara
                                    normaliser)
               : 0.0f;
   }
+  __threadfence_system();
 }
 
 }  // namespace

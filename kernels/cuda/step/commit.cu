@@ -103,7 +103,8 @@ __global__ void __launch_bounds__(kAdvanceThreads) advance_sequences(AdvancePara
   __syncthreads();
   for (int sequence = static_cast<int>(threadIdx.x / 32); sequence < params.num_sequences;
        sequence += kAdvanceThreads / 32) {
-    int length = params.paths.lengths[sequence];
+    const int path_length = params.paths.lengths[sequence];
+    int length = path_length;
     const std::int32_t* const tokens = params.paths.tokens + sequence * params.paths.capacity;
     const std::int32_t* const nodes = params.paths.nodes + sequence * params.paths.capacity;
     const SequenceLimits limits = params.limits[sequence];
@@ -145,6 +146,7 @@ __global__ void __launch_bounds__(kAdvanceThreads) advance_sequences(AdvancePara
       const auto fault = static_cast<int>(params.paths.status[sequence]);
       entry->num_tokens = static_cast<std::int16_t>(fault != 0 ? -fault : length);
       entry->num_drafted = static_cast<std::int16_t>(params.tree_sizes[sequence] - 1);
+      entry->num_accepted = max(0, min(length, path_length - 1));
       if (ended || turn >= limits.last_turn ||
           state.length + length + params.slots_per_turn > limits.reserved)
         atomicExch(&stop, 1);

@@ -54,10 +54,11 @@ struct SequenceLimits {
 
 /// What the host reads of one turn: pinned memory, one entry per sequence and turn.
 struct TurnEntry {
-  static constexpr int kMostTokens = 62;
-  std::int32_t turn = 0;         // turn + 1 once the entry is complete
-  std::int16_t num_tokens = 0;   // emitted; < 0: the sequence failed, -RowStatus
-  std::int16_t num_drafted = 0;  // nodes below the root that the turn verified
+  static constexpr int kMostTokens = 61;
+  std::int32_t turn = 0;          // turn + 1 once the entry is complete
+  std::int16_t num_tokens = 0;    // emitted; < 0: the sequence failed, -RowStatus
+  std::int16_t num_drafted = 0;   // nodes below the root that the turn verified
+  std::int32_t num_accepted = 0;  // of the emitted tokens, those that were drafted; they come first
   std::int32_t tokens[kMostTokens] = {};
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "engine/backend/cuda_memory.h"
 #include "engine/backend/row_pointers.h"
@@ -32,10 +33,10 @@ kernels::DataType common_type(const MatrixSource& source) {
 }
 
 /// The operations on one GPU, in order on one stream. Scratch memory grows to what the largest
-/// batch so far took; its addresses change only then.
-class CudaBackend final : public Backend {
+/// batch so far took; outgrown pieces are kept, since graphs may have been captured with them.
+class StreamBackend final : public CudaBackend {
  public:
-  CudaBackend(const cuda::DeviceInfo& device, std::string name, int host_threads)
+  StreamBackend(const cuda::DeviceInfo& device, std::string name, int host_threads)
       : name_(std::move(name)), threads_(host_threads) {
     launch_.device = device;
     select();
@@ -47,9 +48,11 @@ class CudaBackend final : public Backend {
     staged_.reset(event);
   }
 
-  ~CudaBackend() override { ::cudaSetDevice(launch_.device.index); }
+  ~StreamBackend() override { ::cudaSetDevice(launch_.device.index); }
 
   std::string_view name() const noexcept override { return name_; }
+  const cuda::DeviceInfo& device() const noexcept override { return launch_.device; }
+  cudaStream_t stream() const noexcept override { return stream_.get(); }
 
   DeviceBuffer allocate(std::size_t bytes, MemoryUse) override {
     std::byte* memory = allocate_device(bytes).release();
@@ -113,22 +116,22 @@ class CudaBackend final : public Backend {
       throw Error(ErrorCode::unsupported,
                   "the CUDA backend needs a head size that is a multiple of 8 and at most 128, at "
                   "most 16 query heads a KV head, and kv_cache.type = \"f16\"");
-    reserve_operand(params.batch.num_rows, params.qkv.cols, stream);
+    reserve_operand(params.batch.num_rows, params.qkv.cols);
     run(cuda::norm_qkv_rope_append(params, on(stream)));
   }
   void tree_attention(const kernels::TreeAttentionParams& params, Stream stream) override {
-    reserve_partials(params, stream);
+    reserve_partials(params);
     run(cuda::tree_attention(params, on(stream)));
   }
   void project_residual(const kernels::ProjectResidualParams& params, Stream stream) override {
     run(cuda::project_residual(params, on(stream)));
   }
   void norm_gate_up(const kernels::NormGateUpParams& params, Stream stream) override {
-    reserve_operand(params.num_rows, params.gate_up.cols, stream);
+    reserve_operand(params.num_rows, params.gate_up.cols);
     run(cuda::norm_gate_up(params, on(stream)));
   }
   void norm_head(const kernels::NormHeadParams& params, Stream stream) override {
-    reserve_operand(params.num_outputs, params.head.cols, stream);
+    reserve_operand(params.num_outputs, params.head.cols);
     run(cuda::norm_head(params, on(stream)));
   }
   void move_kv(const kernels::MoveKvParams& params, Stream stream) override;
@@ -194,35 +197,36 @@ class CudaBackend final : public Backend {
     batch_pinned_ = allocate_pinned(bytes);
     batch_ = cuda::BatchBuffers(needed, batch_memory_.get(), batch_pinned_.get());
   }
-  void reserve_operand(int rows, int cols, Stream stream) {
+  void reserve_operand(int rows, int cols) {
+    cuda::Workspace& workspace = launch_.workspace;
     const std::size_t bytes = cuda::operand_bytes(rows, cols);
-    if (bytes <= launch_.workspace.operand_bytes) return;
-    select();
-    check(::cudaStreamSynchronize(native(stream)), "waiting for the GPU");
-    launch_.workspace.operand_bytes = 0;
-    operand_ = allocate_device(bytes);
-    launch_.workspace.operand = operand_.get();
-    launch_.workspace.operand_bytes = bytes;
+    if (bytes <= workspace.operand_bytes) return;
+    const std::size_t grown = std::max(bytes, 2 * workspace.operand_bytes);
+    workspace.operand = scratch_.emplace_back(allocate_device(grown)).get();
+    workspace.operand_bytes = grown;
   }
-  void reserve_partials(const kernels::TreeAttentionParams& params, Stream stream) {
+  void reserve_partials(const kernels::TreeAttentionParams& params) {
     if (params.batch.device == nullptr) return;
     const cuda::DeviceBatch& batch = *params.batch.device;
+    cuda::Workspace& workspace = launch_.workspace;
     // A batch that would need more attends without scratch.
     const std::size_t bytes = std::min(
-        kMaxPartialBytes, 2 * cuda::attention_partial_bytes(batch, params.num_heads, params.kv));
+        kMaxPartialBytes, cuda::attention_partial_bytes(batch, params.num_heads, params.kv));
+    if (bytes > workspace.partial_bytes) {
+      const std::size_t grown =
+          std::min(kMaxPartialBytes, std::max(2 * bytes, 2 * workspace.partial_bytes));
+      workspace.partials =
+          reinterpret_cast<float*>(scratch_.emplace_back(allocate_device(grown)).get());
+      workspace.partial_bytes = grown;
+    }
     const int counters = cuda::attention_counters(batch, params.num_heads, params.kv);
-    cuda::Workspace& workspace = launch_.workspace;
-    if (bytes <= workspace.partial_bytes && counters <= workspace.num_counters) return;
-    select();
-    check(::cudaStreamSynchronize(native(stream)), "waiting for the GPU");
-    workspace.partial_bytes = 0;
-    workspace.num_counters = 0;
-    partials_ = allocate_device(bytes);
-    counters_ = allocate_device(static_cast<std::size_t>(counters) * sizeof(int));
-    workspace.partials = reinterpret_cast<float*>(partials_.get());
-    workspace.partial_bytes = bytes;
-    workspace.counters = reinterpret_cast<int*>(counters_.get());
-    workspace.num_counters = counters;
+    if (counters > workspace.num_counters) {
+      const int grown = std::max(counters, 2 * workspace.num_counters);
+      workspace.counters = reinterpret_cast<int*>(
+          scratch_.emplace_back(allocate_device(static_cast<std::size_t>(grown) * sizeof(int)))
+              .get());
+      workspace.num_counters = grown;
+    }
   }
   static cuda::KvPool pool_of(std::span<const kernels::KvLayer> layers) {
     if (layers.size() > static_cast<std::size_t>(cuda::KvPool::kMostLayers))
@@ -241,13 +245,11 @@ class CudaBackend final : public Backend {
   cuda::BatchBuffers batch_;
   PinnedMemory read_memory_;
   std::size_t read_bytes_ = 0;
-  DeviceMemory operand_;
-  DeviceMemory partials_;
-  DeviceMemory counters_;
+  std::vector<DeviceMemory> scratch_;  // what launch_.workspace points to, and did before
   cuda::Launch launch_;  // the device and the workspace; the stream is set per operation
 };
 
-kernels::PackedMatrix CudaBackend::pack(const MatrixSource& source, void* destination) {
+kernels::PackedMatrix StreamBackend::pack(const MatrixSource& source, void* destination) {
   const int cols = source.cols();
   const kernels::DataType type = common_type(source);
   const kernels::PackedMatrix matrix{.type = cuda::packed_type(type),
@@ -295,7 +297,7 @@ kernels::PackedMatrix CudaBackend::pack(const MatrixSource& source, void* destin
   return matrix;
 }
 
-void CudaBackend::move_kv(const kernels::MoveKvParams& params, Stream stream) {
+void StreamBackend::move_kv(const kernels::MoveKvParams& params, Stream stream) {
   const cuda::KvPool pool = pool_of(params.layers);
   const auto slot = [&](std::int32_t local) {
     return params.block_table[local / pool.block_size] * pool.block_size + local % pool.block_size;
@@ -335,7 +337,7 @@ std::unique_ptr<Backend> make_cuda_backend(int host_threads, std::string& why_no
         .num_processors = properties.multiProcessorCount,
         .max_block_shared = static_cast<int>(properties.sharedMemPerBlockOptin),
         .compute_major = properties.major};
-    return std::make_unique<CudaBackend>(device, std::string("cuda: ") + properties.name,
+    return std::make_unique<StreamBackend>(device, std::string("cuda: ") + properties.name,
                                          host_threads);
   }
   return nullptr;

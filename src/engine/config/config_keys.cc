@@ -81,6 +81,8 @@ constexpr std::array kKeys = {
               "auto|cuda|cpu"},
     ConfigKey{"backend.threads", SPECDEC_FIELD(backend.threads),
               "0 = the physical cores this process may use", 0, 1024},
+    ConfigKey{"backend.device_loop", SPECDEC_FIELD(backend.device_loop),
+              "on a GPU, steps follow each other without the host where they can"},
     ConfigKey{"backend.isa", SPECDEC_FIELD(backend.isa), "what the CPU kernels use", 0, 0,
               "auto|avx2|avx512|amx"},
     ConfigKey{"log.level", SPECDEC_FIELD(log.level), "least severe line that is logged", 0, 0,

@@ -21,7 +21,11 @@ void RopeTable::fill(std::span<const std::int32_t> positions, Stream stream) {
   const int last = *std::max_element(positions.begin(), positions.end());
   if (last < filled_) return;
   constexpr int kAtOnce = 256;  // a step far into a sequence adds rows only now and then
-  const int end = std::min(capacity_, (last / kAtOnce + 1) * kAtOnce);
+  fill_to(std::min(capacity_, (last / kAtOnce + 1) * kAtOnce), stream);
+}
+
+void RopeTable::fill_to(int end, Stream stream) {
+  if (end <= filled_) return;
   std::vector<float> cosines;
   std::vector<float> sines;
   for (int row = filled_; row < end; ++row) {

@@ -18,10 +18,14 @@ class RopeTable {
 
   /// Makes sure that the rows of all `positions` are there.
   void fill(std::span<const std::int32_t> positions, Stream stream);
+  /// ... and of every position that there is room for.
+  void fill_all(Stream stream) { fill_to(capacity_, stream); }
   const float* cosines() const noexcept { return cosines_.as<float>(); }  // [rows, head_dim / 2]
   const float* sines() const noexcept { return sines_.as<float>(); }      // [rows, head_dim / 2]
 
  private:
+  void fill_to(int end, Stream stream);
+
   Backend& backend_;
   std::vector<double> inverse_frequencies_;
   int offset_;

@@ -125,11 +125,40 @@ Transformer::Transformer(Backend& backend, TransformerWeights weights, KvPoolSto
 
 std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream stream,
                                             HiddenStateTap* tap) {
-  const ModelConfig& config = weights_.config;
-  const int rows = batch.num_rows();
-  const int outputs = batch.num_outputs();
   const kernels::BatchView view = backend_.stage(batch.view(), stream);
   rope_.fill(batch.positions(), stream);
+  run_layers(view, stream, tap);
+  if (batch.num_outputs() == 0) return {};
+  return read_logits(backend_, head_params(view), logits_, stream);
+}
+
+void Transformer::reserve(int outputs, Stream stream) {
+  rope_.fill_all(stream);
+  const std::size_t count =
+      static_cast<std::size_t>(outputs) * static_cast<std::size_t>(weights_.head.rows);
+  enqueued_logits_ = backend_.allocate(count * sizeof(float), MemoryUse::scratch);
+}
+
+const float* Transformer::enqueue(const kernels::BatchView& batch, Stream stream) {
+  run_layers(batch, stream, nullptr);
+  kernels::NormHeadParams params = head_params(batch);
+  params.logits = enqueued_logits_.as<float>();
+  backend_.norm_head(params, stream);
+  return params.logits;
+}
+
+kernels::NormHeadParams Transformer::head_params(const kernels::BatchView& batch) const {
+  return {.num_outputs = batch.num_outputs,
+          .row_ids = batch.output_rows,
+          .x = x_.as<float>(),
+          .norm_weight = weights_.output_norm,
+          .norm_eps = weights_.config.norm_eps,
+          .head = weights_.head};
+}
+
+void Transformer::run_layers(const kernels::BatchView& view, Stream stream, HiddenStateTap* tap) {
+  const ModelConfig& config = weights_.config;
+  const int rows = view.num_rows;
   float* const x = x_.as<float>();
   float* const q = q_.as<float>();
   float* const attention = attention_.as<float>();
@@ -172,16 +201,6 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
     backend_.project_residual({.num_rows = rows, .in = ffn, .weight = layer.down, .x = x}, stream);
   }
   if (tap != nullptr) tap->observe(config.num_layers, x, rows, stream);
-  if (outputs == 0) return {};
-
-  return read_logits(backend_,
-                     {.num_outputs = outputs,
-                      .row_ids = view.output_rows,
-                      .x = x,
-                      .norm_weight = weights_.output_norm,
-                      .norm_eps = config.norm_eps,
-                      .head = weights_.head},
-                     logits_, stream);
 }
 
 }  // namespace specdec

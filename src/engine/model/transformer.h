@@ -93,12 +93,23 @@ class Transformer {
   std::span<const float> forward(const ForwardBatch& batch, Stream stream,
                                  HiddenStateTap* tap = nullptr);
 
+  /// The same without the host: `batch` is what Backend::stage would make of one, and the logits
+  /// are left in the backend's memory. Once reserve() has made room it neither allocates nor
+  /// synchronises, so that a graph can be captured of it.
+  const float* enqueue(const kernels::BatchView& batch, Stream stream);
+  /// Makes room for the logits that enqueue() leaves, of `outputs` rows at most, and fills in the
+  /// angles of every position. Once, before the first enqueue().
+  void reserve(int outputs, Stream stream);
+
   const ModelConfig& config() const noexcept { return weights_.config; }
   const KvPoolStorage& pool() const noexcept { return pool_; }
   const kernels::PackedMatrix& embedding() const noexcept { return weights_.embedding; }
   int max_rows() const noexcept { return max_rows_; }
 
  private:
+  void run_layers(const kernels::BatchView& view, Stream stream, HiddenStateTap* tap);
+  kernels::NormHeadParams head_params(const kernels::BatchView& batch) const;
+
   Backend& backend_;
   TransformerWeights weights_;
   KvPoolStorage pool_;
@@ -109,6 +120,7 @@ class Transformer {
   DeviceBuffer attention_;  // [max_rows, heads * head_dim]
   DeviceBuffer ffn_;        // [max_rows, ffn]
   DeviceBuffer logits_;     // [most outputs so far, vocab]
+  DeviceBuffer enqueued_logits_;  // [outputs that reserve() was told, vocab]
 };
 
 }  // namespace specdec
