@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -74,14 +75,18 @@ class RegexPool {
   RegexRef derivative(RegexRef regex, unsigned char byte);
   /// Does it match the empty string?
   bool nullable(RegexRef regex) const noexcept { return nodes_[regex.id].nullable; }
-  /// b{m,M} t, taken apart.
+  /// b{m,M} t, taken apart. Also where b{m,} has to differ from finitely many strings: then all but
+  /// finitely many of its matches stay.
   struct Repeat {
     RegexRef body;
     std::optional<std::uint32_t> max;
     RegexRef rest;
   };
-  /// No value when the expression does not begin with a repeat.
+  /// No value when the expression does not begin with a repeat, or with anything that is not plain
+  /// behind it.
   std::optional<Repeat> leading_repeat(RegexRef regex) const;
+  /// Takes the text that every match begins with, as far as it is written as one, off the front.
+  std::string take_literal(RegexRef& regex) const;
   /// Bytes that a match may begin with; some of them may turn out not to, through intersections.
   ByteSet first_bytes(RegexRef regex) const;
   /// Does it match nothing at all? No value when `fuel` derivatives did not decide it. Answers are
@@ -132,6 +137,7 @@ class RegexPool {
     modulo
   };
   enum class Emptiness : std::uint8_t { unknown, inhabited, never };
+  static constexpr std::uint32_t kNever = 0, kEmpty = 1, kAnyByte = 2, kAnything = 3;
   static constexpr std::uint32_t kNoMax = 0xFFFFFFFF;
   static constexpr std::uint64_t kNoEnd = ~std::uint64_t{0};
   static constexpr int kMaxDepth = 2000;
@@ -145,6 +151,7 @@ class RegexPool {
     Kind kind = Kind::never;
     bool nullable : 1 = false;
     bool plain : 1 = true;    // neither intersection nor complement in it
+    bool finite : 1 = true;   // matches finitely many strings; false where that is not obvious
     std::uint16_t depth = 0;  // of the recursion that its derivative takes
   };
 
@@ -159,7 +166,10 @@ class RegexPool {
   void sort_unique(std::size_t base);
   void merge_counters(std::size_t base);
   std::uint32_t derive(std::uint32_t id, unsigned char byte);
+  /// The repeat that says how `head` goes on; kNever without one.
+  std::uint32_t repeat_of(std::uint32_t head) const noexcept;
   Emptiness known_emptiness(std::uint32_t id) const noexcept;
+  void remember(std::uint32_t id, Emptiness emptiness);
   Emptiness search(std::uint32_t root, bool depth_first, std::uint64_t fuel);
   bool cannot_begin(std::uint32_t id, unsigned char byte) const noexcept;
   void refine_classes(const ByteSet& set);
