@@ -186,21 +186,75 @@ RegexPool::Emptiness RegexPool::known_emptiness(std::uint32_t id) const noexcept
   return id < emptiness_.size() ? emptiness_[id] : Emptiness::unknown;
 }
 
-void RegexPool::remember(std::uint32_t id, Emptiness emptiness) {
-  if (emptiness_.size() <= id) emptiness_.resize(nodes_.size(), Emptiness::unknown);
+std::uint32_t RegexPool::known_match(std::uint32_t id) const noexcept {
+  if (nodes_[id].nullable) return 0;
+  if (nodes_[id].plain) return nodes_[id].match_bytes;
+  return id < matches_.size() ? matches_[id] : kNoMatch;
+}
+
+void RegexPool::remember(std::uint32_t id, Emptiness emptiness, std::uint32_t match_bytes) {
+  if (emptiness_.size() <= id) {
+    emptiness_.resize(nodes_.size(), Emptiness::unknown);
+    matches_.resize(nodes_.size(), kNoMatch);
+  }
   emptiness_[id] = emptiness;
+  matches_[id] = match_bytes;
+}
+
+std::uint32_t RegexPool::raise_ceiling(std::uint32_t part, std::uint32_t& lowest) {
+  constexpr std::uint32_t kHigh = 32;  // lower ones may well matter
+  const Node node = nodes_[part];
+  if (node.kind == Kind::repeat) {
+    if (node.max == kNoMax || node.max < kHigh) return part;
+    lowest = std::min(lowest, node.max);
+    return make_repeat(node.first, node.second, kNoMax);
+  }
+  if (node.kind != Kind::concat) return part;
+  // The repeat stands first, or behind the rest of a character.
+  const std::uint32_t first = raise_ceiling(node.first, lowest);
+  if (first != node.first) return make_concat(first, node.second);
+  const bool repeated = nodes_[node.second].kind == Kind::repeat;
+  return repeated ? make_concat(first, raise_ceiling(node.second, lowest)) : part;
+}
+
+// The expression with repeats that have no end in place of those whose end is far; `lowest` comes
+// to be the nearest of them.
+std::uint32_t RegexPool::raise_ceilings(std::uint32_t id, std::uint32_t& lowest) {
+  const Node node = nodes_[id];
+  if (node.kind == Kind::concat && nodes_[node.first].kind == Kind::all_of)
+    return make_concat(raise_ceilings(node.first, lowest), node.second);
+  if (node.kind != Kind::all_of) return id;
+  const std::size_t base = stack_.size();
+  for (std::uint32_t i = 0; i < node.second; ++i) {
+    const std::uint32_t part = raise_ceiling(lists_[node.first + i], lowest);
+    push_flat(Kind::all_of, part);
+  }
+  return make_all_of(base);
 }
 
 std::optional<bool> RegexPool::is_never(RegexRef regex, std::uint64_t fuel) {
   Emptiness found = known_emptiness(regex.id);
+  if (found != Emptiness::unknown) return found == Emptiness::never;
   // A quotation mark ends most of what is asked for, the inside of a JSON string, at once.
-  if (found == Emptiness::unknown &&
-      known_emptiness(derive(regex.id, '"')) == Emptiness::inhabited) {
-    remember(regex.id, Emptiness::inhabited);
+  const std::uint32_t quoted = derive(regex.id, '"');
+  if (known_emptiness(quoted) == Emptiness::inhabited) {
+    const std::uint32_t match = known_match(quoted);
+    remember(regex.id, Emptiness::inhabited, match == kNoMatch ? kNoMatch : match + 1);
     return false;
   }
+  // A pattern beside a large maxLength: what is found out for one count holds for the others, as
+  // far as a match has fewer bytes than the count allows characters.
+  std::uint32_t lowest = kNoMax;
+  if (const std::uint32_t endless = raise_ceilings(regex.id, lowest); endless != regex.id) {
+    const std::optional<bool> never = is_never({endless}, fuel / 2);
+    const std::uint32_t match = known_match(endless);
+    if (never == true || (never == false && match <= lowest)) {
+      remember(regex.id, *never ? Emptiness::never : Emptiness::inhabited, match);
+      return never;
+    }
+  }
   // Depth first reaches the end of long counters; breadth first finds a short match among many.
-  if (found == Emptiness::unknown) found = search(regex.id, true, fuel / 2);
+  found = search(regex.id, true, fuel / 2);
   if (found == Emptiness::unknown) found = search(regex.id, false, fuel / 2);
   if (found == Emptiness::unknown) return std::nullopt;
   return found == Emptiness::never;
@@ -240,8 +294,10 @@ RegexPool::Emptiness RegexPool::search(std::uint32_t root, bool depth_first, std
     const std::uint32_t next = derive(visits[at].id, representatives_[tried]);
     const Emptiness emptiness = known_emptiness(next);
     if (emptiness == Emptiness::inhabited) {
+      std::uint32_t match = known_match(next);
       for (std::uint32_t up = at;; up = visits[up].parent) {
-        remember(visits[up].id, Emptiness::inhabited);
+        if (match != kNoMatch) ++match;
+        remember(visits[up].id, Emptiness::inhabited, match);
         if (up == 0) return Emptiness::inhabited;
       }
     }

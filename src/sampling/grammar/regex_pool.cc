@@ -29,8 +29,8 @@ RegexPool::RegexPool(std::size_t max_bytes) : max_bytes_(max_bytes) {
 
 std::size_t RegexPool::memory_bytes() const noexcept {
   return nodes_.capacity() * sizeof(Node) + lists_.capacity() * sizeof(std::uint32_t) +
-         sets_.capacity() * sizeof(ByteSet) + emptiness_.capacity() + table_.memory_bytes() +
-         set_table_.memory_bytes() + star_steps_.memory_bytes();
+         sets_.capacity() * sizeof(ByteSet) + emptiness_.capacity() + matches_.capacity() * 4 +
+         table_.memory_bytes() + set_table_.memory_bytes() + star_steps_.memory_bytes();
 }
 
 std::uint32_t RegexPool::intern(Node node, std::span<const std::uint32_t> parts) {
@@ -98,10 +98,42 @@ std::uint32_t RegexPool::intern(Node node, std::span<const std::uint32_t> parts)
   if (node.kind == Kind::all_of || node.kind == Kind::complement) node.plain = false;
   if (node.kind == Kind::complement || node.kind == Kind::modulo || node.max == kNoMax)
     node.finite = false;
+  node.match_bytes = match_bytes_of(node);
   const auto id = static_cast<std::uint32_t>(nodes_.size());
   nodes_.push_back(node);
   table_.insert(hash, id, [&](std::uint32_t at) { return nodes_[at].hash; });
   return id;
+}
+
+// Of a plain node; what is longer than a gigabyte counts as that.
+std::uint32_t RegexPool::match_bytes_of(const Node& node) const noexcept {
+  constexpr std::uint64_t kMost = 1u << 30;
+  std::uint64_t bytes = 0;
+  switch (node.kind) {
+    case Kind::bytes:
+      bytes = 1;
+      break;
+    case Kind::concat:
+      bytes = std::uint64_t{nodes_[node.first].match_bytes} + nodes_[node.second].match_bytes;
+      break;
+    case Kind::any_of:
+      bytes = kMost;
+      for (const std::uint32_t part : parts_of(node))
+        bytes = std::min<std::uint64_t>(bytes, nodes_[part].match_bytes);
+      break;
+    case Kind::repeat:
+      bytes = std::uint64_t{nodes_[node.first].match_bytes} * node.second;
+      break;
+    case Kind::modulo:  // a residue is made up for by ten digits: the modulus is below 2^31
+      bytes = node.second == 0 ? 0 : 10;
+      break;
+    case Kind::never:
+    case Kind::empty:
+    case Kind::all_of:
+    case Kind::complement:
+      break;
+  }
+  return static_cast<std::uint32_t>(std::min(bytes, kMost));
 }
 
 void RegexPool::refine_classes(const ByteSet& set) {

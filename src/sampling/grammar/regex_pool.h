@@ -139,6 +139,7 @@ class RegexPool {
   enum class Emptiness : std::uint8_t { unknown, inhabited, never };
   static constexpr std::uint32_t kNever = 0, kEmpty = 1, kAnyByte = 2, kAnything = 3;
   static constexpr std::uint32_t kNoMax = 0xFFFFFFFF;
+  static constexpr std::uint32_t kNoMatch = 0xFFFFFFFF;
   static constexpr std::uint64_t kNoEnd = ~std::uint64_t{0};
   static constexpr int kMaxDepth = 2000;
 
@@ -147,7 +148,8 @@ class RegexPool {
     std::uint32_t first = 0;  // concat: head; bytes: set; repeat, complement: body; else: in lists_
     std::uint32_t second =
         0;  // concat: rest; any_of, all_of: number of parts; repeat: min; modulo: residue
-    std::uint32_t max = 0;  // repeat: kNoMax without a bound; modulo: the modulus
+    std::uint32_t max = 0;          // repeat: kNoMax without a bound; modulo: the modulus
+    std::uint32_t match_bytes = 0;  // where it is plain: no more are needed for a match
     Kind kind = Kind::never;
     bool nullable : 1 = false;
     bool plain : 1 = true;    // neither intersection nor complement in it
@@ -156,6 +158,7 @@ class RegexPool {
   };
 
   std::uint32_t intern(Node node, std::span<const std::uint32_t> parts = {});
+  std::uint32_t match_bytes_of(const Node& node) const noexcept;
   std::uint32_t make_concat(std::uint32_t first, std::uint32_t rest);
   std::uint32_t make_repeat(std::uint32_t body, std::uint32_t min, std::uint32_t max);
   std::uint32_t make_complement(std::uint32_t body);
@@ -169,7 +172,11 @@ class RegexPool {
   /// The repeat that says how `head` goes on; kNever without one.
   std::uint32_t repeat_of(std::uint32_t head) const noexcept;
   Emptiness known_emptiness(std::uint32_t id) const noexcept;
-  void remember(std::uint32_t id, Emptiness emptiness);
+  void remember(std::uint32_t id, Emptiness emptiness, std::uint32_t match_bytes = kNoMatch);
+  /// Bytes of some match of an inhabited expression; kNoMatch if none is known.
+  std::uint32_t known_match(std::uint32_t id) const noexcept;
+  std::uint32_t raise_ceilings(std::uint32_t id, std::uint32_t& lowest);
+  std::uint32_t raise_ceiling(std::uint32_t part, std::uint32_t& lowest);
   Emptiness search(std::uint32_t root, bool depth_first, std::uint64_t fuel);
   bool cannot_begin(std::uint32_t id, unsigned char byte) const noexcept;
   void refine_classes(const ByteSet& set);
@@ -181,7 +188,8 @@ class RegexPool {
   std::vector<Node> nodes_;
   std::vector<std::uint32_t> lists_;  // the parts of unions and intersections
   std::vector<ByteSet> sets_;
-  std::vector<Emptiness> emptiness_;  // [nodes_], grown on demand
+  std::vector<Emptiness> emptiness_;    // [nodes_], grown on demand
+  std::vector<std::uint32_t> matches_;  // [nodes_], grown on demand: bytes of a match
   FlatTable table_;
   FlatTable set_table_;
   PairTable star_steps_;              // (unbounded repeat, byte) -> derivative
