@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <ctime>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,6 +23,21 @@ inline grammar::GrammarLimits small_limits() {
           .fuel = 100'000,
           .emptiness_fuel = 20'000};
 }
+
+/// Aborts where an input took more than a second of the processor. That is a tenth of it without
+/// the sanitizers.
+class TimeLimit {
+ public:
+  TimeLimit() = default;
+  TimeLimit(const TimeLimit&) = delete;
+  TimeLimit& operator=(const TimeLimit&) = delete;
+  ~TimeLimit() {
+    if (std::clock() - begin_ > CLOCKS_PER_SEC) std::abort();
+  }
+
+ private:
+  std::clock_t begin_ = std::clock();
+};
 
 /// Follows a text through the grammar, each byte picked by `choices` among those that may follow.
 /// Aborts where a token mask and taking the token disagree.
