@@ -136,20 +136,22 @@ std::uint32_t RegexPool::match_bytes_of(const Node& node) const noexcept {
   return static_cast<std::uint32_t>(std::min(bytes, kMost));
 }
 
+// Each class that the set cuts in two is split.
 void RegexPool::refine_classes(const ByteSet& set) {
-  std::array<int, 256> split;
-  split.fill(-1);
-  std::array<bool, 256> outside{};
-  for (unsigned byte = 0; byte < 256; ++byte)
-    if (!set.contains(byte)) outside[classes_[byte]] = true;
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    const std::uint8_t old = classes_[byte];
-    if (!set.contains(byte) || !outside[old]) continue;
-    if (split[old] < 0) split[old] = num_classes_++;
-    classes_[byte] = static_cast<std::uint8_t>(split[old]);
-  }
-  for (unsigned byte = 256; byte-- > 0;)
-    representatives_[classes_[byte]] = static_cast<unsigned char>(byte);
+  const auto split = [&](unsigned old) {
+    const ByteSet inside = members_[old] & set;
+    if (inside.empty() || inside == members_[old]) return;
+    const auto made = static_cast<unsigned>(num_classes_++);
+    members_[made] = inside;
+    members_[old] = members_[old] & ~set;
+    for (const unsigned part : {old, made})
+      representatives_[part] = static_cast<unsigned char>(members_[part].first());
+    for (unsigned byte = inside.first(); byte < 256; ++byte)
+      if (inside.contains(byte)) classes_[byte] = static_cast<std::uint8_t>(made);
+  };
+  if (set.size() == 1) return split(classes_[set.first()]);
+  const auto classes = static_cast<unsigned>(num_classes_);
+  for (unsigned old = 0; old < classes; ++old) split(old);
 }
 
 RegexRef RegexPool::byte_class(const ByteSet& set) {

@@ -41,7 +41,10 @@ class RegexPool {
   RegexRef never() const noexcept { return {0}; }     ///< matches nothing
   RegexRef empty() const noexcept { return {1}; }     ///< matches the empty string alone
   RegexRef anything() const noexcept { return {3}; }  ///< matches every byte string
-  RegexRef byte(unsigned char value) { return byte_class(ByteSet::range(value, value)); }
+  RegexRef byte(unsigned char value) {
+    if (bytes_[value] == kNever) bytes_[value] = byte_class(ByteSet::range(value, value)).id;
+    return {bytes_[value]};
+  }
   RegexRef byte_class(const ByteSet& set);
   RegexRef literal(std::string_view bytes);
   RegexRef concat(RegexRef first, RegexRef rest);
@@ -196,6 +199,8 @@ class RegexPool {
   std::vector<std::uint32_t> stack_;  // parts of expressions being made
   std::array<std::uint8_t, 256> classes_{};
   std::array<unsigned char, 256> representatives_{};
+  std::array<ByteSet, 256> members_{ByteSet::all()};  // of each class
+  std::array<std::uint32_t, 256> bytes_{};  // expressions of single bytes; kNever: not made yet
   int num_classes_ = 1;
   bool modulo_classes_ = false;      // digits and the point have classes of their own
   std::uint64_t steps_ = 0;          // derivatives taken so far
