@@ -32,6 +32,7 @@ TEST_CASE("masks of random grammars are those of brute force, under three vocabu
     const TokenIndex index = vocabulary.index();
     const int wanted = full() ? 1000 : 300;
     int done = 0;
+    int past_limits = 0;
     for (int i = 0; done < wanted; ++i) {
       const bool regex = i % 3 == 0;
       const std::string text = regex ? random_regex(random) : random_gbnf(random);
@@ -48,9 +49,13 @@ TEST_CASE("masks of random grammars are those of brute force, under three vocabu
       } catch (const Error& error) {
         const std::string what = error.what();
         CAPTURE(what);
-        REQUIRE(what.find("no text matches") != std::string::npos);
+        // A random grammar may be so ambiguous that each place in a token is several lexemes' end.
+        const bool past_limit = what.find("more steps than the limit") != std::string::npos;
+        past_limits += past_limit ? 1 : 0;
+        REQUIRE((past_limit || what.find("no text matches") != std::string::npos));
       }
     }
+    CHECK(past_limits * 100 <= wanted);
   }
 }
 
