@@ -51,6 +51,7 @@ inline void follow(grammar::CompiledGrammar& grammar, std::string_view choices) 
     return std::vector<std::string_view>(bytes.begin(), bytes.end());
   }();
   static const grammar::TokenIndex index(tokens);
+  const grammar::RegexPool::Budget budget = grammar.budget();  // of the whole text
   constexpr TokenId kEnd = 0;
   grammar::TokenMasks masks(grammar, index, {&kEnd, 1});
   std::vector<std::uint64_t> bits(index.words());
