@@ -11,6 +11,11 @@ namespace specdec {
 /// is never among them). Throws what GrammarMatcher throws.
 void prune_by_grammar(Sequence& sequence);
 
+/// Goes on from each leaf of a tree that prune_by_grammar() has seen with the text that must follow
+/// it, as far as the step's nodes and depth go, the likeliest leaves first. A draft that was drawn
+/// at random takes no strangers. Throws what GrammarMatcher throws; the tree is then valid.
+void extend_by_grammar(Sequence& sequence, const Tokenizer& tokenizer);
+
 /// Sets sequence.forced to the tokens of the text that must come next, tokenised as the model
 /// would, up to what the step may draft; empty where that is not worth a draft of its own. They are
 /// drafts like others: the model may spell the text with other tokens.

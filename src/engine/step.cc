@@ -152,13 +152,15 @@ void Step::draft_forced(std::span<Sequence* const> batch) {
   }
 }
 
-// Draft nodes that a grammar forbids would never be accepted: they go before anything is computed.
+// Draft nodes that a grammar forbids would never be accepted: they go before anything is computed,
+// and what it forces takes their place.
 MaskMaker::Due Step::constrain(std::span<Sequence* const> batch, EngineStats& stats) {
   const StageTimer timer(stats.grammar_time);
   for (Sequence* sequence : batch) {
     if (!sequence->grammar || !sequence->samples) continue;
     try {
       prune_by_grammar(*sequence);
+      extend_by_grammar(*sequence, parts_.tokenizer);
     } catch (const Error&) {  // a limit of the grammar: plain decoding may still do
       sequence->tree.reset(sequence->tokens.back());
       sequence->origins.assign(1, NodeOrigin{});
