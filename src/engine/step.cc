@@ -92,6 +92,7 @@ Step::Step(const StepParts& parts)
       verify_{.method = *parse_verify_method(parts.config.verify.method),
               .typical_epsilon = parts.config.verify.typical_epsilon,
               .typical_delta = parts.config.verify.typical_delta},
+      forced_text_(parts.tokenizer),
       masks_(parts.backend.host_executor(), !parts.backend.computes_on_host()) {
   for (int i = 0; i < parts.backend.host_executor().num_threads(); ++i)
     samplers_.emplace_back(parts.target.config().vocab_size);
@@ -125,6 +126,7 @@ void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
     emit(*sequence);  // truncates at a stop, before any KV is committed
     parts_.drafts.keep_features(*sequence);
     pacing.learn(*sequence);
+    forced_text_.learn(*sequence);
     commit(*sequence);
     publish(*sequence, stats);
   }
@@ -145,7 +147,7 @@ void Step::prepare(std::span<Sequence* const> batch) {
 void Step::draft_forced(std::span<Sequence* const> batch) {
   for (Sequence* sequence : batch) {
     try {
-      draft_forced_text(*sequence, parts_.tokenizer);
+      forced_text_.begin(*sequence);
     } catch (const Error&) {  // a limit of the grammar: the drafter goes on without
       sequence->forced.clear();
     }
@@ -160,7 +162,7 @@ MaskMaker::Due Step::constrain(std::span<Sequence* const> batch, EngineStats& st
     if (!sequence->grammar || !sequence->samples) continue;
     try {
       prune_by_grammar(*sequence);
-      extend_by_grammar(*sequence, parts_.tokenizer);
+      forced_text_.extend(*sequence);
     } catch (const Error&) {  // a limit of the grammar: plain decoding may still do
       sequence->tree.reset(sequence->tokens.back());
       sequence->origins.assign(1, NodeOrigin{});

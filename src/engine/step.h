@@ -6,6 +6,7 @@
 #include "engine/backend/backend.h"
 #include "engine/cache/kv_cache_manager.h"
 #include "engine/draft_stage.h"
+#include "engine/forced_text.h"
 #include "engine/mask_maker.h"
 #include "engine/model/transformer.h"
 #include "engine/sequence.h"
@@ -49,6 +50,7 @@ class Step {
 
   StepParts parts_;
   VerifyParams verify_;
+  ForcedText forced_text_;
   MaskMaker masks_;
   ForwardBatch batch_;
   std::span<const float> logits_;     // [outputs of this step, vocab]
