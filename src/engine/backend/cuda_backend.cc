@@ -140,6 +140,7 @@ class StreamBackend final : public CudaBackend {
     run(cuda::copy_block(pool_of(layers), source, destination, on(stream)));
   }
 
+  bool computes_on_host() const noexcept override { return false; }
   kernels::Executor& host_executor() override { return threads_; }
 
  private:
