@@ -34,15 +34,20 @@ cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const La
                 : AttentionSplit::whole;
   const bool is_whole = split == AttentionSplit::whole;
   if (!is_whole && !fits) return cudaErrorInvalidConfiguration;
-  const auto kernel = is_whole ? attention_whole_kernel<kChunks> : attention_units_kernel<kChunks>;
+  constexpr int kMostOfCluster = 8;
+  const bool clusters =
+      !is_whole && units > 1 && units <= kMostOfCluster && to.device.compute_major >= 9;
+  const auto kernel = is_whole   ? attention_whole_kernel<kChunks>
+                      : clusters ? attention_units_kernel<kChunks, true>
+                                 : attention_units_kernel<kChunks, false>;
   const dim3 grid = is_whole
                         ? dim3(heads, static_cast<unsigned>(ceil_div(tiles, 4)))
                         : dim3(heads, static_cast<unsigned>(tiles), static_cast<unsigned>(units));
   constexpr int kShared = 4 * static_cast<int>(sizeof(KvStage<kChunks>));
-  const cudaError_t status =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  const cudaError_t status = allow_shared(to, kernel);
   if (status != cudaSuccess) return status;
-  return launch(to, kernel, grid, 128, kShared, args);
+  return launch_clusters(to, kernel, grid, clusters ? dim3(1, 1, grid.z) : dim3(1), 128, kShared,
+                         args);
 }
 
 }  // namespace

@@ -156,14 +156,20 @@ struct AttentionWarp {
   __device__ AttentionWarp(const AttentionArgs& arguments, const QueryTile& queries,
                            KvStage<kChunks>& own_stage, int head, int own_lane)
       : args(arguments), tile(queries), stage(own_stage), kv_head(head), lane(own_lane) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      tokens[i] = (lane / 4 + i * 8) / args.group;
+      positions[i] = tokens[i] < tile.tokens ? args.batch.positions[tile.row + tokens[i]] : -1;
+    }
+  }
+
+  __device__ void load_queries() {
     const int dim = args.kv.head_dim;
     float4 loaded[2][kChunks][2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = lane / 4 + i * 8;
-      tokens[i] = row / args.group;
-      const bool valid = tokens[i] < tile.tokens;
-      positions[i] = valid ? args.batch.positions[tile.row + tokens[i]] : -1;
+      const bool valid = positions[i] >= 0;
       const int at_head = kv_head * args.group + row % args.group;
       const float* from =
           args.q +
@@ -457,8 +463,9 @@ __device__ __forceinline__ RowState add_up(PartialAt partial_at, int count, int 
 }
 
 /// grid: [KV heads, query tiles, units]; a block attends to one unit, a warp to one of its tiles.
-/// The last block of a query tile to finish adds the units up.
-template <int kChunks>
+/// In clusters (of a query tile's units) the first block adds the units up, else the last one to
+/// finish.
+template <int kChunks, bool kClusters>
 __global__ void __launch_bounds__(128)
     attention_units_kernel(const __grid_constant__ AttentionArgs args) {
   extern __shared__ __align__(128) std::byte shared[];
@@ -469,8 +476,8 @@ __global__ void __launch_bounds__(128)
     return reinterpret_cast<Partial<kChunks>*>(stages + warp_index);
   };
   __shared__ bool last_block;
+  __shared__ Partial<kClusters ? kChunks : 1> unit_partial;
   let_next_start();
-  wait_for_previous();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int kv_head = static_cast<int>(blockIdx.x);
@@ -478,13 +485,19 @@ __global__ void __launch_bounds__(128)
   const QueryTile tile = find_tile(args, static_cast<int>(blockIdx.y), lane);
   if (tile.tokens == 0 || unit * kAttentionUnit > tile.last) return;
   const int units = tile.last / kAttentionUnit + 1;
-  const AttentionWarp<kChunks> attention(args, tile, stages[warp], kv_head, lane);
+  AttentionWarp<kChunks> attention(args, tile, stages[warp], kv_head, lane);
   {
     const int base = unit * kAttentionUnit + warp * kAttentionTile;
+    // Only the queries and the rows' own keys and values are made by the kernel before: the batch
+    // and the committed context were there when the pass began (embed_kernel sees to that).
+    const bool committed = base + kAttentionTile <= tile.context;
+    if (committed) attention.begin(base);
+    wait_for_previous();
+    attention.load_queries();
     RowState state;
     float out[kChunks * 4][4] = {};
     if (base <= tile.last) {
-      if (attention.is_shared(base)) attention.begin(base);
+      if (!committed && attention.is_shared(base)) attention.begin(base);
       attention.attend(base, -1, state, out);
     }
     __syncwarp();
@@ -496,7 +509,22 @@ __global__ void __launch_bounds__(128)
   const int first = warp * kChunks;  // dimension tiles of this warp from here on
   float sum[kChunks][4];
   RowState state = add_up<kChunks>([&](int at) { return partial_of(at); }, 4, first, lane, sum);
-  if (units > 1) {
+  if constexpr (kClusters) {
+    if (warp == 0) unit_partial.set_state(lane, state);
+#pragma unroll
+    for (int d = 0; d < kChunks; ++d) unit_partial.set(first + d, lane, sum[d]);
+    cluster_arrive();
+    cluster_wait();
+    if (unit == 0)
+      state = add_up<kChunks>([&](int at) { return of_block(&unit_partial, at); }, units, first,
+                              lane, sum);
+    // What the first block reads must stay until it has.
+    cluster_arrive();
+    if (unit != 0) {
+      cluster_wait();
+      return;
+    }
+  } else if (units > 1) {
     const int item = static_cast<int>(blockIdx.y * gridDim.x) + kv_head;
     Partial<kChunks>* partials = reinterpret_cast<Partial<kChunks>*>(args.partials) +
                                  static_cast<std::size_t>(item) * gridDim.z;
@@ -516,6 +544,7 @@ __global__ void __launch_bounds__(128)
   }
 #pragma unroll
   for (int d = 0; d < kChunks; ++d) attention.write(first + d, sum[d], state);
+  if constexpr (kClusters) cluster_wait();
 }
 
 /// grid: [KV heads, query tiles / 4]; a warp attends to everything that its query tile sees.
@@ -532,8 +561,8 @@ __global__ void __launch_bounds__(128)
   const int index = static_cast<int>(blockIdx.y) * 4 + warp;
   const QueryTile tile = find_tile(args, index, lane);
   if (tile.tokens == 0) return;
-  const AttentionWarp<kChunks> attention(args, tile, stages[warp], static_cast<int>(blockIdx.x),
-                                         lane);
+  AttentionWarp<kChunks> attention(args, tile, stages[warp], static_cast<int>(blockIdx.x), lane);
+  attention.load_queries();
   if (attention.is_shared(0)) attention.begin(0);
   RowState whole;
   for (int d = 0; d < kChunks * 4; ++d) sums[warp][d][lane] = {0.0f, 0.0f, 0.0f, 0.0f};

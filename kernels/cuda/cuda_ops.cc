@@ -9,19 +9,24 @@
 namespace specdec::kernels::cuda {
 namespace {
 
-/// rms_norm(x) as the operand of `weight`, in the workspace.
-cudaError_t write_normed(const float* x, const std::int32_t* row_ids, int num_rows,
-                         const float* norm_weight, float norm_eps, const PackedMatrix& weight,
-                         const Launch& to) {
-  if (operand_bytes(num_rows, weight.cols) > to.workspace.operand_bytes)
+/// A product of rms_norm(x): the product's own affair while the rows are few, else written to the
+/// workspace as its operand.
+cudaError_t set_normed(const NormedRows& rows, int num_rows, const Launch& to, Product& product) {
+  product.num_tokens = num_rows;
+  if (rows.norm_weight != nullptr && normalises(product.weight, num_rows)) {
+    product.normed = rows;
+    return cudaSuccess;
+  }
+  if (operand_bytes(num_rows, product.weight.cols) > to.workspace.operand_bytes)
     return cudaErrorInvalidConfiguration;
+  product.tokens = to.workspace.operand;
   return write_operand({.num_rows = num_rows,
-                        .row_ids = row_ids,
-                        .x = x,
-                        .cols = weight.cols,
-                        .norm_weight = norm_weight,
-                        .norm_eps = norm_eps,
-                        .type = operand_type(weight.type),
+                        .row_ids = rows.row_ids,
+                        .x = rows.x,
+                        .cols = product.weight.cols,
+                        .norm_weight = rows.norm_weight,
+                        .norm_eps = rows.norm_eps,
+                        .type = operand_type(product.weight.type),
                         .operand = to.workspace.operand},
                        to);
 }
@@ -33,13 +38,12 @@ cudaError_t norm_qkv_rope_append(const NormQkvRopeAppendParams& params, const La
       params.kv.type != DataType::f16)
     return cudaErrorInvalidValue;
   const DeviceBatch& batch = *params.batch.device;
-  const cudaError_t status = write_normed(params.x, nullptr, batch.num_rows, params.norm_weight,
-                                          params.norm_eps, params.qkv, to);
-  if (status != cudaSuccess) return status;
   Product product;
   product.weight = params.qkv;
-  product.tokens = to.workspace.operand;
-  product.num_tokens = batch.num_rows;
+  const cudaError_t status =
+      set_normed({.x = params.x, .norm_weight = params.norm_weight, .norm_eps = params.norm_eps},
+                 batch.num_rows, to, product);
+  if (status != cudaSuccess) return status;
   product.output = ProductOutput::qkv;
   product.batch = batch;
   product.kv = params.kv;
@@ -67,13 +71,12 @@ cudaError_t project_residual(const ProjectResidualParams& params, const Launch& 
 cudaError_t norm_gate_up(const NormGateUpParams& params, const Launch& to) {
   if (params.gate_up.pair_distance != params.gate_up.rows / 2 || params.out_type == DataType::f32)
     return cudaErrorInvalidValue;
-  const cudaError_t status = write_normed(params.x, nullptr, params.num_rows, params.norm_weight,
-                                          params.norm_eps, params.gate_up, to);
-  if (status != cudaSuccess) return status;
   Product product;
   product.weight = params.gate_up;
-  product.tokens = to.workspace.operand;
-  product.num_tokens = params.num_rows;
+  const cudaError_t status =
+      set_normed({.x = params.x, .norm_weight = params.norm_weight, .norm_eps = params.norm_eps},
+                 params.num_rows, to, product);
+  if (status != cudaSuccess) return status;
   product.output = ProductOutput::gated;
   product.operand = reinterpret_cast<std::byte*>(params.out);
   product.gated_type = params.out_type;
@@ -81,13 +84,14 @@ cudaError_t norm_gate_up(const NormGateUpParams& params, const Launch& to) {
 }
 
 cudaError_t norm_head(const NormHeadParams& params, const Launch& to) {
-  const cudaError_t status = write_normed(params.x, params.row_ids, params.num_outputs,
-                                          params.norm_weight, params.norm_eps, params.head, to);
-  if (status != cudaSuccess) return status;
   Product product;
   product.weight = params.head;
-  product.tokens = to.workspace.operand;
-  product.num_tokens = params.num_outputs;
+  const cudaError_t status = set_normed({.x = params.x,
+                                         .row_ids = params.row_ids,
+                                         .norm_weight = params.norm_weight,
+                                         .norm_eps = params.norm_eps},
+                                        params.num_outputs, to, product);
+  if (status != cudaSuccess) return status;
   product.output = ProductOutput::store;
   product.out = params.logits;
   return multiply(product, to);

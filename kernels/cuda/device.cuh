@@ -26,21 +26,65 @@ __device__ __forceinline__ void wait_for_previous() {
 #endif
 }
 
-/// Launches with the attribute that makes the two above work.
+/// Launches with the attribute that makes the two above work, in clusters of blocks (sm_90).
 template <class... Params, class... Args>
-cudaError_t launch(const Launch& to, void (*kernel)(Params...), dim3 grid, int threads,
-                   std::size_t shared_bytes, const Args&... args) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+cudaError_t launch_clusters(const Launch& to, void (*kernel)(Params...), dim3 grid, dim3 cluster,
+                            int threads, std::size_t shared_bytes, const Args&... args) {
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {cluster.x, cluster.y, cluster.z};
+  const bool clusters = cluster.x * cluster.y * cluster.z > 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = to.stream;
-  config.attrs = &attribute;
-  config.numAttrs = to.device.compute_major >= 9 ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = to.device.compute_major < 9 ? 0 : clusters ? 2 : 1;
   return cudaLaunchKernelEx(&config, kernel, Params(args)...);
+}
+template <class... Params, class... Args>
+cudaError_t launch(const Launch& to, void (*kernel)(Params...), dim3 grid, int threads,
+                   std::size_t shared_bytes, const Args&... args) {
+  return launch_clusters(to, kernel, grid, dim3(1), threads, shared_bytes, args...);
+}
+
+/// A cluster's barrier, in halves: what a block wrote before it arrived, all may read after they
+/// waited. Blocks that have returned are not waited for.
+__device__ __forceinline__ void cluster_arrive() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+/// The same place in the shared memory of the cluster's block `rank`.
+template <class T>
+__device__ __forceinline__ const T* of_block(const T* own, int rank) {
+#if __CUDA_ARCH__ >= 900
+  std::uint64_t address;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(address) : "l"(own), "r"(rank));
+  return reinterpret_cast<const T*>(address);
+#else
+  return own;
+#endif
+}
+
+/// Lets `kernel` ask for as much dynamic shared memory as a block may have. Always for the same
+/// amount: the limit is the kernel's, and other threads may be about to launch it.
+template <class Kernel>
+cudaError_t allow_shared(const Launch& to, Kernel* kernel) {
+  cudaFuncAttributes attributes{};
+  const cudaError_t status = cudaFuncGetAttributes(&attributes, kernel);
+  if (status != cudaSuccess) return status;
+  return cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+      to.device.max_block_shared - static_cast<int>(attributes.sharedSizeBytes));
 }
 
 __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {

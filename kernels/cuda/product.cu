@@ -27,6 +27,8 @@ namespace {
 constexpr int kMostWarps = 12;  // that use up the ring; one more fills it
 constexpr int kMostStages = 32;
 
+std::size_t normed_bytes(const PackedMatrix& weight) { return operand_bytes(1, weight.cols); }
+
 std::size_t stage_bytes(const PackedMatrix& weight, const ProductSchedule& schedule) {
   return static_cast<std::size_t>(schedule.chunk) *
          (static_cast<std::size_t>(schedule.tiles) * unit_bytes(weight.type) +
@@ -34,6 +36,10 @@ std::size_t stage_bytes(const PackedMatrix& weight, const ProductSchedule& sched
 }
 
 }  // namespace
+
+bool normalises(const PackedMatrix& weight, int num_tokens) noexcept {
+  return num_tokens <= kTokenTile && weight.cols <= kMostNormedCols;
+}
 
 ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
                                  const DeviceInfo& device) noexcept {
@@ -49,8 +55,9 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
   // About 100 KB in flight keep the memory busy; more stages of smaller chunks let sums start
   // early.
   schedule.chunk = std::min(units, 8);
-  const std::size_t budget =
-      static_cast<std::size_t>(device.max_block_shared) - 2048;  // barriers are static
+  const std::size_t budget = static_cast<std::size_t>(device.max_block_shared) -
+                             2048 -  // barriers are static
+                             (normalises(weight, num_tokens) ? normed_bytes(weight) : 0);
   while (schedule.tiles > 1 && stage_bytes(weight, schedule) * 3 > budget) --schedule.tiles;
   const int chunks =
       ceil_div(units, schedule.chunk) * ceil_div(tiles, schedule.tiles * device.num_processors);
@@ -105,13 +112,18 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
   args.weight_groups = ceil_div(args.tiles, schedule.tiles);
   args.token_groups = ceil_div(args.token_tiles, schedule.token_tiles());
   const int consumers = schedule.tiles * schedule.token_warps;
-  const std::size_t shared =
+  const std::size_t ring =
       static_cast<std::size_t>(schedule.stages) * stage_bytes(weight, schedule);
+  const bool norms = product.normed.norm_weight != nullptr;
+  const std::size_t shared = ring + (norms ? normed_bytes(weight) : 0);
+  args.normed_offset = static_cast<int>(ring);
+  args.workers = norms ? std::max(consumers, product.num_tokens) : consumers;
+  if (norms && !normalises(weight, product.num_tokens)) return cudaErrorInvalidValue;
   if (consumers < 1 || consumers > kMostWarps || schedule.stages > kMostStages ||
       shared > static_cast<std::size_t>(to.device.max_block_shared))
     return cudaErrorInvalidConfiguration;
   const int blocks = std::min(to.device.num_processors, args.weight_groups * args.token_groups);
-  const int threads = (consumers + 1) * 32;
+  const int threads = (args.workers + 1) * 32;
   const int tiles_a_warp = schedule.tiles_a_warp;
   switch (weight.type) {
     case DataType::f16:

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/operand.h"
 #include "kernels/cuda/packing.h"
 #include "kernels/cuda/product.h"
@@ -19,6 +20,8 @@ struct ProductArgs {
   int stages;
   int weight_groups;  // ceil(tiles / block_tiles)
   int token_groups;   // ceil(token_tiles / (token_warps * kTokenTiles))
+  int workers;        // warps beside the one that fills the ring; block_tiles * token_warps use it
+  int normed_offset;  // of the tokens that the block normalises, in shared memory
 };
 
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
@@ -136,7 +139,8 @@ __device__ __forceinline__ void with_output(ProductOutput output, Body body) {
 
 /// One block a processor, persistent over (weight group, token group) items. The last warp fills a
 /// ring of stages, weights before the dependency wait; the others, (tile, token warp), use it up:
-/// each owns one weight tile x kTokenTiles token tiles.
+/// each owns one weight tile x kTokenTiles token tiles. Few tokens the block normalises by itself,
+/// a warp a token, while the weights are on their way.
 template <DataType kType, int kTokenTiles>
 __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__ ProductArgs args) {
   using Format = Weights<kType>;
@@ -154,6 +158,8 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
   const int stage_bytes = args.block_tiles * weight_bytes + group_tokens * args.chunk * kTokenUnit;
   const int chunks = ceil_div(args.units, args.chunk);
   const int items = args.weight_groups * args.token_groups;
+  const NormedRows& normed = args.product.normed;
+  const bool norms = normed.norm_weight != nullptr;
   if (threadIdx.x == 0) {
     for (int i = 0; i < args.stages; ++i) {
       Barrier::init(&filled[i], Barrier::kFillArrivals);
@@ -167,7 +173,7 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
   let_next_start();
 
   const auto units_of = [&](int chunk) { return min(args.chunk, args.units - chunk * args.chunk); };
-  if (warp == consumers) {
+  if (warp == args.workers) {
     const int first = static_cast<int>(blockIdx.x);
     const int count = first < items ? ceil_div(items - first, static_cast<int>(gridDim.x)) : 0;
     const int total = count * chunks;
@@ -177,7 +183,8 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
       const int units = units_of(chunk);
       std::byte* to = shared + stage * stage_bytes;
       const Fill fill{&filled[stage], lane};
-      fill.expect(units * (args.block_tiles * Format::kUnitBytes + group_tokens * kTokenUnit));
+      fill.expect(units * (args.block_tiles * Format::kUnitBytes +
+                           (norms ? 0 : group_tokens * kTokenUnit)));
       for (int i = 0; i < args.block_tiles; ++i) {
         const int tile = min(item / args.token_groups * args.block_tiles + i, args.tiles - 1);
         fill.copy(to + i * weight_bytes,
@@ -192,7 +199,7 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
       const int chunk = step % chunks;
       std::byte* to = shared + stage * stage_bytes + args.block_tiles * weight_bytes;
       const Fill fill{&filled[stage], lane};
-      for (int i = 0; i < group_tokens; ++i) {
+      for (int i = 0; i < (norms ? 0 : group_tokens); ++i) {
         const int tile = min(item % args.token_groups * group_tokens + i, args.token_tiles - 1);
         fill.copy(
             to + i * args.chunk * kTokenUnit,
@@ -215,7 +222,20 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
     return;
   }
 
-  wait_for_previous();
+  if (norms) {
+    const int cols = args.product.weight.cols;
+    const WarpNorm<Operand> norm(normed.norm_weight, cols, lane);
+    wait_for_previous();
+    if (const int token = warp; token < args.product.num_tokens) {
+      const int row = normed.row_ids == nullptr ? token : normed.row_ids[token];
+      norm.write(normed.x + static_cast<std::size_t>(row) * cols, normed.norm_eps, token,
+                 shared + args.normed_offset);
+    }
+    asm volatile("bar.sync 1, %0;" ::"r"(args.workers * 32) : "memory");
+    if (warp >= consumers) return;
+  } else {
+    wait_for_previous();
+  }
   const int own_tile = warp % args.block_tiles;
   const int own_tokens = warp / args.block_tiles * kTokenTiles;
   int stage = 0;
@@ -243,10 +263,11 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
       const int units = units_of(chunk);
       Barrier::wait(&filled[stage], phase);
       const std::byte* weights = shared + stage * stage_bytes + own_tile * weight_bytes;
-      const std::uint32_t tokens =
-          shared_address(shared + stage * stage_bytes + args.block_tiles * weight_bytes +
-                         own_tokens * args.chunk * kTokenUnit) +
-          static_cast<std::uint32_t>(lane) * 16;
+      const std::byte* const operand =
+          norms ? shared + args.normed_offset + chunk * args.chunk * kTokenUnit
+                : shared + stage * stage_bytes + args.block_tiles * weight_bytes +
+                      own_tokens * args.chunk * kTokenUnit;
+      const std::uint32_t tokens = shared_address(operand) + static_cast<std::uint32_t>(lane) * 16;
 #pragma unroll 4
       for (int unit = 0; unit < units; ++unit) {
         std::uint32_t a[2][4];
@@ -289,8 +310,7 @@ cudaError_t launch_product(const ProductArgs& args, int tiles_a_warp, int blocks
   const auto kernel = tiles_a_warp == 1   ? product_kernel<kType, 1>
                       : tiles_a_warp == 2 ? product_kernel<kType, 2>
                                           : product_kernel<kType, 4>;
-  const cudaError_t status = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  const cudaError_t status = allow_shared(to, kernel);
   if (status != cudaSuccess) return status;
   return launch(to, kernel, dim3(static_cast<unsigned>(blocks)), threads, shared_bytes, args);
 }

@@ -14,6 +14,14 @@ enum class ProductOutput : std::uint8_t {
   qkv,    // heads rotated, q[token, row] = sum, keys and values to their slots
 };
 
+/// rms_norm(x[row]) * weight.
+struct NormedRows {
+  const float* x = nullptr;               // [rows, cols]
+  const std::int32_t* row_ids = nullptr;  // [num_tokens] rows of x; null: 0, 1, ..
+  const float* norm_weight = nullptr;     // [cols]
+  float norm_eps = 0;
+};
+
 /// y = W x for `num_tokens` tokens. Every sum is one float accumulator that runs over the columns
 /// in ascending steps of 16 (two mma steps a unit), whatever the number of tokens: the k-order
 /// rule.
@@ -21,6 +29,8 @@ struct Product {
   PackedMatrix weight;
   const std::byte* tokens = nullptr;  // operand of weight.cols columns, in operand_type(weight)
   int num_tokens = 0;
+  /// With norm_weight set: these, normalised by the product itself, in the place of `tokens`.
+  NormedRows normed;
 
   ProductOutput output = ProductOutput::store;
   float* out = nullptr;                 // add, store: [num_tokens, weight.rows]
@@ -50,6 +60,10 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
                                  const DeviceInfo& device) noexcept;
 
 cudaError_t multiply(const Product& product, const Launch& to);
+inline constexpr int kMostNormedCols = 1024;
+/// Whether multiply() takes `normed` for so many tokens: each block then normalises all of them
+/// again, which pays while they are few.
+bool normalises(const PackedMatrix& weight, int num_tokens) noexcept;
 /// The same, cut as `schedule` says (tests, tuning).
 cudaError_t multiply(const Product& product, const ProductSchedule& schedule, const Launch& to);
 

@@ -162,8 +162,7 @@ cudaError_t launch_wide_product(ProductArgs args, const Launch& to) {
   args.stages = min(8, (to.device.max_block_shared - 2048) / kStageBytes);
   const int shared = args.stages * kStageBytes;
   const auto kernel = wide_product_kernel<kType>;
-  const cudaError_t status =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+  const cudaError_t status = allow_shared(to, kernel);
   if (status != cudaSuccess) return status;
   const int blocks = min(to.device.num_processors, args.weight_groups * args.token_groups);
   return launch(to, kernel, dim3(static_cast<unsigned>(blocks)), kWideThreads,

@@ -1,5 +1,6 @@
 #include "kernels/cuda/rows.h"
 
+#include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/operand.h"
 #include "kernels/cuda/packing.h"
 #include "kernels/cuda/weights.cuh"
@@ -9,11 +10,13 @@ namespace {
 
 constexpr int kThreads = 256;
 
-/// grid: [num_rows]; a block dequantises one row of the table.
+/// grid: [num_rows]; a block dequantises one row of the table. The first kernel of a pass: it lets
+/// the next one start only when all before it are done, so that what lay in memory before the pass
+/// (the batch, committed keys and values) may be read by the pass's kernels without waiting.
 template <DataType kType>
 __global__ void __launch_bounds__(kThreads) embed_kernel(EmbedRowsParams params) {
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   using Format = Weights<kType>;
   const int row = static_cast<int>(blockIdx.x);
   const int token = params.tokens[row];
@@ -29,33 +32,14 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(EmbedRowsParams params)
                         in_tile, col % kUnitCols);
 }
 
-/// 8 floats from `col` on; zeros past the end. Rows of whole groups of 8 are read by two loads.
-__device__ __forceinline__ void load_group(const float* row, int col, int cols, float (&v)[8]) {
-  if (cols % 8 == 0) {
-    const bool inside = col < cols;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const float4 part = inside ? *reinterpret_cast<const float4*>(row + col + i * 4)
-                                 : float4{0.0f, 0.0f, 0.0f, 0.0f};
-      v[i * 4] = part.x;
-      v[i * 4 + 1] = part.y;
-      v[i * 4 + 2] = part.z;
-      v[i * 4 + 3] = part.w;
-    }
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < 8; ++i) v[i] = col + i < cols ? row[col + i] : 0.0f;
-}
-
-/// grid: [num_rows]; a block normalises one row. Sums: each thread over its groups of 8 columns,
-/// ascending; then over the lanes of a warp, then over the warps, in a fixed tree. The first kHeld
-/// groups of a thread stay in registers, their norm weights are there before the row is.
+/// grid: [num_rows]; a block normalises one row, a warp to a part of norm.cuh's sum. The first
+/// kHeld groups of a thread stay in registers, their norm weights are there before the row is.
 template <class T>
 __global__ void __launch_bounds__(kThreads) operand_kernel(OperandRows rows) {
   constexpr int kHeld = 2;
   constexpr int kStride = kThreads * 8;
-  __shared__ float warp_sums[kThreads / 32];
+  static_assert(kStride == kNormStride);
+  __shared__ float warp_sums[kNormParts];
   let_next_start();
   const int row = static_cast<int>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x);
@@ -75,30 +59,22 @@ __global__ void __launch_bounds__(kThreads) operand_kernel(OperandRows rows) {
   if (norm) {
     float sum = 0;
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i)
-#pragma unroll
-      for (int k = 0; k < 8; ++k) sum = __fmaf_rn(values[i][k], values[i][k], sum);
+    for (int i = 0; i < kHeld; ++i) sum = add_squares(values[i], sum);
     for (int col = thread * 8 + kHeld * kStride; col < rows.cols; col += kStride) {
       float v[8];
       load_group(x, col, rows.cols, v);
-#pragma unroll
-      for (int k = 0; k < 8; ++k) sum = __fmaf_rn(v[k], v[k], sum);
+      sum = add_squares(v, sum);
     }
-    for (int distance = 16; distance > 0; distance /= 2)
-      sum += __shfl_xor_sync(kFullWarp, sum, distance);
+    sum = add_lanes(sum);
     if (thread % 32 == 0) warp_sums[thread / 32] = sum;
     __syncthreads();
     sum = 0;
     for (const float part : warp_sums) sum += part;
-    scale = 1.0f / sqrtf(sum / static_cast<float>(rows.cols) + rows.norm_eps);
+    scale = norm_scale(sum, rows.cols, rows.norm_eps);
   }
   const auto write = [&](int col, float(&v)[8], const float(&weight)[8]) {
-    if (norm)
-#pragma unroll
-      for (int k = 0; k < 8; ++k) v[k] = v[k] * scale * weight[k];
     *reinterpret_cast<uint4*>(rows.operand + operand_index(row, col, rows.cols) * 2) =
-        uint4{operand_pair<T>(v[0], v[1]), operand_pair<T>(v[2], v[3]), operand_pair<T>(v[4], v[5]),
-              operand_pair<T>(v[6], v[7])};
+        norm ? normed_group<T>(v, scale, weight) : operand_group<T>(v);
   };
   const int end = padded_cols(rows.cols);
 #pragma unroll

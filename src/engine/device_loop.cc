@@ -84,15 +84,16 @@ struct Entry {
 };
 
 struct GraphKey {
-  int sequences = 0;  // rounded up: the launch's capacity
-  int context = 0;    // likewise: no position is this or more
+  int sequences = 0;    // rounded up: the launch's capacity
+  int context = 0;      // likewise: no position is this or more
+  bool drafts = false;  // else each sequence has a row, its root's, and nothing is proposed
   bool loop = false;
   bool logprobs = false;
   cuda::SamplingNeeds needs;
 
   bool operator==(const GraphKey& other) const {
-    return sequences == other.sequences && context == other.context && loop == other.loop &&
-           logprobs == other.logprobs && needs.edits == other.needs.edits &&
+    return sequences == other.sequences && context == other.context && drafts == other.drafts &&
+           loop == other.loop && logprobs == other.logprobs && needs.edits == other.needs.edits &&
            needs.sampled == other.needs.sampled && needs.nucleus == other.needs.nucleus &&
            needs.dense == other.needs.dense;
   }
@@ -105,6 +106,7 @@ class DeviceLoop::Impl {
   Impl(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft);
 
   int rows_per_sequence() const { return 1 + options_.nodes; }
+  int rows_per_sequence(const GraphKey& key) const { return key.drafts ? rows_per_sequence() : 1; }
   int slots_per_turn() const {
     return std::max(options_.nodes, options_.topk * std::max(0, options_.depth - 1)) + 1;
   }
@@ -117,6 +119,7 @@ class DeviceLoop::Impl {
     };
     return {.sequences = std::min(rounded(1, sequences), options_.max_sequences),
             .context = std::min(rounded(kShortest, context), options_.max_context),
+            .drafts = options_.depth > 0,
             .loop = loop,
             .needs = needs};
   }
@@ -130,7 +133,7 @@ class DeviceLoop::Impl {
   void enter(std::span<const DeviceSequence> sequences, int capacity);
   void enqueue_turn(const GraphKey& key, cudaGraphConditionalHandle condition);
   void propose(const GraphKey& key, const cuda::Launch& to);
-  cuda::TreeBuffers trees(int sequences) const;
+  cuda::TreeBuffers trees(const GraphKey& key) const;
   cuda::DeviceBatch batch(const cuda::DeviceBatch& buffers, const GraphKey& key, int rows,
                           int outputs) const;
   void grow_workspace(const GraphKey& key);
@@ -168,6 +171,7 @@ class DeviceLoop::Impl {
   std::int32_t* candidate_tokens_ = nullptr;
   float* candidate_scores_ = nullptr;
   cuda::DeviceBatch target_batch_;
+  cuda::DeviceBatch plain_batch_;
   cuda::DeviceBatch root_batch_;
   cuda::DeviceBatch level_batch_;
   std::list<std::pair<GraphKey, OwnedExecutable>> graphs_;  // last used first
@@ -294,6 +298,7 @@ void DeviceLoop::Impl::place(Arena& arena) {
     arena.take(batch.path_slots, batch_rows * levels);
   };
   place_batch(target_batch_, rows, rows);
+  place_batch(plain_batch_, sequences, sequences);
   place_batch(root_batch_, 2 * sequences, frontier);
   place_batch(level_batch_, frontier, frontier);
 }
@@ -323,6 +328,7 @@ void DeviceLoop::Impl::fill_constants() {
     upload(batch.output_rows, outputs);
   };
   fill(target_batch_, rows_per_sequence(), rows_per_sequence());
+  fill(plain_batch_, 1, 1);
   if (!with_model()) return;
   fill(level_batch_, options_.topk, options_.topk);
   std::vector<std::int32_t> outputs;
@@ -332,9 +338,10 @@ void DeviceLoop::Impl::fill_constants() {
   upload(root_batch_.output_rows, outputs);
 }
 
-cuda::TreeBuffers DeviceLoop::Impl::trees(int sequences) const {
+cuda::TreeBuffers DeviceLoop::Impl::trees(const GraphKey& key) const {
   cuda::TreeBuffers trees = trees_;
-  trees.num_sequences = sequences;
+  trees.num_sequences = key.sequences;
+  trees.rows_per_sequence = rows_per_sequence(key);
   return trees;
 }
 
@@ -352,8 +359,8 @@ cuda::DeviceBatch DeviceLoop::Impl::batch(const cuda::DeviceBatch& buffers, cons
 
 void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
   const char* const doing = "capturing a draft";
-  if (!with_model()) {  // max_depths 0: the root alone
-    check(cuda::propose_ngram({.trees = trees(key.sequences),
+  if (!with_model() || !key.drafts) {  // max_depths 0: the root alone
+    check(cuda::propose_ngram({.trees = trees(key),
                                .sequences = device_.states,
                                .history = device_.history,
                                .history_stride = options_.max_context,
@@ -403,16 +410,17 @@ void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
           doing);
     check(cuda::grow_level(grow, depth, to), doing);
   }
-  check(cuda::finish_growth(grow, trees(key.sequences), draft_slots_, to), doing);
+  check(cuda::finish_growth(grow, trees(key), draft_slots_, to), doing);
 }
 
 void DeviceLoop::Impl::enqueue_turn(const GraphKey& key, cudaGraphConditionalHandle condition) {
   const cuda::Launch& to = launch_;
   propose(key, to);
 
-  const cuda::TreeBuffers tree = trees(key.sequences);
-  const int rows = key.sequences * rows_per_sequence();
-  const cuda::DeviceBatch target = batch(target_batch_, key, rows, rows);
+  const cuda::TreeBuffers tree = trees(key);
+  const int rows = key.sequences * rows_per_sequence(key);
+  const cuda::DeviceBatch target =
+      batch(key.drafts ? target_batch_ : plain_batch_, key, rows, rows);
   check(cuda::fill_target_batch(tree, device_.states, target, options_.depth + 1, to),
         "capturing a batch");
   const float* const logits = target_.forward(target, to.stream);
@@ -437,7 +445,7 @@ void DeviceLoop::Impl::enqueue_turn(const GraphKey& key, cudaGraphConditionalHan
                                .turn_entries = options_.max_sequences * paths_.capacity},
                               to),
           "capturing log-probabilities");
-  if (options_.depth > 0)
+  if (key.drafts)
     check(cuda::commit_kv({.num_sequences = key.sequences,
                            .target = target_.pool,
                            .draft = with_model() ? draft_.pool : cuda::KvPoolView{},
@@ -449,26 +457,27 @@ void DeviceLoop::Impl::enqueue_turn(const GraphKey& key, cudaGraphConditionalHan
                            .paths = paths_},
                           to),
           "capturing the commit");
-  check(cuda::advance({.num_sequences = key.sequences,
-                       .sequences = device_.states,
-                       .limits = device_.limits,
-                       .token_counts = device_.token_counts,
-                       .paths = paths_,
-                       .tree_sizes = trees_.sizes,
-                       .draft_slots = with_model() ? draft_slots_ : nullptr,
-                       .first_rows = trees_.first_rows,
-                       .draft_lengths = with_model() ? device_.draft_lengths : nullptr,
-                       .history = device_.history,
-                       .history_stride = options_.max_context,
-                       .slots_per_turn = slots_per_turn(),
-                       .ring = ring_,
-                       .ring_stride = options_.max_sequences,
-                       .turn = device_.turn,
-                       .leave = const_cast<const std::int32_t*>(leave_),
-                       .in_loop = key.loop,
-                       .condition = condition},
-                      to),
-        "capturing publication");
+  check(
+      cuda::advance({.num_sequences = key.sequences,
+                     .sequences = device_.states,
+                     .limits = device_.limits,
+                     .token_counts = device_.token_counts,
+                     .paths = paths_,
+                     .tree_sizes = trees_.sizes,
+                     .draft_slots = with_model() && key.drafts ? draft_slots_ : nullptr,
+                     .first_rows = trees_.first_rows,
+                     .draft_lengths = with_model() && key.drafts ? device_.draft_lengths : nullptr,
+                     .history = device_.history,
+                     .history_stride = options_.max_context,
+                     .slots_per_turn = slots_per_turn(),
+                     .ring = ring_,
+                     .ring_stride = options_.max_sequences,
+                     .turn = device_.turn,
+                     .leave = const_cast<const std::int32_t*>(leave_),
+                     .in_loop = key.loop,
+                     .condition = condition},
+                    to),
+      "capturing publication");
 }
 
 // One pass of each model over rows of padding, outside of any capture: scratch memory takes its
@@ -484,9 +493,9 @@ void DeviceLoop::Impl::grow_workspace(const GraphKey& key) {
       check(::cudaMemsetAsync(part, 0xff, bytes, stream_), "warming up");
     model.forward(padding, stream_);
   };
-  const int rows = key.sequences * rows_per_sequence();
-  pass(target_, target_batch_, rows, rows);
-  if (!with_model()) return;
+  const int rows = key.sequences * rows_per_sequence(key);
+  pass(target_, key.drafts ? target_batch_ : plain_batch_, rows, rows);
+  if (!with_model() || !key.drafts) return;
   const int frontier = key.sequences * options_.topk;
   pass(draft_, root_batch_, 2 * key.sequences, frontier);
   pass(draft_, level_batch_, frontier, frontier);
@@ -586,10 +595,13 @@ int DeviceLoop::Impl::run(std::span<DeviceSequence> sequences, const cuda::Sampl
   for (const DeviceSequence& sequence : sequences)
     longest = std::max(longest, sequence.limits.reserved);
   GraphKey key = key_of(static_cast<int>(sequences.size()), longest, turns > 1, needs);
-  key.logprobs = options_.most_logprobs >= 0 &&
-                 std::any_of(sequences.begin(), sequences.end(), [](const DeviceSequence& sequence) {
-                   return sequence.sampling.logprobs >= 0;
-                 });
+  key.drafts = std::any_of(sequences.begin(), sequences.end(), [&](const DeviceSequence& sequence) {
+    return std::min(sequence.max_depth, options_.depth) > 0;
+  });
+  key.logprobs =
+      options_.most_logprobs >= 0 &&
+      std::any_of(sequences.begin(), sequences.end(),
+                  [](const DeviceSequence& sequence) { return sequence.sampling.logprobs >= 0; });
   const OwnedExecutable& executable = graph(key);
   enter(sequences, key.sequences);
   // advance() counts from here, so that a run of fewer turns ends at the same place in the ring.
@@ -640,7 +652,8 @@ int DeviceLoop::Impl::run(std::span<DeviceSequence> sequences, const cuda::Sampl
 }
 
 DeviceLoop::Turn DeviceLoop::Impl::turn_at(int turn, std::size_t sequences) const {
-  const auto first = static_cast<std::size_t>(turn) * static_cast<std::size_t>(options_.max_sequences);
+  const auto first =
+      static_cast<std::size_t>(turn) * static_cast<std::size_t>(options_.max_sequences);
   Turn out{.entries = {ring_ + first, sequences},
            .path_capacity = paths_.capacity,
            .most_logprobs = options_.most_logprobs};

@@ -40,7 +40,7 @@ struct DeviceLoopOptions {
   int ngram_min = 1;
   int ngram_max = 1;
   int most_logprobs = 0;  // of the most likely tokens of a row; < 0: no log-probabilities at all
-  int most_graphs = 8;  // shapes that are kept instantiated
+  int most_graphs = 8;    // shapes that are kept instantiated
 };
 
 /// One decoding sequence: all of its tokens but the last have KV.
@@ -82,7 +82,7 @@ class DeviceLoop {
     int path_capacity = 0;                              // tokens of a sequence's longest path
     int most_logprobs = 0;
     // Where the sequence's options ask for them; of its emitted tokens.
-    const float* logprobs = nullptr;          // [sequences, path_capacity]
+    const float* logprobs = nullptr;           // [sequences, path_capacity]
     const std::int32_t* top_tokens = nullptr;  // [sequences, path_capacity, most_logprobs]
     const float* top_logprobs = nullptr;       // the same
   };

@@ -53,8 +53,8 @@ cuda::RowSampling DeviceRequests::place(std::size_t index, const Sequence& seque
   Place& place = places_[index];
   const SamplingOptions& options = sequence.request.sampling;
   const bool with_counts = penalises(options);
-  const bool is_current = place.id == sequence.id &&
-                          (!with_counts || place.num_output == sequence.num_output());
+  const bool is_current =
+      place.id == sequence.id && (!with_counts || place.num_output == sequence.num_output());
   place.num_output = sequence.num_output();
   if (is_current) return place.sampling;
   place.id = sequence.id;

@@ -108,8 +108,8 @@ AcceptedPath path_of(const DeviceLoop::Turn& turn, std::size_t index,
     OutputToken token;
     token.token = entry.tokens[i];
     token.drafted = i < entry.num_accepted;
-    const std::size_t at = index * static_cast<std::size_t>(turn.path_capacity) +
-                           static_cast<std::size_t>(i);
+    const std::size_t at =
+        index * static_cast<std::size_t>(turn.path_capacity) + static_cast<std::size_t>(i);
     if (options.logprobs >= 0) token.logprob = turn.logprobs[at];
     for (int j = 0; j < options.logprobs; ++j) {
       const std::size_t top =
@@ -126,7 +126,7 @@ AcceptedPath path_of(const DeviceLoop::Turn& turn, std::size_t index,
 class LoopedSteps final : public DeviceSteps {
  public:
   LoopedSteps(const StepParts& parts, CudaBackend& backend, const DeviceLoopOptions& options,
-       std::function<bool()> interrupted)
+              std::function<bool()> interrupted)
       : parts_(parts),
         options_(options),
         interrupted_(std::move(interrupted)),
@@ -144,8 +144,8 @@ class LoopedSteps final : public DeviceSteps {
     loop_.emplace(options, device_model(parts.target, target_pool_), std::move(draft));
     // The two kinds of request that come first; other shapes are captured when they come.
     for (const bool sampled : {false, true})
-      loop_->warm_up(std::span(&kOne, 1), {.sampled = sampled, .nucleus = sampled, .dense = sampled},
-                     1);
+      loop_->warm_up(std::span(&kOne, 1),
+                     {.sampled = sampled, .nucleus = sampled, .dense = sampled}, 1);
   }
 
   bool run(std::span<Sequence* const> batch, EngineStats& stats) override;
@@ -268,7 +268,7 @@ bool LoopedSteps::run(std::span<Sequence* const> batch, EngineStats& stats) {
 
 /// Takes one turn's tokens. False: the host wants the loop back.
 bool LoopedSteps::take(std::span<Sequence* const> batch, const DeviceLoop::Turn& turn,
-                             EngineStats& stats) {
+                       EngineStats& stats) {
   bool go_on = !interrupted_();
   for (std::size_t i = 0; i < batch.size(); ++i) {
     Sequence& sequence = *batch[i];
@@ -324,7 +324,8 @@ std::unique_ptr<DeviceSteps> make_device_steps(const StepParts& parts,
   } else if (method != "none") {
     return nullptr;
   }
-  if (options.draft != DeviceDraft::none) options.depth = config.draft.length.num_speculative_tokens;
+  if (options.draft != DeviceDraft::none)
+    options.depth = config.draft.length.num_speculative_tokens;
   options.nodes = options.topk > 1 ? config.draft.tree.num_draft_tokens : options.depth;
   const int most_rows = std::max(1 + options.nodes, std::max(2, options.topk));
   options.max_sequences =

@@ -46,8 +46,7 @@ void count_step(Sequence& sequence, int num_drafted, EngineStats& stats) {
   delta.num_spec_steps = 1;
   delta.num_output_tokens = static_cast<std::int64_t>(sequence.path.tokens.size());
   if (num_drafted > 0)
-    delta.record_draft(num_drafted,
-                       std::max(0, static_cast<int>(sequence.path.nodes.size()) - 1));
+    delta.record_draft(num_drafted, std::max(0, static_cast<int>(sequence.path.nodes.size()) - 1));
   sequence.stats.speculation.merge(delta);
   stats.speculation.merge(delta);
 }
