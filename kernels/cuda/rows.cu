@@ -9,11 +9,13 @@ namespace {
 
 constexpr int kThreads = 256;
 
-/// grid: [num_rows]; a block dequantises one row of the table.
+/// grid: [num_rows]; a block dequantises one row of the table. The first kernel of a pass: it lets
+/// the next one start only when all before it are done, so that what lay in memory before the pass
+/// (the batch, committed keys and values) may be read by the pass's kernels without waiting.
 template <DataType kType>
 __global__ void __launch_bounds__(kThreads) embed_kernel(EmbedRowsParams params) {
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   using Format = Weights<kType>;
   const int row = static_cast<int>(blockIdx.x);
   const int token = params.tokens[row];
