@@ -3,14 +3,17 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_groups.cuh"
 
 namespace specdec::kernels::cuda {
 namespace {
 
 constexpr float kLog2E = 1.44269504f;
 
-int query_tiles(const DeviceBatch& batch, int group) {
-  const int tokens = kQueries / group;
+constexpr int kMostBlockTiles = 4;
+
+/// At least as many tiles as find_tile() has, at `tokens` rows each.
+int query_tiles(const DeviceBatch& batch, int tokens) {
   return std::min(batch.num_rows, batch.num_sequences + batch.num_rows / tokens);
 }
 
@@ -18,35 +21,81 @@ int num_units(const DeviceBatch& batch) {
   return std::max(1, ceil_div(batch.max_context, kAttentionUnit));
 }
 
+struct Grid {
+  int tiles;        // sets of queries, or groups of block_tiles of them
+  int block_tiles;  // 1 but for groups
+  std::size_t partials;
+  int counters;
+};
+
+Grid grid_of(const AttentionArgs& args, int block_tiles) {
+  const int tiles = query_tiles(args.batch, args.tile_tokens * block_tiles);
+  const int items = tiles * args.kv.num_kv_heads;
+  return {tiles, block_tiles,
+          static_cast<std::size_t>(items) * static_cast<std::size_t>(block_tiles) *
+              static_cast<std::size_t>(num_units(args.batch)),
+          items};
+}
+
+/// Groups as large as they must be for the blocks to be resident at once.
+Grid group_grid(const AttentionArgs& args, int num_processors) {
+  Grid grid = grid_of(args, 1);
+  while (grid.block_tiles < kMostBlockTiles &&
+         (grid.block_tiles + 1) * args.tile_tokens <= kMostGroupTokens &&
+         grid.counters * num_units(args.batch) > num_processors)
+    grid = grid_of(args, grid.block_tiles + 1);
+  return grid;
+}
+
+Grid grid_for(const AttentionArgs& args, AttentionSplit split, const Launch& to) {
+  return split == AttentionSplit::groups ? group_grid(args, to.device.num_processors)
+                                         : grid_of(args, 1);
+}
+
 template <int kChunks>
 cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const Launch& to) {
-  const int tiles = query_tiles(args.batch, args.group);
   const int units = num_units(args.batch);
+  const auto fits = [&](const Grid& grid) {
+    return units == 1 || (grid.partials * sizeof(Partial<kChunks>) <= to.workspace.partial_bytes &&
+                          grid.counters <= to.workspace.num_counters);
+  };
+  if (split == AttentionSplit::automatic) {
+    const int rows = args.batch.num_rows;
+    split = rows <= args.batch.num_sequences                      ? AttentionSplit::units
+            : rows <= kMostGroupTokens * args.batch.num_sequences ? AttentionSplit::groups
+                                                                  : AttentionSplit::whole;
+    const Grid grid = grid_for(args, split, to);
+    if (!fits(grid) || grid.counters >= 8 * to.device.num_processors) split = AttentionSplit::whole;
+  }
+  const Grid grid = grid_for(args, split, to);
   const auto heads = static_cast<unsigned>(args.kv.num_kv_heads);
-  const std::size_t partial_bytes = sizeof(Partial<kChunks>) * static_cast<std::size_t>(tiles) *
-                                    static_cast<std::size_t>(args.kv.num_kv_heads) *
-                                    static_cast<std::size_t>(units);
-  const bool fits = units == 1 || (partial_bytes <= to.workspace.partial_bytes &&
-                                   tiles * args.kv.num_kv_heads <= to.workspace.num_counters);
-  if (split == AttentionSplit::automatic)
-    split = fits && tiles * args.kv.num_kv_heads < 8 * to.device.num_processors
-                ? AttentionSplit::units
-                : AttentionSplit::whole;
-  const bool is_whole = split == AttentionSplit::whole;
-  if (!is_whole && !fits) return cudaErrorInvalidConfiguration;
-  constexpr int kMostOfCluster = 8;
-  const bool clusters =
-      !is_whole && units > 1 && units <= kMostOfCluster && to.device.compute_major >= 9;
-  const auto kernel = is_whole   ? attention_whole_kernel<kChunks>
-                      : clusters ? attention_units_kernel<kChunks, true>
-                                 : attention_units_kernel<kChunks, false>;
-  const dim3 grid = is_whole
-                        ? dim3(heads, static_cast<unsigned>(ceil_div(tiles, 4)))
-                        : dim3(heads, static_cast<unsigned>(tiles), static_cast<unsigned>(units));
-  constexpr int kShared = 4 * static_cast<int>(sizeof(KvStage<kChunks>));
+  dim3 blocks(heads, static_cast<unsigned>(grid.tiles), static_cast<unsigned>(units));
+  constexpr int kStages = 8 * KvStage<kChunks>::kPart * static_cast<int>(sizeof(uint4));
+  int most_shared = kStages;
+  auto kernel = attention_units_kernel<kChunks, false>;
+  dim3 cluster(1);
+  if (split == AttentionSplit::whole) {
+    kernel = attention_whole_kernel<kChunks>;
+    blocks = dim3(heads, static_cast<unsigned>(ceil_div(grid.tiles, 4)));
+  } else if (!fits(grid)) {
+    return cudaErrorInvalidConfiguration;
+  } else if (split == AttentionSplit::groups) {
+    kernel = attention_groups_kernel<kChunks>;
+    most_shared = static_cast<int>(sizeof(GroupShared<kChunks>));
+  } else {
+    // With several blocks a processor, their copies overlap; with one, its own keys and values do.
+    args.tight = grid.counters * units > 2 * to.device.num_processors;
+    constexpr int kMostOfCluster = 8;
+    if (!args.tight && units > 1 && units <= kMostOfCluster && to.device.compute_major >= 9) {
+      kernel = attention_units_kernel<kChunks, true>;
+      cluster.z = blocks.z;
+    }
+  }
+  args.block_tiles = grid.block_tiles;
   const cudaError_t status = allow_shared(to, kernel);
   if (status != cudaSuccess) return status;
-  return launch_clusters(to, kernel, grid, clusters ? dim3(1, 1, grid.z) : dim3(1), 128, kShared,
+  return launch_clusters(to, kernel, blocks, cluster, 128,
+                         static_cast<std::size_t>(args.tight ? most_shared / 2 : most_shared),
                          args);
 }
 
@@ -60,7 +109,10 @@ bool attention_supported(int num_heads, const KvLayer& kv) noexcept {
 
 std::size_t attention_partial_bytes(const DeviceBatch& batch, int num_heads,
                                     const KvLayer& kv) noexcept {
-  const int tiles = query_tiles(batch, num_heads / kv.num_kv_heads);
+  // A sequence's last group may be all but empty.
+  const int tokens = kQueries / (num_heads / kv.num_kv_heads);
+  const int spare = batch.num_rows > batch.num_sequences ? kMostBlockTiles : 1;
+  const int tiles = spare * batch.num_sequences + batch.num_rows / tokens;
   return sizeof(Partial<4>) / 4 * static_cast<std::size_t>(ceil_div(kv.head_dim, 32)) *
              static_cast<std::size_t>(tiles) * static_cast<std::size_t>(kv.num_kv_heads) *
              static_cast<std::size_t>(num_units(batch)) +
@@ -68,7 +120,7 @@ std::size_t attention_partial_bytes(const DeviceBatch& batch, int num_heads,
 }
 
 int attention_counters(const DeviceBatch& batch, int num_heads, const KvLayer& kv) noexcept {
-  return query_tiles(batch, num_heads / kv.num_kv_heads) * kv.num_kv_heads;
+  return query_tiles(batch, kQueries / (num_heads / kv.num_kv_heads)) * kv.num_kv_heads;
 }
 
 cudaError_t tree_attention(const TreeAttentionParams& params, AttentionSplit split,

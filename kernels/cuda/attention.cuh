@@ -17,12 +17,14 @@ struct AttentionArgs {
   int num_heads;
   int group;         // query heads a KV head
   int tile_tokens;   // tokens whose group fits into one set of queries
+  int block_tiles;   // sets of queries of a block (attention_groups_kernel)
+  bool tight;        // values take the place of the keys in shared memory (attention_units_kernel)
   float scale_log2;  // scale * log2(e)
   float* partials;
   int* counters;
 };
 
-/// Up to 16 queries: `tokens` rows of one sequence from `row` on.
+/// `tokens` rows of one sequence from `row` on.
 struct QueryTile {
   int row = 0;
   int tokens = 0;  // 0: none, this tile is past the last one
@@ -32,9 +34,10 @@ struct QueryTile {
   const std::int32_t* table = nullptr;
 };
 
-/// Tile `index` of the batch: sequences in order, each cut into tiles from its own first row on.
-/// All lanes call and get the same answer.
-__device__ __forceinline__ QueryTile find_tile(const AttentionArgs& args, int index, int lane) {
+/// Tile `index` of the batch: sequences in order, each cut into tiles of `tile_tokens` rows from
+/// its own first row on. All lanes call and get the same answer.
+__device__ __forceinline__ QueryTile find_tile(const AttentionArgs& args, int tile_tokens,
+                                               int index, int lane) {
   const DeviceBatch& batch = args.batch;
   QueryTile found;
   int before = 0;  // tiles of the sequences before `first`
@@ -42,7 +45,7 @@ __device__ __forceinline__ QueryTile find_tile(const AttentionArgs& args, int in
     const int sequence = min(first + lane, batch.num_sequences - 1);
     const int begin = batch.sequence_begins[sequence];
     const int rows = batch.sequence_begins[sequence + 1] - begin;
-    const int own = first + lane < batch.num_sequences ? ceil_div(rows, args.tile_tokens) : 0;
+    const int own = first + lane < batch.num_sequences ? ceil_div(rows, tile_tokens) : 0;
     int sum = own;
     for (int distance = 1; distance < 32; distance *= 2) {
       const int other = __shfl_up_sync(kFullWarp, sum, distance);
@@ -52,20 +55,24 @@ __device__ __forceinline__ QueryTile find_tile(const AttentionArgs& args, int in
     if (holders != 0) {
       const int holder = __ffs(static_cast<int>(holders)) - 1;
       const int in_sequence = index - before - __shfl_sync(kFullWarp, sum - own, holder);
-      const int skipped = in_sequence * args.tile_tokens;
+      const int skipped = in_sequence * tile_tokens;
       const int left = __shfl_sync(kFullWarp, rows, holder) - skipped;
       found.row = __shfl_sync(kFullWarp, begin, holder) + skipped;
-      found.tokens = min(left, args.tile_tokens);
+      found.tokens = min(left, tile_tokens);
       found.context = batch.context_lens[first + holder];
       found.table = batch.block_tables + (first + holder) * batch.table_stride;
       break;
     }
     before += __shfl_sync(kFullWarp, sum, 31);
   }
-  const bool mine = lane < found.tokens;
-  found.last =
-      static_cast<int>(__reduce_max_sync(kFullWarp, mine ? batch.positions[found.row + lane] : 0));
-  found.has_paths = __any_sync(kFullWarp, mine && batch.path_offsets[found.row + lane] >= 0) != 0;
+  int last = 0;
+  bool has_paths = false;
+  for (int token = lane; token < found.tokens; token += 32) {
+    last = max(last, batch.positions[found.row + token]);
+    has_paths = has_paths || batch.path_offsets[found.row + token] >= 0;
+  }
+  found.last = __reduce_max_sync(kFullWarp, last);
+  found.has_paths = __any_sync(kFullWarp, has_paths) != 0;
   return found;
 }
 
@@ -130,11 +137,22 @@ __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-/// A warp's keys and values of 64 positions, as its lanes read them.
+/// A warp's keys and values of 64 positions, as its lanes read them: keys [8 eights of positions]
+/// [kChunks][32 lanes], values [kChunks * 4 dimension tiles][2 halves][32 lanes]. A lane reads only
+/// what it wrote, at its own place modulo 32, so values may also take the place of the keys.
 template <int kChunks>
 struct KvStage {
-  uint4 keys[8][kChunks][32];
-  uint4 values[kChunks * 4][2][32];
+  static constexpr int kPart = 8 * kChunks * 32;  // of keys, of values; 16 bytes each
+  uint4* keys;
+  uint4* values;
+
+  __device__ uint4& key(int eight, int chunk, int lane) const {
+    return keys[(eight * kChunks + chunk) * 32 + lane];
+  }
+  __device__ uint4& value(int d, int half, int lane) const {
+    return values[(d * 2 + half) * 32 + lane];
+  }
+  __device__ bool tight() const { return keys == values; }
 };
 
 /// One warp's arithmetic. kChunks: the head size in 32s, rounded up; dimensions beyond the head
@@ -146,20 +164,29 @@ struct AttentionWarp {
 
   const AttentionArgs& args;
   const QueryTile& tile;
-  KvStage<kChunks>& stage;
+  KvStage<kChunks> stage;
   int kv_head;
   int lane;
   std::uint32_t q[kChunks * 2][4];
+  int first_token;  // of the queries, within the tile
+  int end_token;
   int positions[2];  // of the thread's two rows; -1: no such row
   int tokens[2];     // their tokens within the tile
 
   __device__ AttentionWarp(const AttentionArgs& arguments, const QueryTile& queries,
-                           KvStage<kChunks>& own_stage, int head, int own_lane)
+                           KvStage<kChunks> own_stage, int head, int own_lane)
       : args(arguments), tile(queries), stage(own_stage), kv_head(head), lane(own_lane) {
+    select(0);
+  }
+
+  /// From now on the queries are those of up to tile_tokens tokens from `first` on.
+  __device__ void select(int first) {
+    first_token = first;
+    end_token = min(first + args.tile_tokens, tile.tokens);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      tokens[i] = (lane / 4 + i * 8) / args.group;
-      positions[i] = tokens[i] < tile.tokens ? args.batch.positions[tile.row + tokens[i]] : -1;
+      tokens[i] = first + (lane / 4 + i * 8) / args.group;
+      positions[i] = tokens[i] < end_token ? args.batch.positions[tile.row + tokens[i]] : -1;
     }
   }
 
@@ -232,7 +259,7 @@ struct AttentionWarp {
 #pragma unroll
         for (int chunk = 0; chunk < kChunks; ++chunk) {
           const int first = chunk * 32 + lane % 4 * 8;
-          copy_async(&stage.keys[half * 4 + n][chunk][lane], key + first, there && first < dim);
+          copy_async(&stage.key(half * 4 + n, chunk, lane), key + first, there && first < dim);
         }
       }
     }
@@ -252,19 +279,19 @@ struct AttentionWarp {
             values + (there ? block_base(map, first) + lane / 4 * size + first % size : 0);
 #pragma unroll
         for (int d = 0; d < kDimTiles; ++d)
-          copy_async(&stage.values[d][half][lane], value + d * 8 * size,
+          copy_async(&stage.value(d, half, lane), value + d * 8 * size,
                      there && d * 8 + lane / 4 < args.kv.head_dim);
         continue;
       }
 #pragma unroll
-      for (int d = 0; d < kDimTiles; ++d) stage.values[d][half][lane] = {0, 0, 0, 0};
+      for (int d = 0; d < kDimTiles; ++d) stage.value(d, half, lane) = {0, 0, 0, 0};
       for (int i = 0; i < 8 && first + i <= map.limit; ++i) {
         const int slot = map.slot(first + i);
         const __half* value = values + block_base(map, slot) + lane / 4 * size + slot % size;
 #pragma unroll
         for (int d = 0; d < kDimTiles; ++d)
           if (d * 8 + lane / 4 < args.kv.head_dim)
-            reinterpret_cast<__half*>(&stage.values[d][half][lane])[i] = value[d * 8 * size];
+            reinterpret_cast<__half*>(&stage.value(d, half, lane))[i] = value[d * 8 * size];
       }
     }
     commit_copies();
@@ -274,11 +301,14 @@ struct AttentionWarp {
   __device__ bool is_shared(int base) const {
     return !tile.has_paths || base + kAttentionTile <= tile.context;
   }
-  /// Starts the copies of a shared tile, keys first.
+  /// Starts the copies of a shared tile, keys first; in a tight stage the keys alone.
   __device__ void begin(int base) const {
     const SlotMap map = map_of(0, true);
     fetch_keys(map, base);
-    fetch_values(map, base);
+    if (stage.tight())
+      commit_copies();
+    else
+      fetch_values(map, base);
   }
 
   /// Scores of the 8 positions whose columns are score tile `n` (of 8).
@@ -287,42 +317,15 @@ struct AttentionWarp {
     for (int i = 0; i < 4; ++i) sum[i] = 0.0f;
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
-      const uint4 k = stage.keys[n][chunk][lane];
+      const uint4 k = stage.key(n, chunk, lane);
       mma<__half>(sum, q[chunk * 2], k.x, k.y);
       mma<__half>(sum, q[chunk * 2 + 1], k.z, k.w);
     }
   }
 
-  /// Softmax and weighted values of the 64 positions from `base` on. Shared tiles were begun; the
-  /// copies of the next one, at `next` (-1: none), start as soon as there is room. Positions whose
-  /// keys depend on the token (uncommitted ones, in a tree) are gone through once per token.
-  __device__ void attend(int base, int next, RowState& state, float (&out)[kDimTiles][4]) const {
-    const bool shared = is_shared(base);
-    const int passes = shared ? 1 : tile.tokens;
-    const SlotMap next_map = map_of(0, true);
-    float scores[8][4];
-    if (!shared) fetch_keys(map_of(0, false), base);
-    for (int pass = 0; pass < passes; ++pass) {
-      if (shared)
-        wait_copies<1>();  // the values may still be on their way
-      else
-        wait_copies<0>();
-#pragma unroll
-      for (int n = 0; n < 8; ++n) {
-        float sum[4];
-        score(n, sum);
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-          if (shared || tokens[i / 2] == pass) scores[n][i] = sum[i];
-      }
-      if (!shared && pass + 1 < passes) fetch_keys(map_of(pass + 1, false), base);
-    }
-    if (!shared)
-      fetch_values(map_of(0, false), base);
-    else if (next >= 0)
-      fetch_keys(next_map, next);
-    else
-      commit_copies();
+  /// Turns scores of the 64 positions from `base` on into weights, in steps of 16 positions.
+  __device__ void softmax(int base, float (&scores)[8][4], RowState& state,
+                          std::uint32_t (&weights)[4][4]) const {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float top = -INFINITY;
@@ -351,7 +354,6 @@ struct AttentionWarp {
       state.top[i] = top;
       state.total[i] = total;
     }
-    std::uint32_t weights[4][4];  // steps of 16 positions
 #pragma unroll
     for (int step = 0; step < 4; ++step)
 #pragma unroll
@@ -359,8 +361,44 @@ struct AttentionWarp {
         const int n = step * 2 + i / 2;
         weights[step][i] = operand_pair<__half>(scores[n][i % 2 * 2], scores[n][i % 2 * 2 + 1]);
       }
-    for (int pass = 0; pass < passes; ++pass) {
+  }
+
+  /// Softmax and weighted values of the 64 positions from `base` on. Shared tiles were begun; the
+  /// copies of the next one, at `next` (-1: none), start as soon as there is room. Positions whose
+  /// keys depend on the token (uncommitted ones, in a tree) are gone through once per token.
+  __device__ void attend(int base, int next, RowState& state, float (&out)[kDimTiles][4]) const {
+    const bool shared = is_shared(base);
+    const int end = shared ? first_token + 1 : end_token;
+    const SlotMap next_map = map_of(0, true);
+    float scores[8][4];
+    if (!shared) fetch_keys(map_of(first_token, false), base);
+    for (int pass = first_token; pass < end; ++pass) {
       if (shared)
+        wait_copies<1>();  // the values may still be on their way
+      else
+        wait_copies<0>();
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+        float sum[4];
+        score(n, sum);
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          if (shared || tokens[i / 2] == pass) scores[n][i] = sum[i];
+      }
+      if (!shared && pass + 1 < end) fetch_keys(map_of(pass + 1, false), base);
+    }
+    if (!shared)
+      fetch_values(map_of(first_token, false), base);
+    else if (stage.tight())
+      fetch_values(next_map, base);
+    else if (next >= 0)
+      fetch_keys(next_map, next);
+    else
+      commit_copies();
+    std::uint32_t weights[4][4];
+    softmax(base, scores, state, weights);
+    for (int pass = first_token; pass < end; ++pass) {
+      if (shared && !stage.tight())
         wait_copies<1>();  // the next keys may still be on their way
       else
         wait_copies<0>();
@@ -369,7 +407,7 @@ struct AttentionWarp {
         float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const uint4 v = stage.values[d][half][lane];
+          const uint4 v = stage.value(d, half, lane);
           mma<__half>(sum, weights[half * 2], v.x, v.y);
           mma<__half>(sum, weights[half * 2 + 1], v.z, v.w);
         }
@@ -377,7 +415,7 @@ struct AttentionWarp {
         for (int i = 0; i < 4; ++i)
           if (shared || tokens[i / 2] == pass) out[d][i] = sum[i];
       }
-      if (!shared && pass + 1 < passes) fetch_values(map_of(pass + 1, false), base);
+      if (!shared && pass + 1 < end) fetch_values(map_of(pass + 1, false), base);
     }
     if (shared && next >= 0) fetch_values(next_map, next);
   }
@@ -469,11 +507,13 @@ template <int kChunks, bool kClusters>
 __global__ void __launch_bounds__(128)
     attention_units_kernel(const __grid_constant__ AttentionArgs args) {
   extern __shared__ __align__(128) std::byte shared[];
-  auto* stages = reinterpret_cast<KvStage<kChunks>*>(shared);
+  constexpr int kPart = KvStage<kChunks>::kPart;
+  auto* const stages = reinterpret_cast<uint4*>(shared);
+  const int stage_size = args.tight ? kPart : 2 * kPart;
   // A warp's sums go where its keys were.
-  static_assert(sizeof(Partial<kChunks>) <= sizeof(KvStage<kChunks>));
+  static_assert(sizeof(Partial<kChunks>) <= kPart * sizeof(uint4));
   const auto partial_of = [&](int warp_index) {
-    return reinterpret_cast<Partial<kChunks>*>(stages + warp_index);
+    return reinterpret_cast<Partial<kChunks>*>(stages + warp_index * stage_size);
   };
   __shared__ bool last_block;
   __shared__ Partial<kClusters ? kChunks : 1> unit_partial;
@@ -482,10 +522,12 @@ __global__ void __launch_bounds__(128)
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int kv_head = static_cast<int>(blockIdx.x);
   const int unit = static_cast<int>(blockIdx.z);
-  const QueryTile tile = find_tile(args, static_cast<int>(blockIdx.y), lane);
+  const QueryTile tile = find_tile(args, args.tile_tokens, static_cast<int>(blockIdx.y), lane);
   if (tile.tokens == 0 || unit * kAttentionUnit > tile.last) return;
   const int units = tile.last / kAttentionUnit + 1;
-  AttentionWarp<kChunks> attention(args, tile, stages[warp], kv_head, lane);
+  uint4* const stage = stages + warp * stage_size;
+  AttentionWarp<kChunks> attention(args, tile, {stage, args.tight ? stage : stage + kPart}, kv_head,
+                                   lane);
   {
     const int base = unit * kAttentionUnit + warp * kAttentionTile;
     // Only the queries and the rows' own keys and values are made by the kernel before: the batch
@@ -552,16 +594,18 @@ template <int kChunks>
 __global__ void __launch_bounds__(128)
     attention_whole_kernel(const __grid_constant__ AttentionArgs args) {
   extern __shared__ __align__(128) std::byte shared[];
-  auto* stages = reinterpret_cast<KvStage<kChunks>*>(shared);
+  constexpr int kPart = KvStage<kChunks>::kPart;
   __shared__ float4 sums[4][kChunks * 4][32];  // over the units, per warp
   let_next_start();
   wait_for_previous();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int index = static_cast<int>(blockIdx.y) * 4 + warp;
-  const QueryTile tile = find_tile(args, index, lane);
+  const QueryTile tile = find_tile(args, args.tile_tokens, index, lane);
   if (tile.tokens == 0) return;
-  AttentionWarp<kChunks> attention(args, tile, stages[warp], static_cast<int>(blockIdx.x), lane);
+  uint4* const stage = reinterpret_cast<uint4*>(shared) + warp * 2 * kPart;
+  AttentionWarp<kChunks> attention(args, tile, {stage, stage + kPart}, static_cast<int>(blockIdx.x),
+                                   lane);
   attention.load_queries();
   if (attention.is_shared(0)) attention.begin(0);
   RowState whole;

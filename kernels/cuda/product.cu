@@ -41,27 +41,44 @@ bool normalises(const PackedMatrix& weight, int num_tokens) noexcept {
   return num_tokens <= kTokenTile && weight.cols <= kMostNormedCols;
 }
 
+// Fitted to what bench/cuda/tune_products finds on an H100 (bench/results/cuda_products.txt).
 ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
                                  const DeviceInfo& device) noexcept {
+  constexpr int kMostTiles = 5;
+  constexpr int kChunk = 16;
+  constexpr int kWholeRow = 18;  // units of a row that are a stage by themselves
   const int token_tiles = std::min(8, ceil_div(num_tokens, kTokenTile));
-  ProductSchedule schedule;
-  schedule.tiles_a_warp = token_tiles > 4 ? 4 : token_tiles > 1 ? 2 : 1;
-  schedule.token_warps = ceil_div(token_tiles, schedule.tiles_a_warp);
   const int tiles = num_tiles(weight.rows, weight.pair_distance);
   const int units = ceil_div(weight.cols, kUnitCols);
-  // Tokens are read again for every group of weight tiles: the more tokens, the larger the groups.
-  const int rounds = ceil_div(tiles, device.num_processors);
-  schedule.tiles = std::clamp(rounds, 1, num_tokens > 16 ? 6 : 4);
-  // About 100 KB in flight keep the memory busy; more stages of smaller chunks let sums start
-  // early.
-  schedule.chunk = std::min(units, 8);
-  const std::size_t budget = static_cast<std::size_t>(device.max_block_shared) -
+  const std::size_t shared = static_cast<std::size_t>(device.max_block_shared) -
                              2048 -  // barriers are static
                              (normalises(weight, num_tokens) ? normed_bytes(weight) : 0);
-  while (schedule.tiles > 1 && stage_bytes(weight, schedule) * 3 > budget) --schedule.tiles;
+  ProductSchedule schedule;
+  // Rounds of the persistent blocks cost the weights of a full one, and the tokens once more, at
+  // about a quarter of the price: they come from the second-level cache.
+  std::size_t least = 0;
+  for (int at_once = 1; at_once <= kMostTiles; ++at_once) {
+    const int rounds = ceil_div(ceil_div(tiles, at_once), device.num_processors);
+    const std::size_t cost = static_cast<std::size_t>(rounds) *
+                             (static_cast<std::size_t>(at_once) * unit_bytes(weight.type) * 4 +
+                              static_cast<std::size_t>(token_tiles) * 512);
+    if (at_once > 1 && cost >= least) continue;
+    least = cost;
+    schedule.tiles = at_once;
+  }
+  schedule.tiles_a_warp = token_tiles > 4 ? 4 : token_tiles > 1 ? 2 : 1;
+  if (schedule.tiles == 1) schedule.tiles_a_warp = std::min(2, schedule.tiles_a_warp);
+  schedule.token_warps = ceil_div(token_tiles, schedule.tiles_a_warp);
+  // Large chunks keep the memory busy (each is a copy a tile), as long as two or three fit: 100 KB
+  // and more in flight.
+  schedule.chunk = units <= kWholeRow ? units : kChunk;
+  const std::size_t fewest = schedule.tiles > 2 ? 3 : 2;
+  if (stage_bytes(weight, schedule) * fewest > shared)
+    schedule.chunk = std::min(schedule.chunk, kChunk / 2);
+  while (schedule.tiles > 1 && stage_bytes(weight, schedule) * fewest > shared) --schedule.tiles;
   const int chunks =
       ceil_div(units, schedule.chunk) * ceil_div(tiles, schedule.tiles * device.num_processors);
-  schedule.stages = std::clamp(static_cast<int>(budget / stage_bytes(weight, schedule)), 1,
+  schedule.stages = std::clamp(static_cast<int>(shared / stage_bytes(weight, schedule)), 1,
                                std::min(kMostStages, std::max(1, chunks)));
   return schedule;
 }
