@@ -104,6 +104,11 @@ ordered_json report(const std::vector<std::string>& methods,
     const Summary overall = summarise(runs[method], baseline, "");
     ordered_json object = {{"method", methods[method]}};
     object.update(to_json(overall));
+    if (methods.back() == specdec::bench::kFree) {
+      const Summary beside = summarise(runs[method], &runs.back(), "");
+      object["ratio_to_free"] = beside.ratio_to_none;
+      object["decode_ratio_to_free"] = beside.decode_ratio_to_none;
+    }
     object["categories"] = ordered_json::object();
     for (const std::string& category : categories) {
       const Summary part = summarise(runs[method], baseline, category);
@@ -113,6 +118,13 @@ ordered_json report(const std::vector<std::string>& methods,
     print_row(methods[method], "overall", overall);
     list.push_back(object);
   }
+  if (methods.back() == specdec::bench::kFree)
+    for (const ordered_json& object : list)
+      if (object["method"] != specdec::bench::kFree)
+        std::printf("%-12s with grammars: %.3fx of plain decoding without (decode %.3fx)\n",
+                    object["method"].get<std::string>().c_str(),
+                    object["ratio_to_free"].get<double>(),
+                    object["decode_ratio_to_free"].get<double>());
   return list;
 }
 
@@ -148,9 +160,15 @@ int run(const Options& options, const specdec::cli::ConfigFlags& flags,
 
   specdec::Engine engine = specdec::Engine::load(config);
   check_methods(engine, plan.methods);
+  const bool constrained = std::any_of(prompts.begin(), prompts.end(),
+                                       [](const auto& prompt) { return prompt.grammar; });
+  const bool has_none =
+      std::find(plan.methods.begin(), plan.methods.end(), "none") != plan.methods.end();
+  if (constrained && has_none && !plan.all_turns) plan.methods.emplace_back(specdec::bench::kFree);
   {
     // One unmeasured answer per method: page faults and lazy set-up belong to nobody.
     specdec::bench::Plan warm_up = plan;
+    warm_up.methods = options.methods;
     warm_up.sampling.max_tokens = 8;
     warm_up.batch = 1;
     run_all(engine, {{"warm-up", {"Hello!"}}}, warm_up, [](std::size_t) { return false; });
@@ -206,7 +224,8 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", SPECDEC_VERSION);
   Options options;
   app.add_option("--prompts", options.prompts,
-                 "JSON lines with \"category\" and \"turns\", or with \"prompt\"")
+                 "JSON lines with \"category\" and \"turns\", or with \"prompt\"; "
+                 "\"json_schema\" or \"grammar\" constrains the answers")
       ->type_name("FILE")
       ->take_last()
       ->required();
