@@ -85,12 +85,12 @@ double microseconds(Clock::time_point begin, Clock::time_point end) {
 
 class TreeTimer {
  public:
-  TreeTimer(const GrammarVocabulary& vocabulary, int num_nodes, int threads)
-      : pool_(threads), words_(vocabulary.mask_words()), bits_(num_nodes * words_) {}
+  explicit TreeTimer(int threads) : pool_(threads) {}
 
   void time(const GrammarMatcher& place, const std::vector<Node>& nodes, Times& times) {
     std::vector<GrammarMatcher> matchers;
     matchers.reserve(nodes.size());
+    std::vector<GrammarMask> masks(nodes.size());
     const Clock::time_point begin = Clock::now();
     matchers.push_back(place);
     for (std::size_t i = 1; i < nodes.size(); ++i) {
@@ -100,7 +100,7 @@ class TreeTimer {
     const Clock::time_point forked = Clock::now();
     pool_.parallel_for(static_cast<int>(nodes.size()), [&](int i) {
       try {
-        matchers[i].fill_mask(std::span(bits_).subspan(i * words_, words_));
+        masks[i] = matchers[i].mask();
       } catch (const Error&) {  // a limit; the engine would fail the request
       }
     });
@@ -112,8 +112,6 @@ class TreeTimer {
 
  private:
   kernels::ThreadPool pool_;
-  std::size_t words_;
-  std::vector<std::uint64_t> bits_;  // [nodes, words]
 };
 
 nlohmann::json summary_of(const std::vector<double>& times) {
@@ -140,7 +138,7 @@ int main(int argc, char** argv) {
   const grammar_tool::Vocabulary source(path);
   const Tokenizer& tokenizer = source.tokenizer();
   const GrammarVocabulary vocabulary(tokenizer);
-  TreeTimer timer(vocabulary, num_nodes, threads);
+  TreeTimer timer(threads);
   Times times;
   std::mt19937_64 random(1);
   std::ifstream lines(file);
