@@ -64,7 +64,8 @@ int main(int argc, char** argv) {
   };
   CLI::App* maskbench = app.add_subcommand("maskbench", "Run MaskBench (JSON lines)");
   maskbench->add_option("file", input, "The file; - is standard input")->required();
-  maskbench->add_option("--tokenizer", tokenizer, "GGUF file with the vocabulary for masks");
+  maskbench->add_option("--tokenizer", tokenizer,
+                        "The vocabulary for masks: a GGUF file, or a folder with tokenizer.json");
   add_suite_flags(maskbench);
   CLI::App* jsts = app.add_subcommand("jsts", "Run the JSON-Schema-Test-Suite");
   jsts->add_option("folder", input, "The suite's folder")->required();

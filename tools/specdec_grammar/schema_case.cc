@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 
 #include "engine/model/gguf.h"
 #include "engine/model/gguf_model.h"
@@ -121,13 +122,19 @@ json run(const SchemaCase& schema_case, const grammar::JsonSchemaOptions& option
   return row;
 }
 
+TokenizerData tokenizer_of_gguf(const std::string& path) {
+  const GgufFile file(MappedFile::open(path));
+  const auto tokens = file.strings("tokenizer.ggml.tokens");
+  if (!tokens.has_value()) throw Error(ErrorCode::invalid_model, path + ": has no tokenizer");
+  return read_gguf_tokenizer(file, static_cast<int>(tokens->size()));
+}
+
 }  // namespace
 
-Vocabulary::Vocabulary(const std::string& gguf) {
-  const GgufFile file(MappedFile::open(gguf));
-  const auto tokens = file.strings("tokenizer.ggml.tokens");
-  if (!tokens.has_value()) throw Error(ErrorCode::invalid_model, gguf + ": has no tokenizer");
-  tokenizer_ = make_bpe_tokenizer(read_gguf_tokenizer(file, static_cast<int>(tokens->size())));
+Vocabulary::Vocabulary(const std::string& path)
+    : tokenizer_(make_bpe_tokenizer(std::filesystem::is_directory(path)
+                                        ? read_tokenizer_json(path)
+                                        : tokenizer_of_gguf(path))) {
   std::vector<std::string_view> bytes;
   for (TokenId token = 0; token < tokenizer_->vocab_size(); ++token) {
     bytes.push_back(tokenizer_->token_bytes(token));

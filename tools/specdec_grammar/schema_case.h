@@ -14,8 +14,8 @@ namespace specdec::grammar_tool {
 /// A vocabulary to make masks for.
 class Vocabulary {
  public:
-  /// Of a GGUF file. Throws Error.
-  explicit Vocabulary(const std::string& gguf);
+  /// Of a GGUF file, or a folder with tokenizer.json. Throws Error.
+  explicit Vocabulary(const std::string& path);
 
   const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   const grammar::TokenIndex& index() const noexcept { return *index_; }

@@ -89,6 +89,18 @@ TEST_CASE("members in any order, or in the schema's") {
         {.schema_order = true});
 }
 
+TEST_CASE("a listed name comes once; a name that is not listed may come again") {
+  for (const bool ordered : {false, true}) {
+    CAPTURE(ordered);
+    check(
+        R"({"properties":{"a":{"type":"integer"},"b":true},"additionalProperties":{"type":"null"}})",
+        {R"({"a":1,"c":null})", R"({"c":null,"c":null})"},
+        {R"({"a":1,"a":2})", R"({"b":1,"c":null,"b":2})", R"({"c":null,"c":1})"},
+        {.schema_order = ordered});
+  }
+  check("true", {R"({"a":1,"a":{"b":2,"b":3}})"}, {});
+}
+
 TEST_CASE("whitespace") {
   const char* schema = R"({"type":"object","properties":{"a":{"type":"array"}}})";
   const char* spread = "{ \"a\" :\n [ 1 , 2 ] }";
