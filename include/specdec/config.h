@@ -118,6 +118,14 @@ struct BackendConfig {
   bool operator==(const BackendConfig&) const = default;
 };
 
+/// `[grammar]`: compiled grammars that Engine::grammar() keeps
+struct GrammarConfig {
+  int cache_mb = 256;        ///< MiB for all of them together
+  int cache_entries = 1000;  ///< the most of them
+
+  bool operator==(const GrammarConfig&) const = default;
+};
+
 /// `[log]`
 struct LogConfig {
   std::string level = "warn";  ///< trace | debug | info | warn | error | off
@@ -134,6 +142,7 @@ struct SPECDEC_API Config {
   KvCacheConfig kv_cache;
   SchedulerConfig scheduler;
   BackendConfig backend;
+  GrammarConfig grammar;
   LogConfig log;
   SamplingOptions sampling;  ///< `[sampling]`: what a front end starts from; Engine never reads it
 

@@ -10,6 +10,7 @@
 #include "specdec/config.h"
 #include "specdec/drafter.h"
 #include "specdec/export.h"
+#include "specdec/grammar.h"
 #include "specdec/request.h"
 #include "specdec/stats.h"
 #include "specdec/tokenizer.h"
@@ -56,6 +57,10 @@ class SPECDEC_API Engine {
   void wake();
   /// Every output since the last call, in step order.
   std::vector<Output> take_outputs();
+
+  /// The grammar of `source` for Request::grammar, compiled or found among those that the engine
+  /// keeps (`[grammar]` in the configuration). Throws what compiling throws. Any thread.
+  Grammar grammar(const GrammarSource& source);
 
   /// Registers a drafter under its name(), from the stepping thread. Throws Error(invalid_argument)
   /// when it is taken.

@@ -109,9 +109,28 @@ struct GrammarTrigger {
   std::string end = {};
 };
 
+/// A grammar as text, say of a request that came over a wire.
+struct GrammarSource {
+  enum class Kind : std::uint8_t {
+    json,  ///< any JSON; no text
+    json_schema,
+    regex,
+    gbnf,
+    choice,  ///< an option a line
+  };
+  Kind kind = Kind::json;
+  std::string text = {};
+  JsonOptions options = {};
+
+  /// Throws what Grammar's functions throw.
+  SPECDEC_API Grammar compile() const;
+};
+
 /// Compiled grammars, kept for requests to come: the least recently used go first once all together
-/// take more than `max_bytes` or are more than `max_entries`. A grammar in use lives on without the
-/// cache. Thread-safe; two threads may compile the same grammar at the same time, one of them wins.
+/// take more than `max_bytes` or are more than `max_entries`. Grammars grow as they are used, up to
+/// a limit: one that alone takes a quarter of `max_bytes` makes way for itself compiled anew. A
+/// grammar in use lives on without the cache. Thread-safe; two threads may compile the same grammar
+/// at the same time, one of them wins.
 class SPECDEC_API GrammarCache {
  public:
   explicit GrammarCache(std::size_t max_bytes = std::size_t{256} << 20,
@@ -121,12 +140,18 @@ class SPECDEC_API GrammarCache {
   /// The grammar kept under `key`, say the kind and the source text, else what `compile` returns.
   /// What it throws is thrown, and nothing is kept.
   Grammar get(std::string_view key, const std::function<Grammar()>& compile);
+  /// The grammar of `source`. With a schema loader it is compiled each time: only the caller knows
+  /// what that would load.
+  Grammar get(const GrammarSource& source);
   std::size_t size() const;
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// Bit t % 64 of word t / 64 tells whether token t may come next. [vocabulary.mask_words()]
+using GrammarMask = std::shared_ptr<const std::vector<std::uint64_t>>;
 
 /// One text on its way through a grammar, token by token. A small value: a copy is a fork and costs
 /// nanoseconds; there is nothing to roll back. One matcher is for one thread at a time; matchers of
@@ -143,6 +168,9 @@ class SPECDEC_API GrammarMatcher {
   /// Bit t % 64 of word t / 64 is set exactly for the tokens t that accept() would take.
   /// [vocabulary.mask_words()]
   void fill_mask(std::span<std::uint64_t> bits) const;
+  /// The same as a shared row, never null: where a grammar stands again as it stood lately, this is
+  /// the same row. A grammar keeps up to 4 MiB of them for each vocabulary.
+  GrammarMask mask() const;
   bool allows(TokenId token) const;
   /// Appends a token. False: it cannot stand here, nothing changes. An end token finishes the text.
   bool accept(TokenId token);

@@ -75,6 +75,7 @@ struct EngineStats {
   std::int64_t prefix_hit_tokens = 0;
   // Seconds spent in each stage of the step.
   double draft_time = 0;
+  double grammar_time = 0;  ///< what of the grammars' work no forward pass hides
   double forward_time = 0;
   double sample_time = 0;
   double commit_time = 0;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 #include "kernels/sampling/gumbel.h"
 #include "kernels/sampling/row_numbers.h"
@@ -15,22 +16,6 @@ namespace {
 
 constexpr int kNoSlot = -1;
 
-// The tokens that a grammar allows after `path`; empty when there are none, or when finding out is
-// past the grammar's limits.
-std::vector<std::uint64_t> allowed_after(GrammarMatcher grammar, std::span<const TokenId> path,
-                                         std::size_t vocab_size) {
-  std::vector<std::uint64_t> allowed((vocab_size + 63) / 64);
-  try {
-    for (const TokenId token : path)
-      if (!grammar.accept(token)) return {};
-    grammar.fill_mask(allowed);
-  } catch (const Error&) {
-    return {};
-  }
-  const bool any = std::any_of(allowed.begin(), allowed.end(), [](auto word) { return word != 0; });
-  return any ? allowed : std::vector<std::uint64_t>();
-}
-
 }  // namespace
 
 struct ModelDrafter::Node {
@@ -40,6 +25,7 @@ struct ModelDrafter::Node {
   float log_survival = 0;  // estimated log-probability that the target walks through this node
   DraftNode own = {};
   int slot = kNoSlot;
+  std::optional<GrammarMatcher> grammar = {};  // behind the token, once the node is expanded
 };
 
 /// One sequence's tree while it grows. Node 0 is the root; parents come before children.
@@ -184,8 +170,8 @@ void ModelDrafter::propose(std::span<ModelDraftSequence> sequences, GrowthContro
           add_children(growths[i], sequences[i], node, logits.subspan(row * vocab, vocab),
                        samplers_[static_cast<std::size_t>(task)]);
         } catch (const Error&) {
-          // Nothing can be drawn from this row (options that ban all that the draft knows): the
-          // node stays a leaf.
+          // Nothing can be drawn from this row (options that ban all that the draft knows), or the
+          // grammar is past its limits: the node stays a leaf.
         }
       }
     });
@@ -219,17 +205,20 @@ bool ModelDrafter::go_on(std::span<const Growth> growths,
 
 void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequence, int parent,
                                 std::span<const float> logits, RowSampler& sampler) const {
-  const Node from = growth.nodes[static_cast<std::size_t>(parent)];
+  Node& from = growth.nodes[static_cast<std::size_t>(parent)];
   const std::vector<TokenId> path = growth.path_to(parent);
   RowContext row = sequence.row;
   row.path = path;
   row.position += from.depth;
   row.num_output_tokens += from.depth;
-  std::vector<std::uint64_t> allowed;
+  GrammarMask allowed;
   if (sequence.grammar != nullptr) {
-    allowed = allowed_after(*sequence.grammar, path, logits.size());
-    if (allowed.empty()) return;
-    row.allowed = allowed;
+    from.grammar = parent == 0 ? *sequence.grammar
+                               : growth.nodes[static_cast<std::size_t>(from.parent)].grammar;
+    if (parent != 0 && !from.grammar->accept(from.token)) return;
+    if (from.grammar->must_end()) return;  // nothing behind it would be kept
+    allowed = from.grammar->mask();
+    row.allowed = *allowed;
   }
 
   if (options_.sampled && row.options->temperature > 0) {

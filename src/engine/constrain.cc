@@ -1,8 +1,7 @@
 #include "engine/constrain.h"
 
-#include <algorithm>
-#include <string>
 #include <utility>
+#include <vector>
 
 namespace specdec {
 
@@ -21,23 +20,6 @@ void prune_by_grammar(Sequence& sequence) {
     if (keep[node]) sequence.node_grammar.push_back(matchers[node]);
   }
   sequence.retain_nodes(keep);
-}
-
-void draft_forced_text(Sequence& sequence, const Tokenizer& tokenizer) {
-  constexpr std::size_t kMaxBytes = 128;
-  constexpr std::size_t kWorthADraft = 2;  // tokens; a drafter gets a single one right, and goes on
-  sequence.forced.clear();
-  if (!sequence.grammar || !sequence.samples || sequence.draft_depth <= 0) return;
-  const std::string text = sequence.grammar->forced_text(kMaxBytes);
-  if (text.empty()) return;
-  for (const TokenId token : tokenizer.encode(text, false)) {
-    if (tokenizer.token_bytes(token).empty()) continue;  // a first token that begins every text
-    if (static_cast<int>(sequence.forced.size()) >=
-        std::min(sequence.draft_depth, sequence.draft_nodes))
-      break;
-    sequence.forced.push_back(token);
-  }
-  if (sequence.forced.size() < kWorthADraft) sequence.forced.clear();
 }
 
 }  // namespace specdec

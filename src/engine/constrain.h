@@ -1,7 +1,6 @@
 #pragma once
 
 #include "engine/sequence.h"
-#include "specdec/tokenizer.h"
 
 namespace specdec {
 
@@ -10,10 +9,5 @@ namespace specdec {
 /// probability 0, so no acceptance rule would take them (draft rows are masked, so a *drawn* child
 /// is never among them). Throws what GrammarMatcher throws.
 void prune_by_grammar(Sequence& sequence);
-
-/// Sets sequence.forced to the tokens of the text that must come next, tokenised as the model
-/// would, up to what the step may draft; empty where that is not worth a draft of its own. They are
-/// drafts like others: the model may spell the text with other tokens.
-void draft_forced_text(Sequence& sequence, const Tokenizer& tokenizer);
 
 }  // namespace specdec

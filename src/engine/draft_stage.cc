@@ -234,10 +234,14 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
     sequence->draft_length = sequence->kv.length(KvPool::draft);
   }
   pacing_.begin(sequences);
+  // A host drafter may know how a forced text goes on; a model's passes are not worth it, and a
+  // chain has one beginning.
+  const bool hosts_join = config_.verify.method != "block";
   const auto drafting = [&](std::string_view method) {
-    return sequences | ranges::views::filter([method](const Sequence* sequence) {
-             return sequence->samples && sequence->draft_depth > 0 && sequence->forced.empty() &&
-                    names(sequence->draft_method, method);
+    const bool joins = hosts_join && method != model_method_;
+    return sequences | ranges::views::filter([method, joins](const Sequence* sequence) {
+             return sequence->samples && sequence->draft_depth > 0 &&
+                    (joins || sequence->forced.empty()) && names(sequence->draft_method, method);
            }) |
            ranges::to<std::vector>();
   };

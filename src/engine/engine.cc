@@ -20,6 +20,8 @@ void Engine::wait_for_work() { impl_->queue.wait_for_work(); }
 void Engine::wake() { impl_->queue.wake(); }
 std::vector<Output> Engine::take_outputs() { return impl_->queue.take_outputs(); }
 
+Grammar Engine::grammar(const GrammarSource& source) { return impl_->grammars.get(source); }
+
 void Engine::add_drafter(std::unique_ptr<Drafter> drafter) {
   impl_->drafts->add(std::move(drafter));
 }

@@ -122,7 +122,10 @@ DraftSource open_draft(const Config& config, const ModelConfig& target,
 }  // namespace
 
 Engine::Impl::Impl(const Config& engine_config)
-    : config(engine_config), queue(engine_config.scheduler.max_queue) {
+    : config(engine_config),
+      queue(engine_config.scheduler.max_queue),
+      grammars(static_cast<std::size_t>(std::max(0, engine_config.grammar.cache_mb)) << 20,
+               static_cast<std::size_t>(std::max(1, engine_config.grammar.cache_entries))) {
   config.validate();
   set_log_level(config.log.level);
   backend = make_backend(config.backend);

@@ -17,8 +17,8 @@
 
 namespace specdec {
 
-/// The parts of an engine, in order of construction. Only `queue` and `tokenizer` are touched by
-/// other threads.
+/// The parts of an engine, in order of construction. Only `queue`, `tokenizer`, `vocabulary` and
+/// `grammars` are touched by other threads.
 struct Engine::Impl {
   explicit Impl(const Config& engine_config);
 
@@ -45,6 +45,7 @@ struct Engine::Impl {
   RequestQueue queue;
   std::once_flag vocabulary_made;
   std::optional<GrammarVocabulary> vocabulary;
+  GrammarCache grammars;
 
   EngineStats stats;
   std::vector<Output> outputs;  // of the step in progress

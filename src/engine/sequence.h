@@ -76,6 +76,7 @@ struct Sequence {
   std::vector<NodeOrigin> origins;                         // [nodes]
   std::vector<std::int32_t> draft_slots;                   // [nodes]; -1: no draft KV
   std::vector<GrammarMatcher> node_grammar;                // [nodes] when the request has a grammar
+  std::vector<GrammarMask> node_masks;                     // [nodes], likewise; see MaskMaker
   int draft_length = 0;                                    // draft KV in place, after proposing
   int first_row = 0;                                       // of its rows in the target's pass
   int first_output = 0;                                    // index of the root's logits row

@@ -40,15 +40,7 @@ class LogitsRows final : public TargetRows {
       path_.push_back(sequence_.tree.tokens[static_cast<std::size_t>(at)]);
     std::reverse(path_.begin(), path_.end());
     const int depth = static_cast<int>(path_.size());
-    allowed_.clear();
-    if (sequence_.grammar) {
-      const GrammarMatcher& grammar = sequence_.node_grammar[static_cast<std::size_t>(node)];
-      // Behind the grammar's end nothing is kept: what is drawn there does not matter.
-      if (node == 0 || !grammar.must_end()) {
-        allowed_.resize((static_cast<std::size_t>(vocab_size_) + 63) / 64);
-        grammar.fill_mask(allowed_);
-      }
-    }
+    if (sequence_.grammar) follow_grammar(static_cast<std::size_t>(node));
     context_ = {.options = &sequence_.request.sampling,
                 .seed = sequence_.seed,
                 .position = sequence_.size() + depth,
@@ -56,8 +48,16 @@ class LogitsRows final : public TargetRows {
                 .path = path_,
                 .num_output_tokens = sequence_.num_output() + depth,
                 .end_tokens = sequence_.end_tokens,
-                .allowed = allowed_};
+                .allowed = mask_ ? std::span<const std::uint64_t>(*mask_)
+                                 : std::span<const std::uint64_t>()};
     return context_;
+  }
+  /// The node's mask. There is none behind the grammar's end, where nothing is kept; and where it
+  /// was past the grammar's limits, this throws what that was.
+  void follow_grammar(std::size_t node) {
+    mask_ = sequence_.node_masks[node];
+    const GrammarMatcher& grammar = sequence_.node_grammar[node];
+    if (!mask_ && (node == 0 || !grammar.must_end())) mask_ = grammar.mask();
   }
 
   const Sequence& sequence_;
@@ -65,7 +65,7 @@ class LogitsRows final : public TargetRows {
   int vocab_size_;
   RowSampler& sampler_;
   std::vector<TokenId> path_;
-  std::vector<std::uint64_t> allowed_;  // by the request's grammar; empty without one
+  GrammarMask mask_;  // null: every token
   RowContext context_;
 };
 
@@ -91,7 +91,9 @@ Step::Step(const StepParts& parts)
     : parts_(parts),
       verify_{.method = *parse_verify_method(parts.config.verify.method),
               .typical_epsilon = parts.config.verify.typical_epsilon,
-              .typical_delta = parts.config.verify.typical_delta} {
+              .typical_delta = parts.config.verify.typical_delta},
+      forced_text_(parts.tokenizer),
+      masks_(parts.backend.host_executor(), !parts.backend.computes_on_host()) {
   for (int i = 0; i < parts.backend.host_executor().num_threads(); ++i)
     samplers_.emplace_back(parts.target.config().vocab_size);
 }
@@ -99,16 +101,20 @@ Step::Step(const StepParts& parts)
 void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
   prepare(batch);  // slots were reserved by the scheduler
   {
-    const StageTimer timer(stats.draft_time);
+    const StageTimer timer(stats.grammar_time);
     draft_forced(batch);
-    parts_.drafts.propose(batch);
-    constrain(batch);
   }
+  {
+    const StageTimer timer(stats.draft_time);
+    parts_.drafts.propose(batch);
+  }
+  MaskMaker::Due masks = constrain(batch, stats);
   const auto begin = Clock::now();
   {
     const StageTimer timer(stats.forward_time);
     forward(batch);
   }
+  masks.wait();
   {
     const StageTimer timer(stats.sample_time);
     sample_and_accept(batch);
@@ -120,6 +126,7 @@ void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
     emit(*sequence);  // truncates at a stop, before any KV is committed
     parts_.drafts.keep_features(*sequence);
     pacing.learn(*sequence);
+    forced_text_.learn(*sequence);
     commit(*sequence);
     publish(*sequence, stats);
   }
@@ -140,19 +147,22 @@ void Step::prepare(std::span<Sequence* const> batch) {
 void Step::draft_forced(std::span<Sequence* const> batch) {
   for (Sequence* sequence : batch) {
     try {
-      draft_forced_text(*sequence, parts_.tokenizer);
+      forced_text_.begin(*sequence);
     } catch (const Error&) {  // a limit of the grammar: the drafter goes on without
       sequence->forced.clear();
     }
   }
 }
 
-// Draft nodes that a grammar forbids would never be accepted: they go before anything is computed.
-void Step::constrain(std::span<Sequence* const> batch) {
+// Draft nodes that a grammar forbids would never be accepted: they go before anything is computed,
+// and what it forces takes their place.
+MaskMaker::Due Step::constrain(std::span<Sequence* const> batch, EngineStats& stats) {
+  const StageTimer timer(stats.grammar_time);
   for (Sequence* sequence : batch) {
     if (!sequence->grammar || !sequence->samples) continue;
     try {
       prune_by_grammar(*sequence);
+      forced_text_.extend(*sequence);
     } catch (const Error&) {  // a limit of the grammar: plain decoding may still do
       sequence->tree.reset(sequence->tokens.back());
       sequence->origins.assign(1, NodeOrigin{});
@@ -160,6 +170,7 @@ void Step::constrain(std::span<Sequence* const> batch) {
       sequence->node_grammar.assign(1, *sequence->grammar);
     }
   }
+  return masks_.begin(batch);
 }
 
 void Step::forward(std::span<Sequence* const> batch) {

@@ -6,6 +6,8 @@
 #include "engine/backend/backend.h"
 #include "engine/cache/kv_cache_manager.h"
 #include "engine/draft_stage.h"
+#include "engine/forced_text.h"
+#include "engine/mask_maker.h"
 #include "engine/model/transformer.h"
 #include "engine/sequence.h"
 #include "sampling/sampler.h"
@@ -39,7 +41,7 @@ class Step {
  private:
   void prepare(std::span<Sequence* const> batch);
   void draft_forced(std::span<Sequence* const> batch);
-  void constrain(std::span<Sequence* const> batch);
+  MaskMaker::Due constrain(std::span<Sequence* const> batch, EngineStats& stats);
   void forward(std::span<Sequence* const> batch);
   void sample_and_accept(std::span<Sequence* const> batch);
   void emit(Sequence& sequence);
@@ -48,6 +50,8 @@ class Step {
 
   StepParts parts_;
   VerifyParams verify_;
+  ForcedText forced_text_;
+  MaskMaker masks_;
   ForwardBatch batch_;
   std::span<const float> logits_;     // [outputs of this step, vocab]
   std::vector<RowSampler> samplers_;  // one per thread

@@ -38,6 +38,10 @@ void ban_disallowed(std::span<const std::uint64_t> allowed, std::span<float> sco
     if (mutant_active("grammar_mask_shifted")) word = word << 1 | word;
     if (word == ~std::uint64_t{0}) continue;
     const std::size_t end = std::min(begin + 64, scores.size());
+    if (word == 0) {
+      std::fill(scores.data() + begin, scores.data() + end, kBanned);
+      continue;
+    }
     for (std::size_t token = begin; token < end; ++token)
       if ((word >> (token - begin) & 1) == 0) scores[token] = kBanned;
   }

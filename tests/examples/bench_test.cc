@@ -34,11 +34,40 @@ TEST_CASE("prompts are read in both forms") {
   CHECK(prompts[1].turns == std::vector<std::string>{"c"});
 }
 
+TEST_CASE("a prompt may bring a grammar") {
+  using Kind = GrammarSource::Kind;
+  const std::vector<Prompt> prompts = read(
+      "{\"prompt\": \"a\", \"json_schema\": {\"type\": \"object\", \"required\": [\"z\", \"b\"]}}\n"
+      "{\"prompt\": \"a\", \"grammar\": {\"json_schema\": true, \"whitespace\": \"none\", "
+      "\"schema_order\": true}}\n"
+      "{\"prompt\": \"a\", \"grammar\": {\"regex\": \"a+\"}}\n"
+      "{\"prompt\": \"a\", \"grammar\": {\"choice\": [\"yes\", \"no\"]}}\n"
+      "{\"prompt\": \"a\", \"grammar\": {\"json\": true}}\n{\"prompt\": \"a\"}\n");
+  REQUIRE(prompts.size() == 6);
+  REQUIRE(prompts[0].grammar);
+  CHECK(prompts[0].grammar->kind == Kind::json_schema);
+  CHECK(prompts[0].grammar->text == R"({"type":"object","required":["z","b"]})");
+  CHECK(prompts[0].grammar->options.whitespace == JsonOptions::Whitespace::any);
+  CHECK(prompts[1].grammar->text == "true");
+  CHECK(prompts[1].grammar->options.whitespace == JsonOptions::Whitespace::none);
+  CHECK(prompts[1].grammar->options.schema_order);
+  CHECK(prompts[2].grammar->kind == Kind::regex);
+  CHECK(prompts[2].grammar->text == "a+");
+  CHECK(prompts[3].grammar->text == "yes\nno");
+  CHECK(prompts[4].grammar->kind == Kind::json);
+  CHECK_FALSE(prompts[5].grammar);
+}
+
 TEST_CASE("a malformed line is named by its number") {
   const std::string good = "{\"prompt\": \"a\"}\n";
-  for (const char* bad : {"{\"prompt\": \"a\"", "[1]", "{\"prompt\": 1}", "{\"turns\": []}",
-                          "{\"turns\": [1]}", "{\"turns\": \"a\"}", "{\"category\": \"qa\"}",
-                          "{\"category\": 1, \"prompt\": \"a\"}", "nonsense"}) {
+  for (const char* bad :
+       {"{\"prompt\": \"a\"", "[1]", "{\"prompt\": 1}", "{\"turns\": []}", "{\"turns\": [1]}",
+        "{\"turns\": \"a\"}", "{\"category\": \"qa\"}", "{\"category\": 1, \"prompt\": \"a\"}",
+        "nonsense", "{\"prompt\": \"a\", \"grammar\": 1}", "{\"prompt\": \"a\", \"grammar\": {}}",
+        "{\"prompt\": \"a\", \"grammar\": {\"json\": false}}",
+        "{\"prompt\": \"a\", \"grammar\": {\"choice\": []}}",
+        "{\"prompt\": \"a\", \"grammar\": {\"json\": true, \"regex\": \"a\"}}",
+        "{\"prompt\": \"a\", \"grammar\": {\"regex\": \"a\", \"whitespace\": 1}}"}) {
     CAPTURE(bad);
     CHECK_THROWS_WITH_AS(read(good + "\n" + bad + "\n"), doctest::Contains("prompts.jsonl:3: "),
                          Error);

@@ -114,3 +114,22 @@ TEST_CASE("a measurement that is stopped keeps what it has") {
       run_all(engine, kPrompts, plan(1, false), [](std::size_t done) { return done == 3; });
   CHECK(runs[0].size() + runs[1].size() == 3);
 }
+
+TEST_CASE("grammars hold under every method, and free decoding makes as many tokens without") {
+  const TinyEngine tiny;
+  Engine engine = tiny.load();
+  std::vector<Prompt> prompts = kPrompts;
+  for (Prompt& prompt : prompts) prompt.grammar = {GrammarSource::Kind::regex, "[a-c]{2,4}", {}};
+  Plan constrained = plan(2, false);
+  constrained.methods = {"ngram", "none", std::string(kFree)};
+  const auto runs = run_all(engine, prompts, constrained, [](std::size_t) { return false; });
+  REQUIRE(runs.size() == 3);
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    std::string text;
+    for (const TokenId token : runs[1][i].tokens) text += engine.tokenizer().token_bytes(token);
+    CHECK_FALSE(Grammar::regex("[a-c]{2,4}").check(text));
+    CHECK(runs[0][i].tokens == runs[1][i].tokens);
+    CHECK(runs[2][i].tokens.size() == runs[1][i].tokens.size());
+    CHECK(runs[1][i].grammar_time > 0);
+  }
+}

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <ctime>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,6 +24,21 @@ inline grammar::GrammarLimits small_limits() {
           .emptiness_fuel = 20'000};
 }
 
+/// Aborts where an input took more than a second of the processor. That is a tenth of it without
+/// the sanitizers.
+class TimeLimit {
+ public:
+  TimeLimit() = default;
+  TimeLimit(const TimeLimit&) = delete;
+  TimeLimit& operator=(const TimeLimit&) = delete;
+  ~TimeLimit() {
+    if (std::clock() - begin_ > CLOCKS_PER_SEC) std::abort();
+  }
+
+ private:
+  std::clock_t begin_ = std::clock();
+};
+
 /// Follows a text through the grammar, each byte picked by `choices` among those that may follow.
 /// Aborts where a token mask and taking the token disagree.
 inline void follow(grammar::CompiledGrammar& grammar, std::string_view choices) {
@@ -35,6 +51,7 @@ inline void follow(grammar::CompiledGrammar& grammar, std::string_view choices) 
     return std::vector<std::string_view>(bytes.begin(), bytes.end());
   }();
   static const grammar::TokenIndex index(tokens);
+  const grammar::RegexPool::Budget budget = grammar.budget();  // of the whole text
   constexpr TokenId kEnd = 0;
   grammar::TokenMasks masks(grammar, index, {&kEnd, 1});
   std::vector<std::uint64_t> bits(index.words());

@@ -14,6 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string_view pattern = std::string_view(text).substr(0, end);
   const std::string_view choices =
       end == std::string::npos ? std::string_view() : std::string_view(text).substr(end + 1);
+  const fuzz::TimeLimit limit;
   try {
     grammar::GrammarSpec spec(fuzz::small_limits());
     spec.set_start(spec.add_lexeme(

@@ -13,6 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::size_t end = text.find('\0');
   const std::string_view choices =
       end == std::string::npos ? std::string_view() : std::string_view(text).substr(end + 1);
+  const fuzz::TimeLimit limit;
   try {
     grammar::JsonSchemaGrammar made = grammar::compile_json_schema(
         std::string_view(text).substr(0, end), {}, fuzz::small_limits());

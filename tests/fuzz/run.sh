@@ -20,7 +20,7 @@ status=0
 for target in "${targets[@]}"; do
   corpus=build/fuzz/corpus/$target
   mkdir -p "$corpus"
-  arguments=(-max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 -verbosity=1
+  arguments=(-max_total_time="$seconds" -rss_limit_mb=2048 -timeout=60 -print_final_stats=1 -verbosity=1
              -artifact_prefix="build/fuzz/findings/$target-")
   [[ -f tests/fuzz/dictionaries/$target.dict ]] && arguments+=(-dict="tests/fuzz/dictionaries/$target.dict")
   log=build/fuzz/$target.log

@@ -173,3 +173,68 @@ TEST_CASE("the cache keeps what was used last") {
   tiny.get("y", [] { return Grammar::regex("y+"); });
   CHECK(tiny.size() == 1);
 }
+
+TEST_CASE("a grammar that has grown to a quarter of the cache is compiled anew") {
+  const GrammarVocabulary vocabulary = vocabulary_of(made_vocabulary());
+  const GrammarSource source{GrammarSource::Kind::regex, "[a-z]{1,400}(x|y)"};
+  const std::size_t fresh = source.compile().memory_bytes();
+  GrammarCache cache(16 * fresh);
+  const Grammar first = cache.get(source);
+  CHECK(cache.get(source).memory_bytes() == fresh);
+  GrammarMatcher matcher(first, vocabulary);
+  while (first.memory_bytes() <= 4 * fresh) {
+    matcher.mask();
+    REQUIRE(matcher.accept("ax"));
+  }
+  CHECK(cache.get(source).memory_bytes() == fresh);
+  CHECK(first.matches("bx"));  // lives on without the cache
+  CHECK(cache.size() == 1);
+}
+
+TEST_CASE("sources of every kind are compiled and kept apart") {
+  GrammarCache cache;
+  using Kind = GrammarSource::Kind;
+  CHECK(cache.get({Kind::json}).matches("[1, {}]"));
+  CHECK(cache.get({Kind::regex, "true"}).matches("true"));
+  CHECK_FALSE(cache.get({Kind::json_schema, "true"}).check("17").has_value());
+  CHECK(cache.get({Kind::gbnf, "root ::= \"a\" | \"b\""}).matches("b"));
+  const Grammar choice = cache.get({Kind::choice, "one\ntwo"});
+  CHECK(choice.matches("two"));
+  CHECK_FALSE(choice.matches("one\ntwo"));
+  const JsonOptions tight{.whitespace = JsonOptions::Whitespace::none};
+  CHECK_FALSE(cache.get({Kind::json, "", tight}).matches("[1, 2]"));
+  CHECK(cache.size() == 6);
+  int loaded = 0;
+  const JsonOptions with_loader{.load_schema = [&](std::string_view) {
+    ++loaded;
+    return std::optional<std::string>("{\"type\": \"null\"}");
+  }};
+  for (int i = 0; i < 2; ++i)
+    CHECK(cache.get({Kind::json_schema, R"({"$ref":"other.json"})", with_loader}).matches("null"));
+  CHECK(loaded >= 2);
+  CHECK(cache.size() == 6);
+  CHECK_THROWS_AS(cache.get({Kind::gbnf, "root ::= ("}), Error);
+}
+
+TEST_CASE("masks are shared rows: one for a state, in every matcher of the grammar") {
+  const GrammarVocabulary vocabulary = vocabulary_of(made_vocabulary());
+  const Grammar grammar = Grammar::regex("[ab]{2,300}c");
+  GrammarMatcher one(grammar, vocabulary);
+  GrammarMatcher other(grammar, vocabulary);
+  std::vector<std::uint64_t> bits(vocabulary.mask_words());
+  for (int step = 0; step < 40; ++step) {
+    one.fill_mask(bits);
+    const GrammarMask mask = one.mask();
+    CHECK(*mask == bits);
+    CHECK(one.mask() == mask);
+    CHECK(other.mask() == mask);
+    REQUIRE(one.accept(step % 2 == 0 ? "a" : "b"));
+    REQUIRE(other.accept(step % 2 == 0 ? "b" : "a"));  // another text, the same state
+  }
+  const TokenId end = made_vocabulary().end_tokens.front();
+  REQUIRE(one.accept("c"));
+  REQUIRE(one.accept(end));
+  one.fill_mask(bits);
+  CHECK(*one.mask() == bits);
+  CHECK(std::ranges::all_of(bits, [](std::uint64_t word) { return word == 0; }));
+}

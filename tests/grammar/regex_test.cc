@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <random>
 #include <regex>
+#include <set>
 #include <string>
 
 #include "random_grammars.h"
@@ -126,6 +127,44 @@ TEST_CASE("intersection, complement and emptiness agree with membership") {
     REQUIRE(*pool.is_never(pool.all_of(a, pool.complement(a))));
     REQUIRE(*pool.is_never(pool.all_of({a, b, pool.complement(pool.any_of(a, b))})));
   }
+}
+
+TEST_CASE("emptiness beside far bounds is that of every match's length") {
+  std::mt19937_64 random(12);
+  int never = 0;
+  for (int i = 0; i < 400; ++i) {
+    RegexPool pool;
+    const auto least = static_cast<std::uint32_t>(random() % 60);
+    const auto most = 32 + static_cast<std::uint32_t>(random() % 12);
+    const auto least_chars = static_cast<std::uint32_t>(random() % 40);
+    const RegexRef word = parse_regex(pool, random_regex(random, 2));
+    // A pattern with a shortest match of about `least`, less some strings: it is not plain.
+    const RegexRef pattern =
+        pool.all_of(pool.concat(pool.repeat(parse_regex(pool, "[ab]"), least, std::nullopt), word),
+                    pool.complement(parse_regex(pool, "a*c?")));
+    const RegexRef both =
+        pool.all_of(pattern, pool.repeat(parse_regex(pool, "[abc0-9]"), least_chars, most));
+    // Every expression that some text of so many bytes leads to.
+    bool found = false;
+    std::set<RegexRef> reached{pattern};
+    for (std::uint32_t length = 0; length <= most && !found; ++length) {
+      std::set<RegexRef> next;
+      for (const RegexRef regex : reached) {
+        found = found || (length >= least_chars && pool.nullable(regex));
+        for (const char byte : std::string_view("abc0123456789")) {
+          const RegexRef to = pool.derivative(regex, static_cast<unsigned char>(byte));
+          if (to != pool.never()) next.insert(to);
+        }
+      }
+      reached = std::move(next);
+    }
+    CAPTURE(least);
+    CAPTURE(most);
+    REQUIRE(pool.is_never(both) == !found);
+    never += found ? 0 : 1;
+  }
+  CHECK(never > 50);
+  CHECK(never < 350);
 }
 
 TEST_CASE("bounds of repeats are counters, not copies") {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "mask_oracle.h"
 #include "random_grammars.h"
 #include "sampling/grammar/gbnf.h"
 #include "sampling/grammar/regex_syntax.h"
@@ -19,52 +20,6 @@ using namespace specdec::testing;
 
 namespace {
 
-std::size_t index_words(const Vocabulary& vocabulary) {
-  return (vocabulary.bytes.size() + 63) / 64;
-}
-
-// Every token fed byte by byte.
-std::vector<std::uint64_t> brute_force_mask(CompiledGrammar& grammar, GrammarState state,
-                                            const Vocabulary& vocabulary) {
-  std::vector<std::uint64_t> bits(index_words(vocabulary), 0);
-  const auto set = [&](std::size_t token) { bits[token >> 6] |= 1ull << (token & 63); };
-  for (std::size_t token = 0; token < vocabulary.bytes.size(); ++token) {
-    const std::string& bytes = vocabulary.bytes[token];
-    if (!bytes.empty() && !grammar.is_dead(grammar.advance(state, bytes))) set(token);
-  }
-  if (grammar.accepts(state))
-    for (const TokenId token : vocabulary.end_tokens) set(static_cast<std::size_t>(token));
-  return bits;
-}
-
-GrammarState random_state(CompiledGrammar& grammar, std::mt19937_64& random, int num_bytes) {
-  GrammarState state = grammar.start();
-  for (int i = 0; i < num_bytes; ++i) {
-    const ByteSet next = grammar.next_bytes(state);
-    if (next.empty()) break;
-    std::vector<unsigned char> bytes;
-    for (unsigned byte = 0; byte < 256; ++byte)
-      if (next.contains(byte)) bytes.push_back(static_cast<unsigned char>(byte));
-    state = grammar.advance(state, bytes[random() % bytes.size()]);
-    REQUIRE(!grammar.is_dead(state));
-  }
-  return state;
-}
-
-void compare_masks(CompiledGrammar& grammar, const Vocabulary& vocabulary, const TokenIndex& index,
-                   std::mt19937_64& random, int num_states) {
-  TokenMasks masks(grammar, index, vocabulary.end_tokens);
-  std::vector<std::uint64_t> bits(index_words(vocabulary));
-  for (int i = 0; i < num_states; ++i) {
-    const GrammarState state =
-        i == 0 ? grammar.start() : random_state(grammar, random, static_cast<int>(random() % 12));
-    for (int again = 0; again < 2; ++again) {  // the second time from what was kept
-      masks.fill(state, bits);
-      REQUIRE(bits == brute_force_mask(grammar, state, vocabulary));
-    }
-  }
-}
-
 bool full() { return std::getenv("SPECDEC_TEST_FULL") != nullptr; }
 
 }  // namespace
@@ -75,9 +30,9 @@ TEST_CASE("masks of random grammars are those of brute force, under three vocabu
   for (const Vocabulary& vocabulary : vocabularies) {
     CAPTURE(vocabulary.name);
     const TokenIndex index = vocabulary.index();
-    const bool large = vocabulary.size() > 10'000;
-    const int wanted = full() ? 1000 : large ? 100 : 300;
+    const int wanted = full() ? 1000 : 300;
     int done = 0;
+    int past_limits = 0;
     for (int i = 0; done < wanted; ++i) {
       const bool regex = i % 3 == 0;
       const std::string text = regex ? random_regex(random) : random_gbnf(random);
@@ -94,9 +49,13 @@ TEST_CASE("masks of random grammars are those of brute force, under three vocabu
       } catch (const Error& error) {
         const std::string what = error.what();
         CAPTURE(what);
-        REQUIRE(what.find("no text matches") != std::string::npos);
+        // A random grammar may be so ambiguous that each place in a token is several lexemes' end.
+        const bool past_limit = what.find("more steps than the limit") != std::string::npos;
+        past_limits += past_limit ? 1 : 0;
+        REQUIRE((past_limit || what.find("no text matches") != std::string::npos));
       }
     }
+    CHECK(past_limits * 100 <= wanted);
   }
 }
 
@@ -156,7 +115,7 @@ TEST_CASE("a mask's bits are the tokens that can be taken, and lead to a mask ag
   const Vocabulary vocabulary = made_vocabulary();
   const TokenIndex index = vocabulary.index();
   std::mt19937_64 random(3);
-  std::vector<std::uint64_t> bits(index_words(vocabulary));
+  std::vector<std::uint64_t> bits(mask_words(vocabulary));
   for (int i = 0; i < 100; ++i) {
     const std::string text = random_regex(random, 4);
     CAPTURE(text);

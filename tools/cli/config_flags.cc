@@ -14,7 +14,7 @@ namespace specdec::cli {
 namespace {
 
 // Keys whose last part alone would mislead or collide.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 14> kOwnNames = {{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 16> kOwnNames = {{
     {"target.model", "--target"},
     {"draft.method", "--draft-method"},
     {"draft.model", "--draft-model"},
@@ -26,6 +26,8 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 14> kOwnName
     {"kv_cache.memory_mb", "--kv-cache-memory-mb"},
     {"kv_cache.block_size", "--kv-cache-block-size"},
     {"kv_cache.type", "--kv-cache-type"},
+    {"grammar.cache_mb", "--grammar-cache-mb"},
+    {"grammar.cache_entries", "--grammar-cache-entries"},
     {"log.level", "--log-level"},
     {"sampling.stop", "--stop"},
     {"sampling.logprobs", "--logprobs"},

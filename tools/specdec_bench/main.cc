@@ -75,6 +75,11 @@ ordered_json report(const std::vector<std::string>& methods,
     const Summary overall = summarise(runs[method], baseline, "");
     ordered_json object = {{"method", methods[method]}};
     object.update(to_json(overall));
+    if (methods.back() == specdec::bench::kFree) {
+      const Summary beside = summarise(runs[method], &runs.back(), "");
+      object["ratio_to_free"] = beside.ratio_to_none;
+      object["decode_ratio_to_free"] = beside.decode_ratio_to_none;
+    }
     object["categories"] = ordered_json::object();
     for (const std::string& category : categories) {
       const Summary part = summarise(runs[method], baseline, category);
@@ -84,6 +89,13 @@ ordered_json report(const std::vector<std::string>& methods,
     print_row(methods[method], "overall", overall);
     list.push_back(object);
   }
+  if (methods.back() == specdec::bench::kFree)
+    for (const ordered_json& object : list)
+      if (object["method"] != specdec::bench::kFree)
+        std::printf("%-12s with grammars: %.3fx of plain decoding without (decode %.3fx)\n",
+                    object["method"].get<std::string>().c_str(),
+                    object["ratio_to_free"].get<double>(),
+                    object["decode_ratio_to_free"].get<double>());
   return list;
 }
 
@@ -140,9 +152,20 @@ int run(const Options& options, const specdec::cli::ConfigFlags& flags,
 
   specdec::Engine engine = specdec::Engine::load(config);
   check_methods(engine, plan.methods);
+  const bool constrained = std::any_of(prompts.begin(), prompts.end(),
+                                       [](const auto& prompt) { return prompt.grammar; });
+  const bool has_none =
+      std::find(plan.methods.begin(), plan.methods.end(), "none") != plan.methods.end();
+  std::vector<std::string> names = options.methods;
+  if (constrained && has_none && !plan.all_turns) {
+    names.emplace_back(specdec::bench::kFree);
+    plan.methods.emplace_back(specdec::bench::kFree);
+    plan.lengths.push_back(1);
+  }
   {
     // One unmeasured answer per method: page faults and lazy set-up belong to nobody.
     specdec::bench::Plan warm_up = plan;
+    warm_up.methods = options.methods;
     warm_up.sampling.max_tokens = 8;
     warm_up.batch = 1;
     run_all(engine, {{"warm-up", {"Hello!"}}}, warm_up, [](std::size_t) { return false; });
@@ -166,7 +189,7 @@ int run(const Options& options, const specdec::cli::ConfigFlags& flags,
     if (whole == 0) return 130;
   }
 
-  const ordered_json methods = report(options.methods, runs);
+  const ordered_json methods = report(names, runs);
   if (!options.json.empty()) {
     const ordered_json document = {
         {"methods", methods},
@@ -198,7 +221,8 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", SPECDEC_VERSION);
   Options options;
   app.add_option("--prompts", options.prompts,
-                 "JSON lines with \"category\" and \"turns\", or with \"prompt\"")
+                 "JSON lines with \"category\" and \"turns\", or with \"prompt\"; "
+                 "\"json_schema\" or \"grammar\" constrains the answers")
       ->type_name("FILE")
       ->take_last()
       ->required();

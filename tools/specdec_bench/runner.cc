@@ -15,6 +15,7 @@ struct Conversation {
   std::string salt;
   std::string answer;
   std::size_t next_turn = 0;
+  int num_free_tokens = 0;  // that kFree makes
   Run run;
 };
 
@@ -45,12 +46,18 @@ class BatchRun {
       : engine_(engine), plan_(plan), method_(method) {}
 
   void run(std::span<Conversation> conversations) {
+    for (const Conversation& conversation : conversations)
+      if (conversation.prompt->grammar) engine_.grammar(*conversation.prompt->grammar);
+    const double grammar_before = engine_.stats().grammar_time;
     const auto start = std::chrono::steady_clock::now();
     for (Conversation& conversation : conversations) submit(conversation);
     while (engine_.step()) {
       for (const Output& output : engine_.take_outputs()) take(output);
     }
     for (const Output& output : engine_.take_outputs()) take(output);
+    const double grammar_time = engine_.stats().grammar_time - grammar_before;
+    for (Conversation& conversation : conversations)
+      conversation.run.grammar_time = grammar_time / static_cast<double>(conversations.size());
     if (conversations.size() == 1) return;
     const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
     for (Conversation& conversation : conversations)
@@ -64,8 +71,18 @@ class BatchRun {
     Request request;
     request.messages = conversation.messages;
     request.sampling = plan_.sampling;
-    request.speculation.enabled = plan_.methods[method_] != "none";
-    request.speculation.method = plan_.methods[method_];
+    const std::string& method = plan_.methods[method_];
+    const bool free = method == kFree;
+    request.speculation.method = free ? "none" : method;
+    if (free) {
+      request.sampling.max_tokens = conversation.num_free_tokens;
+      request.sampling.min_tokens = 0;
+      request.sampling.ignore_eos = true;
+      request.sampling.stop.clear();
+      request.sampling.stop_token_ids.clear();
+    } else if (conversation.prompt->grammar) {
+      request.grammar = engine_.grammar(*conversation.prompt->grammar);
+    }
     if (!plan_.lengths.empty()) request.speculation.num_speculative_tokens = plan_.lengths[method_];
     request.cache_salt = conversation.salt;
     running_[engine_.submit(std::move(request))] = &conversation;
@@ -98,16 +115,23 @@ std::vector<std::vector<Run>> run_all(Engine& engine, const std::vector<Prompt>&
                                       const std::function<bool(std::size_t)>& progress) {
   const std::size_t num_methods = plan.methods.size();
   const auto batch_size = static_cast<std::size_t>(std::max(1, plan.batch));
+  const auto none = static_cast<std::size_t>(
+      std::find(plan.methods.begin(), plan.methods.end(), "none") - plan.methods.begin());
+  // What refers to the tokens of "none" runs when these are there.
+  const std::size_t num_rotating = num_methods - (plan.methods.back() == kFree ? 1 : 0);
   std::vector<std::vector<Run>> runs(num_methods);
   std::size_t done = 0;
   for (std::size_t begin = 0, round = 0; begin < prompts.size(); begin += batch_size, ++round) {
     const std::size_t count = std::min(batch_size, prompts.size() - begin);
     for (std::size_t turn = 0; turn < num_methods; ++turn) {
-      const std::size_t method = (turn + round) % num_methods;
+      const std::size_t method = turn < num_rotating ? (turn + round) % num_rotating : turn;
       std::vector<Conversation> conversations(count);
       for (std::size_t i = 0; i < count; ++i) {
         conversations[i].prompt = &prompts[begin + i];
         conversations[i].run.category = prompts[begin + i].category;
+        if (method == num_rotating)
+          conversations[i].num_free_tokens =
+              static_cast<int>(std::max<std::size_t>(1, runs[none][begin + i].tokens.size()));
         conversations[i].salt =
             plan.salt + '-' + std::to_string(method) + '-' + std::to_string(begin + i);
       }

@@ -3,6 +3,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "specdec/engine.h"
@@ -10,6 +11,10 @@
 #include "tools/specdec_bench/summary.h"
 
 namespace specdec::bench {
+
+/// Stands among the methods, last, for plain decoding without the prompts' grammars, for as many
+/// tokens as "none" made under them: what a grammar costs. First turns only.
+inline constexpr std::string_view kFree = "free";
 
 struct Plan {
   std::vector<std::string> methods;
@@ -25,6 +30,7 @@ struct Plan {
 /// Each run has a cache salt of its own: no method finds a prefix that another one computed.
 /// `progress` is called after each method of a batch with the prompt-method pairs done so far;
 /// returning true ends the measurement. Returns runs[method][prompt].
+/// Compiling a prompt's grammar is left out of all times.
 std::vector<std::vector<Run>> run_all(Engine& engine, const std::vector<Prompt>& prompts,
                                       const Plan& plan,
                                       const std::function<bool(std::size_t)>& progress);

@@ -50,6 +50,7 @@ Summary summarise(const std::vector<Run>& runs, const std::vector<Run>* baseline
   std::int64_t step_tokens = 0;
   std::int64_t drafted = 0;
   std::int64_t accepted = 0;
+  double grammar_time = 0;
   std::vector<double> first_token_times;
   std::vector<double> ratios;
   for (std::size_t i = 0; i < runs.size(); ++i) {
@@ -61,6 +62,7 @@ Summary summarise(const std::vector<Run>& runs, const std::vector<Run>* baseline
     step_tokens += run.num_step_tokens;
     drafted += run.num_draft_tokens;
     accepted += run.num_accepted_tokens;
+    grammar_time += run.grammar_time;
     first_token_times.push_back(run.time_to_first_token);
     if (baseline == nullptr) continue;
     const Run& other = (*baseline)[i];
@@ -75,6 +77,7 @@ Summary summarise(const std::vector<Run>& runs, const std::vector<Run>* baseline
       ratio(static_cast<double>(step_tokens), static_cast<double>(steps));
   summary.draft_acceptance_rate =
       ratio(static_cast<double>(accepted), static_cast<double>(drafted));
+  summary.grammar_share = ratio(grammar_time, own.total_time);
   summary.ttft_median = quantile(first_token_times, 0.5);
   summary.ratio_to_none = ratio(own.rate(), plain.rate());
   summary.decode_ratio_to_none = ratio(own.decode_rate(), plain.decode_rate());
@@ -94,6 +97,7 @@ nlohmann::ordered_json to_json(const Summary& summary) {
       {"mean_acceptance_length", summary.mean_acceptance_length},
       {"draft_acceptance_rate", summary.draft_acceptance_rate},
       {"ttft", summary.ttft_median},
+      {"grammar_share", summary.grammar_share},
       {"identical", nullptr},
       {"num_identical", nullptr},
   };

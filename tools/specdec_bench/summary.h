@@ -18,6 +18,7 @@ struct Run {
   double decode_time = 0;          ///< of the tokens after each turn's first
   std::int64_t decode_tokens = 0;  ///< that this time covers
   double time_to_first_token = 0;  ///< of the first turn
+  double grammar_time = 0;         ///< beside the model's passes; of a batch: its share
   std::int64_t num_spec_steps = 0;
   std::int64_t num_step_tokens = 0;  ///< tokens that those steps emitted
   std::int64_t num_draft_tokens = 0;
@@ -35,6 +36,7 @@ struct Summary {
   double mean_acceptance_length = 0;
   double draft_acceptance_rate = 0;
   double ttft_median = 0;
+  double grammar_share = 0;   ///< of the total time: forced text, pruning, masks
   bool has_baseline = false;  ///< what follows needs `none` among the methods
   double ratio_to_none = 0;   ///< of tok_per_s
   double decode_ratio_to_none = 0;

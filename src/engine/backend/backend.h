@@ -71,6 +71,8 @@ class Backend {
   virtual void copy_block(std::span<const kernels::KvLayer> layers, int source, int destination,
                           Stream stream) = 0;
 
+  /// Whether its operations run on the threads of host_executor().
+  virtual bool computes_on_host() const noexcept = 0;
   /// Threads for host stages between operations (sampling, host drafters).
   virtual kernels::Executor& host_executor() = 0;
 };

@@ -47,6 +47,7 @@ class CpuBackend final : public Backend {
   void copy_block(std::span<const kernels::KvLayer> layers, int source, int destination,
                   Stream) override;
 
+  bool computes_on_host() const noexcept override { return true; }
   kernels::Executor& host_executor() override { return threads_; }
 
  private:

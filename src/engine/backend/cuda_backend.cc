@@ -137,6 +137,7 @@ class CudaBackend final : public Backend {
     run(cuda::copy_block(pool_of(layers), source, destination, on(stream)));
   }
 
+  bool computes_on_host() const noexcept override { return false; }
   kernels::Executor& host_executor() override { return threads_; }
 
  private:

@@ -178,7 +178,7 @@ std::string_view Config::describe(std::string_view key) {
 bool Config::operator==(const Config& other) const {
   return target == other.target && draft == other.draft && verify == other.verify &&
          kv_cache == other.kv_cache && scheduler == other.scheduler && backend == other.backend &&
-         log == other.log && sampling == other.sampling;
+         grammar == other.grammar && log == other.log && sampling == other.sampling;
 }
 
 }  // namespace specdec

@@ -95,6 +95,19 @@ GrammarState CompiledGrammar::after(Row row, LexemeSet set) {
   return state;
 }
 
+bool CompiledGrammar::can_continue(GrammarState state) {
+  const RegexPool::Budget budget = this->budget();
+  for (std::size_t i = 0; i < threads_[state.id].size(); ++i) {
+    const LexerState lexer = threads_[state.id][i].lexer;
+    const ByteSet first = lexer_.first_bytes(lexer);
+    for (unsigned byte = 0; byte < 256; ++byte)
+      if (first.contains(byte) &&
+          lexer_.step(lexer, static_cast<unsigned char>(byte)) != kDeadLexer)
+        return true;
+  }
+  return false;
+}
+
 ByteSet CompiledGrammar::next_bytes(GrammarState state) {
   const RegexPool::Budget budget = this->budget();
   ByteSet live;

@@ -51,7 +51,7 @@ class CompiledGrammar {
   /// The text cannot go on, certainly; it may have no way to go on all the same.
   bool is_over(GrammarState state) const noexcept { return state_data_[state.id].over; }
   /// Some byte may follow.
-  bool can_continue(GrammarState state) { return !next_bytes(state).empty(); }
+  bool can_continue(GrammarState state);
   /// The bytes that may follow.
   ByteSet next_bytes(GrammarState state);
   /// The text that must follow, up to `max_bytes`; empty where there is a choice, ending included.

@@ -20,6 +20,18 @@ LexerState Lexer::start(std::span<const std::uint32_t> lexemes, std::span<const 
   return intern(next_);
 }
 
+LexerState Lexer::state_of(const Progress& progress) {
+  next_.assign(1, progress);
+  return intern(next_);
+}
+
+LexerState Lexer::without(LexerState state, const std::vector<bool>& parts) {
+  next_.clear();
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    if (!parts[i]) next_.push_back(progress_[state][i]);
+  return intern(next_);
+}
+
 LexerState Lexer::intern(std::span<const Progress> progress) {
   const auto [index, added] = progress_.intern(progress);
   if (!added) return index;
@@ -30,11 +42,24 @@ LexerState Lexer::intern(std::span<const Progress> progress) {
   return index;
 }
 
+// Most bytes cannot follow in most states, and that is seen at once.
+void Lexer::make_table(LexerState state) {
+  states_[state].table = static_cast<std::uint32_t>(transitions_.size());
+  transitions_.resize(transitions_.size() + num_classes_, kDeadLexer);
+  LexerState* const table = transitions_.data() + states_[state].table;
+  const ByteSet first = first_bytes(state);
+  const auto representatives = regexes_.class_representatives();
+  for (std::uint32_t i = 0; i < num_classes_; ++i)
+    if (first.contains(representatives[i])) table[i] = kUnknown;
+}
+
 LexerState Lexer::compute_step(LexerState state, unsigned char byte) {
   if (state == kDeadLexer) return kDeadLexer;
   if (states_[state].table == kNoTable) {
-    states_[state].table = static_cast<std::uint32_t>(transitions_.size());
-    transitions_.resize(transitions_.size() + num_classes_, kUnknown);
+    make_table(state);
+    if (const LexerState next = transitions_[states_[state].table + classes_[byte]];
+        next != kUnknown)
+      return next;
   }
   next_.clear();
   for (const Progress& part : progress_[state]) {

@@ -47,6 +47,10 @@ class Lexer {
     return lexeme_sets_[set];
   }
   std::span<const Progress> progress(LexerState state) const noexcept { return progress_[state]; }
+  /// The state with this lexeme alone.
+  LexerState state_of(const Progress& progress);
+  /// The state without the marked ones of its lexemes. parts: as many as progress(state)
+  LexerState without(LexerState state, const std::vector<bool>& parts);
   /// Bytes that may continue it; some of them may turn out not to.
   ByteSet first_bytes(LexerState state) const;
 
@@ -64,6 +68,7 @@ class Lexer {
     LexemeSet complete = 0;
   };
 
+  void make_table(LexerState state);
   LexerState compute_step(LexerState state, unsigned char byte);
   LexerState intern(std::span<const Progress> progress);
 

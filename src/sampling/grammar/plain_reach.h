@@ -25,6 +25,8 @@ class PlainReach {
   /// Looks no further than `limit` characters; a reach of `limit` may be longer.
   Reach of(LexerState state, std::size_t limit);
   bool endless(LexerState state);
+  /// endless(), where it can be told from the expression alone.
+  bool surely_endless(LexerState state) { return counted(state) == kEndless; }
   std::size_t memory_bytes() const noexcept {
     return entries_.capacity() * sizeof(Entry) + successors_.capacity() * sizeof(LexerState);
   }

@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -40,7 +41,10 @@ class RegexPool {
   RegexRef never() const noexcept { return {0}; }     ///< matches nothing
   RegexRef empty() const noexcept { return {1}; }     ///< matches the empty string alone
   RegexRef anything() const noexcept { return {3}; }  ///< matches every byte string
-  RegexRef byte(unsigned char value) { return byte_class(ByteSet::range(value, value)); }
+  RegexRef byte(unsigned char value) {
+    if (bytes_[value] == kNever) bytes_[value] = byte_class(ByteSet::range(value, value)).id;
+    return {bytes_[value]};
+  }
   RegexRef byte_class(const ByteSet& set);
   RegexRef literal(std::string_view bytes);
   RegexRef concat(RegexRef first, RegexRef rest);
@@ -74,14 +78,18 @@ class RegexPool {
   RegexRef derivative(RegexRef regex, unsigned char byte);
   /// Does it match the empty string?
   bool nullable(RegexRef regex) const noexcept { return nodes_[regex.id].nullable; }
-  /// b{m,M} t, taken apart.
+  /// b{m,M} t, taken apart. Also where b{m,} has to differ from finitely many strings: then all but
+  /// finitely many of its matches stay.
   struct Repeat {
     RegexRef body;
     std::optional<std::uint32_t> max;
     RegexRef rest;
   };
-  /// No value when the expression does not begin with a repeat.
+  /// No value when the expression does not begin with a repeat, or with anything that is not plain
+  /// behind it.
   std::optional<Repeat> leading_repeat(RegexRef regex) const;
+  /// Takes the text that every match begins with, as far as it is written as one, off the front.
+  std::string take_literal(RegexRef& regex) const;
   /// Bytes that a match may begin with; some of them may turn out not to, through intersections.
   ByteSet first_bytes(RegexRef regex) const;
   /// Does it match nothing at all? No value when `fuel` derivatives did not decide it. Answers are
@@ -132,7 +140,9 @@ class RegexPool {
     modulo
   };
   enum class Emptiness : std::uint8_t { unknown, inhabited, never };
+  static constexpr std::uint32_t kNever = 0, kEmpty = 1, kAnyByte = 2, kAnything = 3;
   static constexpr std::uint32_t kNoMax = 0xFFFFFFFF;
+  static constexpr std::uint32_t kNoMatch = 0xFFFFFFFF;
   static constexpr std::uint64_t kNoEnd = ~std::uint64_t{0};
   static constexpr int kMaxDepth = 2000;
 
@@ -141,14 +151,17 @@ class RegexPool {
     std::uint32_t first = 0;  // concat: head; bytes: set; repeat, complement: body; else: in lists_
     std::uint32_t second =
         0;  // concat: rest; any_of, all_of: number of parts; repeat: min; modulo: residue
-    std::uint32_t max = 0;  // repeat: kNoMax without a bound; modulo: the modulus
+    std::uint32_t max = 0;          // repeat: kNoMax without a bound; modulo: the modulus
+    std::uint32_t match_bytes = 0;  // where it is plain: no more are needed for a match
     Kind kind = Kind::never;
     bool nullable : 1 = false;
     bool plain : 1 = true;    // neither intersection nor complement in it
+    bool finite : 1 = true;   // matches finitely many strings; false where that is not obvious
     std::uint16_t depth = 0;  // of the recursion that its derivative takes
   };
 
   std::uint32_t intern(Node node, std::span<const std::uint32_t> parts = {});
+  std::uint32_t match_bytes_of(const Node& node) const noexcept;
   std::uint32_t make_concat(std::uint32_t first, std::uint32_t rest);
   std::uint32_t make_repeat(std::uint32_t body, std::uint32_t min, std::uint32_t max);
   std::uint32_t make_complement(std::uint32_t body);
@@ -159,7 +172,14 @@ class RegexPool {
   void sort_unique(std::size_t base);
   void merge_counters(std::size_t base);
   std::uint32_t derive(std::uint32_t id, unsigned char byte);
+  /// The repeat that says how `head` goes on; kNever without one.
+  std::uint32_t repeat_of(std::uint32_t head) const noexcept;
   Emptiness known_emptiness(std::uint32_t id) const noexcept;
+  void remember(std::uint32_t id, Emptiness emptiness, std::uint32_t match_bytes = kNoMatch);
+  /// Bytes of some match of an inhabited expression; kNoMatch if none is known.
+  std::uint32_t known_match(std::uint32_t id) const noexcept;
+  std::uint32_t raise_ceilings(std::uint32_t id, std::uint32_t& lowest);
+  std::uint32_t raise_ceiling(std::uint32_t part, std::uint32_t& lowest);
   Emptiness search(std::uint32_t root, bool depth_first, std::uint64_t fuel);
   bool cannot_begin(std::uint32_t id, unsigned char byte) const noexcept;
   void refine_classes(const ByteSet& set);
@@ -171,13 +191,16 @@ class RegexPool {
   std::vector<Node> nodes_;
   std::vector<std::uint32_t> lists_;  // the parts of unions and intersections
   std::vector<ByteSet> sets_;
-  std::vector<Emptiness> emptiness_;  // [nodes_], grown on demand
+  std::vector<Emptiness> emptiness_;    // [nodes_], grown on demand
+  std::vector<std::uint32_t> matches_;  // [nodes_], grown on demand: bytes of a match
   FlatTable table_;
   FlatTable set_table_;
   PairTable star_steps_;              // (unbounded repeat, byte) -> derivative
   std::vector<std::uint32_t> stack_;  // parts of expressions being made
   std::array<std::uint8_t, 256> classes_{};
   std::array<unsigned char, 256> representatives_{};
+  std::array<ByteSet, 256> members_{ByteSet::all()};  // of each class
+  std::array<std::uint32_t, 256> bytes_{};  // expressions of single bytes; kNever: not made yet
   int num_classes_ = 1;
   bool modulo_classes_ = false;      // digits and the point have classes of their own
   std::uint64_t steps_ = 0;          // derivatives taken so far

@@ -29,7 +29,9 @@ void TokenMasks::fill(GrammarState state, std::span<std::uint64_t> bits) {
   threads_.assign(threads.begin(), threads.end());
   for (const CompiledGrammar::Thread& thread : threads_) {
     if (thread.lexer == kDeadLexer) continue;
-    sets_.add_to(bits, inside(thread.lexer).set);
+    const Inside pieces = inside(thread.lexer);
+    for (std::uint32_t i = pieces.begin; i < pieces.end; ++i)
+      sets_.add_to(bits, pieces_[pieces_of_[i]].set);
     if (!mutant_active("grammar_mask_without_crossings"))
       sets_.add_to(bits, across(thread.lexer, thread.row));
   }
@@ -38,16 +40,74 @@ void TokenMasks::fill(GrammarState state, std::span<std::uint64_t> bits) {
     bits[static_cast<std::size_t>(token) >> 6] |= 1ull << (token & 63);
 }
 
-const TokenMasks::Inside& TokenMasks::inside(LexerState lexer) {
-  if (inside_of_.size() <= lexer) inside_of_.resize(grammar_.lexer().num_states(), kUnknown);
-  if (inside_of_[lexer] != kUnknown) return insides_[inside_of_[lexer]];
-  const auto begin = static_cast<std::uint32_t>(crossings_.size());
+TokenMasks::Inside TokenMasks::inside(LexerState lexer) {
+  if (insides_.size() <= lexer) insides_.resize(grammar_.lexer().num_states());
+  if (insides_[lexer].end == 0) {
+    const Inside made = split(lexer);
+    insides_[lexer] = made;
+  }
+  return insides_[lexer];
+}
+
+// A walk for each lexeme that begins with a text, and a piece for each that goes on without end;
+// the others are walked together.
+TokenMasks::Inside TokenMasks::split(LexerState lexer) {
+  Lexer& lexers = grammar_.lexer();
+  const std::size_t count = lexers.progress(lexer).size();
+  std::vector<bool> apart(count, false);
+  std::vector<std::uint32_t> pieces;
+  const std::size_t crossings = crossings_.size();
+  found_.clear();
+  bool any_literal = false;
+  for (std::size_t i = 0; i < count; ++i) {
+    Lexer::Progress part = lexers.progress(lexer)[i];
+    const std::string text = lexers.regexes().take_literal(part.rest);
+    if (text.empty()) continue;
+    collect_literal(index_.marked(), text, part);
+    collect_literal(index_.plain(), text, part);
+    apart[i] = any_literal = true;
+  }
+  if (any_literal) pieces.push_back(finish_piece(crossings));
+  for (std::size_t i = 0; i < count && count > 1; ++i) {
+    if (apart[i]) continue;
+    const LexerState part = lexers.state_of(lexers.progress(lexer)[i]);
+    if (!plain_reach_.surely_endless(part)) continue;
+    pieces.push_back(piece(part));
+    apart[i] = true;
+  }
+  if (const LexerState others = lexers.without(lexer, apart); others != kDeadLexer)
+    pieces.push_back(piece(others));
+  const auto begin = static_cast<std::uint32_t>(pieces_of_.size());
+  pieces_of_.insert(pieces_of_.end(), pieces.begin(), pieces.end());
+  return {begin, static_cast<std::uint32_t>(pieces_of_.size())};
+}
+
+std::uint32_t TokenMasks::piece(LexerState lexer) {
+  if (piece_of_.size() <= lexer) piece_of_.resize(grammar_.lexer().num_states(), kUnknown);
+  if (piece_of_[lexer] != kUnknown) return piece_of_[lexer];
+  const std::size_t crossings = crossings_.size();
   found_.clear();
   collect(index_.marked(), lexer);
   collect_plain(lexer);
-  inside_of_[lexer] = static_cast<std::uint32_t>(insides_.size());
-  insides_.push_back({sets_.intern(found_), begin, static_cast<std::uint32_t>(crossings_.size())});
-  return insides_.back();
+  return piece_of_[lexer] = finish_piece(crossings);
+}
+
+// Of what was found, and the crossings from `begin` on.
+std::uint32_t TokenMasks::finish_piece(std::size_t begin) {
+  pieces_.push_back({sets_.intern(found_), static_cast<std::uint32_t>(begin),
+                     static_cast<std::uint32_t>(crossings_.size())});
+  return static_cast<std::uint32_t>(pieces_.size() - 1);
+}
+
+// The tokens of a lexeme that begins with a text.
+void TokenMasks::collect_literal(const TokenTrie& trie, std::string_view text,
+                                 const Lexer::Progress& behind) {
+  std::uint32_t node = trie.top(static_cast<unsigned char>(text[0]));
+  for (std::size_t at = 1; node != 0 && at < text.size(); ++at) {
+    found_.add(trie.tokens_at(node));
+    node = trie.child(node, static_cast<unsigned char>(text[at]));
+  }
+  if (node != 0) collect_below(trie, node, grammar_.lexer().state_of(behind));
 }
 
 void TokenMasks::collect_plain(LexerState lexer) {
@@ -137,10 +197,15 @@ void TokenMasks::collect_below(const TokenTrie& trie, std::uint32_t node, LexerS
 std::uint32_t TokenMasks::across(LexerState lexer, Row row) {
   const std::uint32_t known = across_.find(lexer, row);
   if (known != PairTable::kNone) return known;
-  const Inside inside = insides_[inside_of_[lexer]];
-  found_.clear();
+  const Inside inside = insides_[lexer];
+  crossings_here_.clear();
   for (std::uint32_t i = inside.begin; i < inside.end; ++i) {
-    const Crossing crossing = crossings_[i];
+    const Piece& piece = pieces_[pieces_of_[i]];
+    crossings_here_.insert(crossings_here_.end(), crossings_.begin() + piece.begin,
+                           crossings_.begin() + piece.end);
+  }
+  found_.clear();
+  for (const Crossing& crossing : crossings_here_) {
     const TokenTrie& trie = *crossing.trie;
     const auto nodes = trie.nodes();
     const std::uint32_t end = nodes[crossing.node].end;
@@ -166,8 +231,9 @@ std::uint32_t TokenMasks::across(LexerState lexer, Row row) {
 }
 
 std::size_t TokenMasks::memory_bytes() const noexcept {
-  return sets_.memory_bytes() + plain_reach_.memory_bytes() + inside_of_.capacity() * 4 +
-         insides_.capacity() * sizeof(Inside) + crossings_.capacity() * sizeof(Crossing) +
+  return sets_.memory_bytes() + plain_reach_.memory_bytes() + insides_.capacity() * sizeof(Inside) +
+         (piece_of_.capacity() + pieces_of_.capacity()) * sizeof(std::uint32_t) +
+         pieces_.capacity() * sizeof(Piece) + crossings_.capacity() * sizeof(Crossing) +
          across_.memory_bytes();
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "sampling/grammar/compiled_grammar.h"
@@ -18,6 +19,8 @@ namespace specdec::grammar {
 /// A state's mask is the union over its threads of two parts: tokens that stay inside the lexeme in
 /// progress, which depend on the lexer alone, and tokens that finish it and go on, which depend on
 /// its row as well. Both are made once and kept; a state seen before costs a union of bit rows.
+/// Lexemes that begin with a text, the members' names of an object above all, and such that take
+/// any plain text are looked at one by one: no state of the lexer that joins them need be made.
 /// Not thread-safe; throws what CompiledGrammar throws.
 class TokenMasks {
  public:
@@ -39,9 +42,14 @@ class TokenMasks {
     LexemeSet complete = 0;
     const TokenTrie* trie = nullptr;
   };
-  struct Inside {
-    std::uint32_t set = 0;
+  /// What some of a lexer state's lexemes allow.
+  struct Piece {
+    std::uint32_t set = 0;    // tokens that stay inside
     std::uint32_t begin = 0;  // in crossings_
+    std::uint32_t end = 0;
+  };
+  struct Inside {
+    std::uint32_t begin = 0;  // in pieces_of_
     std::uint32_t end = 0;
   };
   struct Open {
@@ -49,10 +57,15 @@ class TokenMasks {
     std::uint32_t state = 0;  // before the bytes of its children
   };
 
-  const Inside& inside(LexerState lexer);
+  /// The pieces of a state, made if need be.
+  Inside inside(LexerState lexer);
+  Inside split(LexerState lexer);
+  std::uint32_t piece(LexerState lexer);
+  std::uint32_t finish_piece(std::size_t begin);
   std::uint32_t across(LexerState lexer, Row row);
   void collect_plain(LexerState lexer);
   void collect(const TokenTrie& trie, LexerState lexer);
+  void collect_literal(const TokenTrie& trie, std::string_view text, const Lexer::Progress& behind);
   void collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer);
 
   CompiledGrammar& grammar_;
@@ -61,10 +74,13 @@ class TokenMasks {
   PlainReach plain_reach_;
   TokenSets sets_;
   TokenCollector found_;
-  std::vector<std::uint32_t> inside_of_;  // [lexer states], grown on demand
-  std::vector<Inside> insides_;
+  std::vector<Inside> insides_;          // [lexer states], grown on demand
+  std::vector<std::uint32_t> piece_of_;  // [lexer states], grown on demand
+  std::vector<Piece> pieces_;
+  std::vector<std::uint32_t> pieces_of_;  // in pieces_
   std::vector<Crossing> crossings_;
   PairTable across_;  // lexer state, row -> set
+  std::vector<Crossing> crossings_here_;
   std::vector<Open> stack_;
   std::vector<CompiledGrammar::Thread> threads_;
 };

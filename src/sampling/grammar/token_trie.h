@@ -28,6 +28,13 @@ class TokenTrie {
   std::span<const Node> nodes() const noexcept { return {nodes_.data(), nodes_.size() - 1}; }
   /// The root's child for a byte; 0 if it has none.
   std::uint32_t top(unsigned char byte) const noexcept { return top_[byte]; }
+  /// A node's child for a byte; 0 if it has none.
+  std::uint32_t child(std::uint32_t node, unsigned char byte) const noexcept {
+    const std::uint32_t end = nodes_[node].end;
+    for (std::uint32_t at = node + 1; at < end; at = nodes_[at].end)
+      if (nodes_[at].byte >= byte) return nodes_[at].byte == byte ? at : 0;
+    return 0;
+  }
   std::size_t num_tokens() const noexcept { return tokens_.size(); }
   /// Tokens that end at the node.
   std::span<const TokenId> tokens_at(std::uint32_t node) const noexcept {

@@ -7,6 +7,7 @@
 #include "sampling/grammar/compiled_grammar.h"
 #include "sampling/grammar/gbnf.h"
 #include "sampling/grammar/json_schema/json_schema.h"
+#include "sampling/grammar/mask_rows.h"
 #include "sampling/grammar/regex_syntax.h"
 #include "sampling/grammar/token_index.h"
 #include "sampling/grammar/token_masks.h"
@@ -18,6 +19,7 @@ namespace specdec {
 using grammar::CompiledGrammar;
 using grammar::GrammarSpec;
 using grammar::GrammarState;
+using grammar::MaskRows;
 using grammar::TokenMasks;
 
 struct GrammarVocabulary::Impl {
@@ -58,6 +60,7 @@ struct Grammar::Impl {
   struct Masks {
     std::shared_ptr<const GrammarVocabulary::Impl> vocabulary;
     std::shared_ptr<TokenMasks> masks;
+    std::shared_ptr<MaskRows> rows;
   };
   std::vector<Masks> masks;  // one for each vocabulary that it was used with
 
@@ -68,13 +71,14 @@ struct Grammar::Impl {
   /// Compiles.
   static std::shared_ptr<Impl> make(Source source);
 
-  std::shared_ptr<TokenMasks> masks_for(
-      const std::shared_ptr<const GrammarVocabulary::Impl>& vocabulary) {
+  const Masks& masks_for(const std::shared_ptr<const GrammarVocabulary::Impl>& vocabulary) {
     for (const Masks& entry : masks)
-      if (entry.vocabulary == vocabulary) return entry.masks;
-    masks.push_back({vocabulary, std::make_shared<TokenMasks>(compiled, vocabulary->index,
-                                                              vocabulary->end_tokens)});
-    return masks.back().masks;
+      if (entry.vocabulary == vocabulary) return entry;
+    masks.push_back(
+        {vocabulary,
+         std::make_shared<TokenMasks>(compiled, vocabulary->index, vocabulary->end_tokens),
+         std::make_shared<MaskRows>(vocabulary->index.words())});
+    return masks.back();
   }
 };
 
@@ -156,6 +160,28 @@ Grammar Grammar::triggered(std::span<const GrammarTrigger> triggers) {
   }));
 }
 
+Grammar GrammarSource::compile() const {
+  switch (kind) {
+    case Kind::json:
+      return Grammar::json(options);
+    case Kind::json_schema:
+      return Grammar::json_schema(text, options);
+    case Kind::regex:
+      return Grammar::regex(text);
+    case Kind::gbnf:
+      return Grammar::gbnf(text);
+    case Kind::choice:
+      break;
+  }
+  std::vector<std::string> lines(1);
+  for (const char c : text)
+    if (c == '\n')
+      lines.emplace_back();
+    else
+      lines.back() += c;
+  return Grammar::choice(lines);
+}
+
 const std::vector<std::string>& Grammar::unenforced() const noexcept { return impl_->unenforced; }
 
 std::optional<GrammarRefusal> Grammar::check(std::string_view text) const {
@@ -174,7 +200,8 @@ std::optional<GrammarRefusal> Grammar::check(std::string_view text) const {
 std::size_t Grammar::memory_bytes() const {
   const std::lock_guard lock(impl_->mutex);
   std::size_t total = impl_->compiled.memory_bytes();
-  for (const Impl::Masks& entry : impl_->masks) total += entry.masks->memory_bytes();
+  for (const Impl::Masks& entry : impl_->masks)
+    total += entry.masks->memory_bytes() + entry.rows->memory_bytes();
   return total;
 }
 
@@ -183,6 +210,7 @@ struct GrammarMatcher::Session {
   std::shared_ptr<Grammar::Impl> grammar;
   std::shared_ptr<const GrammarVocabulary::Impl> vocabulary;
   std::shared_ptr<TokenMasks> masks;
+  std::shared_ptr<MaskRows> rows;
 
   std::unique_lock<std::mutex> lock() const { return std::unique_lock(grammar->mutex); }
   CompiledGrammar& compiled() const { return grammar->compiled; }
@@ -199,8 +227,9 @@ struct GrammarMatcher::Session {
 
 GrammarMatcher::GrammarMatcher(const Grammar& grammar, const GrammarVocabulary& vocabulary) {
   const std::lock_guard lock(grammar.impl_->mutex);
+  const Grammar::Impl::Masks& shared = grammar.impl_->masks_for(vocabulary.impl_);
   session_ = std::make_shared<Session>(
-      Session{grammar.impl_, vocabulary.impl_, grammar.impl_->masks_for(vocabulary.impl_)});
+      Session{grammar.impl_, vocabulary.impl_, shared.masks, shared.rows});
   state_ = session_->compiled().start().id;
   std::vector<std::uint64_t> bits(vocabulary.mask_words());
   session_->masks->fill({state_}, bits);
@@ -216,6 +245,11 @@ void GrammarMatcher::fill_mask(std::span<std::uint64_t> bits) const {
   }
   const auto lock = session_->lock();
   session_->masks->fill({state_}, bits);
+}
+
+GrammarMask GrammarMatcher::mask() const {
+  const auto lock = session_->lock();
+  return finished_ ? session_->rows->none() : session_->rows->of({state_}, *session_->masks);
 }
 
 bool GrammarMatcher::allows(TokenId token) const { return GrammarMatcher(*this).accept(token); }

@@ -23,6 +23,12 @@ struct GrammarCache::Impl {
   const Grammar* find(std::string_view key) {
     const auto found = index.find(key);
     if (found == index.end()) return nullptr;
+    if (found->second->grammar.memory_bytes() > max_bytes / 4) {
+      const auto entry = found->second;
+      index.erase(found);
+      entries.erase(entry);
+      return nullptr;
+    }
     entries.splice(entries.begin(), entries, found->second);
     return &found->second->grammar;
   }
@@ -59,6 +65,16 @@ Grammar GrammarCache::get(std::string_view key, const std::function<Grammar()>& 
   impl_->index.emplace(impl_->entries.front().key, impl_->entries.begin());
   impl_->evict();
   return made;
+}
+
+Grammar GrammarCache::get(const GrammarSource& source) {
+  const JsonOptions& options = source.options;
+  if (options.load_schema) return source.compile();
+  std::string key;
+  for (const int part : {static_cast<int>(source.kind), static_cast<int>(options.whitespace),
+                         int{options.schema_order}, int{options.assert_formats}})
+    key += static_cast<char>('0' + part);
+  return get(key + source.text, [&] { return source.compile(); });
 }
 
 std::size_t GrammarCache::size() const {
