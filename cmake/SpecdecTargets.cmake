@@ -52,12 +52,15 @@ function(specdec_test name)
   target_link_libraries(${name} PRIVATE specdec_options specdec_test_main ${ARGN})
   target_compile_definitions(${name} PRIVATE SPECDEC_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name})
+  # Measured costs are kept in the user's cache: tests have one of their own.
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT XDG_CACHE_HOME=${CMAKE_BINARY_DIR}/test-cache)
 endfunction()
 
 # The same program once more with its engines on a GPU; without one its cases count as skipped.
 function(specdec_test_on_gpu name)
   if(SPECDEC_HAS_CUDA)
     add_test(NAME ${name}_on_gpu COMMAND ${name})
-    set_tests_properties(${name}_on_gpu PROPERTIES ENVIRONMENT SPECDEC_TEST_DEVICE=cuda)
+    set_tests_properties(${name}_on_gpu PROPERTIES ENVIRONMENT
+                         "SPECDEC_TEST_DEVICE=cuda;XDG_CACHE_HOME=${CMAKE_BINARY_DIR}/test-cache")
   endif()
 endfunction()

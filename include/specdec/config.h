@@ -31,6 +31,9 @@ struct DraftLengthConfig {
   /// less than this: decided from the shape of the distribution, so it never biases the output. 0 =
   /// off.
   float min_confidence = 0.0f;
+  /// Where measured costs are kept between starts: auto ($XDG_CACHE_HOME/specdec/costs.json) | off
+  /// | a file, relative to the working folder. adaptive only.
+  std::string cost_cache = "auto";
 
   bool operator==(const DraftLengthConfig&) const = default;
 };

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "specdec/export.h"
@@ -80,6 +81,10 @@ struct EngineStats {
   double sample_time = 0;
   double commit_time = 0;
   SpeculationStats speculation;
+  /// (rows, seconds) of a pass of the target and of the draft model, measured at load when lengths
+  /// are adaptive; empty otherwise.
+  std::vector<std::pair<int, double>> verify_costs;
+  std::vector<std::pair<int, double>> draft_costs;
 
   double prefix_hit_rate() const noexcept {
     return prefix_query_tokens == 0

@@ -68,9 +68,9 @@ std::vector<float> DraftPacing::survivals(const DraftProposal& proposal, int dra
   return values;
 }
 
-void DraftPacing::begin_model(std::span<Sequence* const> sequences) {
+void DraftPacing::begin_model(std::span<Sequence* const> sequences, int rows) {
   model_sequences_.assign(sequences.begin(), sequences.end());
-  draft_spent_ = draft_cost_(static_cast<int>(sequences.size()));
+  draft_spent_ = draft_cost_(rows);
 }
 
 float DraftPacing::estimate(std::size_t sequence, float confidence) const {

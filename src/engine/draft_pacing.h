@@ -27,8 +27,9 @@ class DraftPacing final : public GrowthControl {
   /// The depth to which the model should draft for `sequence`, one of `count`; 0 where what the
   /// host drafters found pays more. Sets sequence.probes.
   int first_depth(Sequence& sequence, int count) const;
-  /// The model is about to draft for these.
-  void begin_model(std::span<Sequence* const> sequences);
+  /// The model is about to draft for these; its first pass has `rows` rows, those included that it
+  /// catches up on.
+  void begin_model(std::span<Sequence* const> sequences, int rows);
   float estimate(std::size_t sequence, float confidence) const override;
   bool go_on(int depth, std::span<const Level> levels) override;
   /// The model is done after `seconds`.

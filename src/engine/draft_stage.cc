@@ -102,15 +102,21 @@ void DraftStage::set_adapter(std::string_view method, std::unique_ptr<DraftAdapt
 
 DraftStage::~DraftStage() = default;
 
-void DraftStage::measure_costs(Transformer& target, int num_blocks) {
+MeasuredCosts DraftStage::measure_costs(Transformer& target, int num_blocks) {
   const int block_size = config_.kv_cache.block_size;
-  CostCurve verify =
+  MeasuredCosts costs;
+  costs.verify =
       specdec::measure_costs([&](const ForwardBatch& batch) { target.forward(batch, Stream{}); },
                              target.max_rows(), num_blocks, block_size);
-  CostCurve draft;
   if (adapter_ != nullptr)
-    draft = specdec::measure_costs([&](const ForwardBatch& batch) { adapter_->run(batch); },
+    costs.draft = specdec::measure_costs([&](const ForwardBatch& batch) { adapter_->run(batch); },
                                    adapter_->max_rows(), num_blocks, block_size);
+  return costs;
+}
+
+void DraftStage::set_costs(const MeasuredCosts& costs) {
+  CostCurve verify(costs.verify);
+  CostCurve draft(costs.draft);
   logger()->debug("costs: verification of 1, 8 rows {:.2f}, {:.2f} ms; a draft pass {:.2f} ms",
                   1e3 * verify(1), 1e3 * verify(8), 1e3 * draft(1));
   pacing_.set_costs(std::move(verify), std::move(draft));
@@ -346,7 +352,10 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
   }
   if (sequences.empty()) return;
   adapter_->begin(sequences);
-  pacing_.begin_model(sequences);
+  int rows = 0;
+  for (const ModelDraftSequence& draft : drafts)
+    rows += static_cast<int>(draft.tokens.size()) - draft.draft_length;
+  pacing_.begin_model(sequences, rows);
   const auto begin = Clock::now();
   model_drafter_->propose(drafts, pacing_.adaptive() && !sampled_ ? &pacing_ : nullptr);
   pacing_.end_model(std::chrono::duration<double>(Clock::now() - begin).count());

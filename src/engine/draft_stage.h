@@ -9,6 +9,7 @@
 
 #include "draft/model_drafter.h"
 #include "engine/backend/backend.h"
+#include "engine/cost_cache.h"
 #include "engine/draft_adapter.h"
 #include "engine/draft_pacing.h"
 #include "engine/eagle_adapter.h"
@@ -33,9 +34,10 @@ class DraftStage {
   /// or "eagle3".
   void set_model(std::unique_ptr<Transformer> draft);
   void set_model(std::unique_ptr<EagleHead> head);
-  /// Lets lengths follow costs: measures those of `target` and of the draft model. Before the first
-  /// step, after set_model().
-  void measure_costs(Transformer& target, int num_blocks);
+  /// Times `target` and the draft model. Before the first step, after set_model().
+  MeasuredCosts measure_costs(Transformer& target, int num_blocks);
+  /// Lets lengths follow costs.
+  void set_costs(const MeasuredCosts& costs);
   /// Throws Error(invalid_argument) when the name is taken. Stepping thread only.
   void add(std::unique_ptr<Drafter> drafter);
   /// Thread-safe, like the two below.

@@ -154,7 +154,7 @@ Engine::Impl::Impl(const Config& engine_config)
         *backend, *draft.head, target->embedding(),
         make_pool(*backend, draft.head->layer, config, shape.num_blocks),
         config.scheduler.max_num_batched_tokens));
-  if (config.draft.length.mode == "adaptive") drafts->measure_costs(*target, shape.num_blocks);
+  if (config.draft.length.mode == "adaptive") find_costs(shape.num_blocks);
   scheduler = std::make_unique<Scheduler>(
       config.scheduler, *cache, [this](const Sequence& sequence, int batch_size, int max_rows) {
         return drafts->limits(sequence, batch_size, max_rows);
@@ -176,6 +176,19 @@ Engine::Impl::Impl(const Config& engine_config)
            config.target.model, target->config().num_layers, target->config().hidden_size,
            target->config().vocab_size, backend->name(), backend->host_executor().num_threads(),
            shape.num_blocks, max_context);
+}
+
+void Engine::Impl::find_costs(int num_blocks) {
+  const CostCache known(config.draft.length.cost_cache);
+  const std::string key = cost_key(config, backend->name(), backend->host_executor().num_threads());
+  std::optional<MeasuredCosts> costs = known.find(key);
+  if (!costs) {
+    costs = drafts->measure_costs(*target, num_blocks);
+    known.store(key, *costs);
+  }
+  drafts->set_costs(*costs);
+  stats.verify_costs = std::move(costs->verify);
+  stats.draft_costs = std::move(costs->draft);
 }
 
 RequestId Engine::Impl::submit(Request request) {

@@ -1,10 +1,8 @@
 // Measures draft methods against each other and against plain decoding on a file of prompts.
 
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
+#include <charconv>
 #include <cstdio>
 #include <exception>
 #include <fstream>
@@ -19,6 +17,7 @@
 #include "specdec/specdec.h"
 #include "tools/cli/config_flags.h"
 #include "tools/cli/machine.h"
+#include "tools/cli/progress.h"
 #include "tools/cli/terminal.h"
 #include "tools/specdec_bench/prompts.h"
 #include "tools/specdec_bench/runner.h"
@@ -41,36 +40,8 @@ struct Options {
   std::string json;
 };
 
-// One line that is drawn over itself: "[=====>    ] 12/60, 00:41 left".
-class ProgressBar {
- public:
-  explicit ProgressBar(std::size_t total)
-      : total_(total),
-        shown_(specdec::cli::is_terminal(STDERR_FILENO)),
-        start_(std::chrono::steady_clock::now()) {}
-
-  void update(std::size_t done) {
-    if (!shown_) return;
-    constexpr std::size_t kWidth = 30;
-    const std::size_t filled = done * kWidth / total_;
-    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start_;
-    const auto left = static_cast<int>(spent.count() / static_cast<double>(done) *
-                                       static_cast<double>(total_ - done));
-    std::fprintf(stderr, "\r[%s%s] %zu/%zu, %02d:%02d left ", std::string(filled, '=').c_str(),
-                 std::string(kWidth - filled, ' ').c_str(), done, total_, left / 60, left % 60);
-  }
-  ~ProgressBar() {
-    if (shown_) std::fputs("\r\x1b[K", stderr);
-  }
-
- private:
-  std::size_t total_;
-  bool shown_;
-  std::chrono::steady_clock::time_point start_;
-};
-
 void print_row(const std::string& method, const std::string& category, const Summary& summary) {
-  std::printf("%-12s %-16s %5zu %8.1f %8.1f", method.c_str(), category.c_str(), summary.num_prompts,
+  std::printf("%-18s %-16s %5zu %8.1f %8.1f", method.c_str(), category.c_str(), summary.num_prompts,
               summary.tok_per_s, summary.decode_tok_per_s);
   if (summary.has_baseline)
     std::printf(" %6.2fx %5.2f-%4.2f", summary.ratio_to_none, summary.ratio_quartiles[0],
@@ -97,7 +68,7 @@ ordered_json report(const std::vector<std::string>& methods,
     if (std::find(categories.begin(), categories.end(), run.category) == categories.end())
       categories.push_back(run.category);
 
-  std::printf("%-12s %-16s %5s %8s %8s %7s %10s %9s %8s  %s\n", "method", "category", "n", "tok/s",
+  std::printf("%-18s %-16s %5s %8s %8s %7s %10s %9s %8s  %s\n", "method", "category", "n", "tok/s",
               "decode", "/none", "quartiles", "accepted", "ttft ms", "identical");
   ordered_json list = ordered_json::array();
   for (std::size_t method = 0; method < methods.size(); ++method) {
@@ -128,20 +99,35 @@ ordered_json report(const std::vector<std::string>& methods,
   return list;
 }
 
+/// The lengths of "METHOD:N"; `fallback` for a method without one.
+std::vector<int> take_lengths(std::vector<std::string>& methods, int fallback) {
+  std::vector<int> lengths;
+  for (std::string& method : methods) {
+    const std::size_t colon = method.find(':');
+    int length = fallback;
+    if (colon != std::string::npos) {
+      const char* const end = method.data() + method.size();
+      const auto parsed = std::from_chars(method.data() + colon + 1, end, length);
+      if (parsed.ec != std::errc() || parsed.ptr != end || length < 1 || length > 64)
+        throw specdec::Error(specdec::ErrorCode::invalid_argument,
+                             "--methods: \"" + method + "\": a length is 1 to 64");
+      method.resize(colon);
+    }
+    lengths.push_back(length);
+  }
+  return lengths;
+}
+
 void check_methods(const specdec::Engine& engine, const std::vector<std::string>& methods) {
   const std::vector<std::string> known = engine.draft_methods();
   std::string names;
   for (const std::string& name : known) names += (names.empty() ? "" : ", ") + name;
-  std::set<std::string> seen;
   for (const std::string& method : methods) {
     std::istringstream parts(method);  // a mixture is its parts' names with '+' between them
     for (std::string part; std::getline(parts, part, '+');)
       if (std::find(known.begin(), known.end(), part) == known.end())
         throw specdec::Error(specdec::ErrorCode::invalid_argument,
                              "--methods: no draft method \"" + part + "\"; loaded are " + names);
-    if (!seen.insert(method).second)
-      throw specdec::Error(specdec::ErrorCode::invalid_argument,
-                           "--methods names \"" + method + "\" twice");
   }
 }
 
@@ -150,7 +136,13 @@ int run(const Options& options, const specdec::cli::ConfigFlags& flags,
   const specdec::Config config = flags.load();
   config.validate();
   specdec::bench::Plan plan;
+  std::set<std::string> seen;
+  for (const std::string& method : options.methods)
+    if (!seen.insert(method).second)
+      throw specdec::Error(specdec::ErrorCode::invalid_argument,
+                           "--methods names \"" + method + "\" twice");
   plan.methods = options.methods;
+  plan.lengths = take_lengths(plan.methods, config.draft.length.num_speculative_tokens);
   plan.sampling = config.sampling;
   if (!plan.sampling.seed) plan.sampling.seed = 1;
   plan.all_turns = options.turns == "all";
@@ -164,7 +156,12 @@ int run(const Options& options, const specdec::cli::ConfigFlags& flags,
                                        [](const auto& prompt) { return prompt.grammar; });
   const bool has_none =
       std::find(plan.methods.begin(), plan.methods.end(), "none") != plan.methods.end();
-  if (constrained && has_none && !plan.all_turns) plan.methods.emplace_back(specdec::bench::kFree);
+  std::vector<std::string> names = options.methods;
+  if (constrained && has_none && !plan.all_turns) {
+    names.emplace_back(specdec::bench::kFree);
+    plan.methods.emplace_back(specdec::bench::kFree);
+    plan.lengths.push_back(1);
+  }
   {
     // One unmeasured answer per method: page faults and lazy set-up belong to nobody.
     specdec::bench::Plan warm_up = plan;
@@ -176,7 +173,7 @@ int run(const Options& options, const specdec::cli::ConfigFlags& flags,
   const specdec::cli::InterruptGuard guard;
   std::vector<std::vector<Run>> runs;
   {
-    ProgressBar bar(prompts.size() * plan.methods.size());
+    specdec::cli::ProgressBar bar(prompts.size() * plan.methods.size());
     runs = run_all(engine, prompts, plan, [&](std::size_t done) {
       bar.update(done);
       return specdec::cli::InterruptGuard::interrupted();
@@ -192,7 +189,7 @@ int run(const Options& options, const specdec::cli::ConfigFlags& flags,
     if (whole == 0) return 130;
   }
 
-  const ordered_json methods = report(plan.methods, runs);
+  const ordered_json methods = report(names, runs);
   if (!options.json.empty()) {
     const ordered_json document = {
         {"methods", methods},
@@ -229,7 +226,9 @@ int main(int argc, char** argv) {
       ->type_name("FILE")
       ->take_last()
       ->required();
-  app.add_option("--methods", options.methods, "Draft methods; \"none\" is what ratios refer to")
+  app.add_option(
+         "--methods", options.methods,
+         "Draft methods; \"none\" is what ratios refer to, METHOD:N drafts N tokens at most")
       ->type_name("A,B,...")
       ->delimiter(',')
       ->capture_default_str();

@@ -33,11 +33,16 @@ void record(Conversation& conversation, const Output& last) {
   run.num_step_tokens += stats.speculation.num_output_tokens;
   run.num_draft_tokens += stats.speculation.spec_decode_num_draft_tokens;
   run.num_accepted_tokens += stats.speculation.spec_decode_num_accepted_tokens;
+  run.num_drafts += stats.speculation.spec_decode_num_drafts;
+  const auto& accepted = stats.speculation.spec_decode_num_accepted_tokens_per_pos;
+  if (run.accepted_at_depth.size() < accepted.size()) run.accepted_at_depth.resize(accepted.size());
+  for (std::size_t depth = 0; depth < accepted.size(); ++depth)
+    run.accepted_at_depth[depth] += accepted[depth];
 }
 
 class BatchRun {
  public:
-  BatchRun(Engine& engine, const Plan& plan, const std::string& method)
+  BatchRun(Engine& engine, const Plan& plan, std::size_t method)
       : engine_(engine), plan_(plan), method_(method) {}
 
   void run(std::span<Conversation> conversations) {
@@ -66,8 +71,9 @@ class BatchRun {
     Request request;
     request.messages = conversation.messages;
     request.sampling = plan_.sampling;
-    const bool free = method_ == kFree;
-    request.speculation.method = free ? "none" : method_;
+    const std::string& method = plan_.methods[method_];
+    const bool free = method == kFree;
+    request.speculation.method = free ? "none" : method;
     if (free) {
       request.sampling.max_tokens = conversation.num_free_tokens;
       request.sampling.min_tokens = 0;
@@ -77,6 +83,7 @@ class BatchRun {
     } else if (conversation.prompt->grammar) {
       request.grammar = engine_.grammar(*conversation.prompt->grammar);
     }
+    if (!plan_.lengths.empty()) request.speculation.num_speculative_tokens = plan_.lengths[method_];
     request.cache_salt = conversation.salt;
     running_[engine_.submit(std::move(request))] = &conversation;
   }
@@ -97,7 +104,7 @@ class BatchRun {
 
   Engine& engine_;
   const Plan& plan_;
-  const std::string& method_;
+  std::size_t method_;  // of the plan's
   std::map<RequestId, Conversation*> running_;
 };
 
@@ -125,9 +132,10 @@ std::vector<std::vector<Run>> run_all(Engine& engine, const std::vector<Prompt>&
         if (method == num_rotating)
           conversations[i].num_free_tokens =
               static_cast<int>(std::max<std::size_t>(1, runs[none][begin + i].tokens.size()));
-        conversations[i].salt = "bench-" + plan.methods[method] + '-' + std::to_string(begin + i);
+        conversations[i].salt =
+            plan.salt + '-' + std::to_string(method) + '-' + std::to_string(begin + i);
       }
-      BatchRun(engine, plan, plan.methods[method]).run(conversations);
+      BatchRun(engine, plan, method).run(conversations);
       for (Conversation& conversation : conversations)
         runs[method].push_back(std::move(conversation.run));
       engine.clear_prefix_cache();

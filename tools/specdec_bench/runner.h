@@ -18,9 +18,11 @@ inline constexpr std::string_view kFree = "free";
 
 struct Plan {
   std::vector<std::string> methods;
-  SamplingOptions sampling;  ///< one seed for all, when the temperature is not 0
-  bool all_turns = false;    ///< false: first turns alone
-  int batch = 1;             ///< prompts at once
+  std::vector<int> lengths;    ///< longest draft of each method; empty: the configuration's
+  SamplingOptions sampling;    ///< one seed for all, when the temperature is not 0
+  bool all_turns = false;      ///< false: first turns alone
+  int batch = 1;               ///< prompts at once
+  std::string salt = "bench";  ///< no other plan's that runs the same prompts in one engine
 };
 
 /// Runs every prompt under every method: batch by batch, the methods one after the other on the

@@ -23,6 +23,8 @@ struct Run {
   std::int64_t num_step_tokens = 0;  ///< tokens that those steps emitted
   std::int64_t num_draft_tokens = 0;
   std::int64_t num_accepted_tokens = 0;
+  std::int64_t num_drafts = 0;                  ///< steps that verified any
+  std::vector<std::int64_t> accepted_at_depth;  ///< [depth - 1]: of those drafts
 };
 
 /// The runs of one method over some prompts, beside the same prompts under `none`.

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "specdec/config.h"
+
+namespace specdec {
+
+/// (rows, seconds) of a pass, rows rising.
+using CostPoints = std::vector<std::pair<int, double>>;
+
+/// What an engine measures when lengths are adaptive.
+struct MeasuredCosts {
+  CostPoints verify;
+  CostPoints draft;  // empty: there is no draft model
+};
+
+/// What measured costs depend on, as one line: the models' files, the device, threads, kernels and
+/// types. `backend` and `num_threads` are what the configuration came to.
+std::string cost_key(const Config& config, std::string_view backend, int num_threads);
+
+/// Costs that earlier engines measured, in a JSON file that processes share. It never gets in the
+/// way: what cannot be read, does not make sense or is older than a month counts as not there, what
+/// cannot be written is logged at debug level.
+class CostCache {
+ public:
+  /// `where`: draft.length.cost_cache. "auto" is $XDG_CACHE_HOME/specdec/costs.json, or that under
+  /// ~/.cache (XDG Base Directory Specification); "off" none.
+  explicit CostCache(const std::string& where);
+
+  std::optional<MeasuredCosts> find(const std::string& key) const;
+  /// Keeps the latest 64 keys. Replaces the file in one step.
+  void store(const std::string& key, const MeasuredCosts& costs) const;
+
+ private:
+  std::filesystem::path path_;  // empty: no cache
+};
+
+}  // namespace specdec

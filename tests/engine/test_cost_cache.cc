@@ -1,0 +1,165 @@
+#include <doctest/doctest.h>
+
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "engine/cost_cache.h"
+#include "engine/micro_models.h"
+#include "specdec/engine.h"
+
+// Costs kept between starts: what is in the file comes back, and whatever else is in it does no
+// harm.
+
+using namespace specdec;
+namespace fs = std::filesystem;
+
+namespace {
+
+class Folder {
+ public:
+  Folder() : path_(fs::temp_directory_path() / ("specdec-costs-" + std::to_string(getpid()))) {
+    fs::remove_all(path_);
+    fs::create_directory(path_);
+  }
+  ~Folder() {
+    fs::permissions(path_, fs::perms::owner_all);
+    fs::remove_all(path_);
+  }
+  std::string operator/(const char* name) const { return (path_ / name).string(); }
+
+ private:
+  fs::path path_;
+};
+
+const MeasuredCosts kCosts = {.verify = {{1, 0.003}, {8, 0.005}}, .draft = {{1, 0.0003}}};
+
+void write(const std::string& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+}  // namespace
+
+TEST_CASE("costs come back under their key and no other") {
+  const Folder folder;
+  const CostCache cache(folder / "deep/er/costs.json");
+  CHECK_FALSE(cache.find("a"));
+  cache.store("a", kCosts);
+  cache.store("b", {.verify = {{1, 1.0}}, .draft = {}});
+  const auto found = CostCache(folder / "deep/er/costs.json").find("a");
+  REQUIRE(found);
+  CHECK(found->verify == kCosts.verify);
+  CHECK(found->draft == kCosts.draft);
+  REQUIRE(cache.find("b"));
+  CHECK(cache.find("b")->draft.empty());
+  CHECK_FALSE(cache.find("c"));
+  // Nothing but the file is left.
+  CHECK(std::distance(fs::directory_iterator(fs::path(folder / "deep/er")), {}) == 1);
+}
+
+TEST_CASE("a file that is no cache is ignored, and replaced when costs are kept") {
+  const Folder folder;
+  const std::string path = folder / "costs.json";
+  const CostCache cache(path);
+  for (const char* text :
+       {"", "{", "[]", "3", "\"a\"", "\xff\xfe\x00", "{\"a\": 3}", "{\"a\": []}", "{\"a\": {}}",
+        "{\"a\": {\"time\": \"now\", \"verify\": [[1, 1]], \"draft\": []}}"}) {
+    CAPTURE(text);
+    write(path, text);
+    CHECK_FALSE(cache.find("a"));
+    cache.store("a", kCosts);
+    CHECK(cache.find("a"));
+  }
+}
+
+TEST_CASE("entries that make no sense or are old are ignored") {
+  const Folder folder;
+  const std::string path = folder / "costs.json";
+  const CostCache cache(path);
+  cache.store("a", kCosts);
+  const auto good = [&] {
+    std::ifstream file(path);
+    return nlohmann::json::parse(file);
+  }();
+  const auto with = [&](const char* field, const nlohmann::json& value) {
+    nlohmann::json document = good;
+    document["a"][field] = value;
+    write(path, document.dump());
+    return cache.find("a").has_value();
+  };
+  CHECK(with("time", good["a"]["time"]));
+  CHECK_FALSE(with("time", 0));
+  CHECK_FALSE(with("time", good["a"]["time"].get<std::int64_t>() + 100000));  // of the future
+  for (const char* points :
+       {"[]", "3", "[[1]]", "[[1, \"x\"]]", "[[0, 1]]", "[[-1, 1]]", "[[2, 1], [1, 1]]",
+        "[[1, 1], [1, 2]]", "[[1, 0]]", "[[1, -1]]", "[[1, 1e9]]", "[[1.5, 1]]",
+        "[[99999999999, 1]]", "[[1, null]]", "{\"1\": 1}"}) {
+    CAPTURE(points);
+    CHECK_FALSE(with("verify", nlohmann::json::parse(points)));
+  }
+}
+
+TEST_CASE("what cannot be written is not there, and that is all") {
+  const Folder folder;
+  write(folder / "file", "x");
+  const CostCache cache(folder / "file/costs.json");
+  cache.store("a", kCosts);
+  CHECK_FALSE(cache.find("a"));
+  const CostCache off("off");
+  off.store("a", kCosts);
+  CHECK_FALSE(off.find("a"));
+  CHECK_FALSE(fs::exists("off"));
+}
+
+TEST_CASE("only the latest 64 keys stay") {
+  const Folder folder;
+  const CostCache cache(folder / "costs.json");
+  for (int i = 0; i < 70; ++i) cache.store("key " + std::to_string(i), kCosts);
+  std::ifstream file(folder / "costs.json");
+  CHECK(nlohmann::json::parse(file).size() == 64);
+  CHECK(cache.find("key 69"));
+}
+
+TEST_CASE("the key follows the model's file, the device and the threads") {
+  const Folder folder;
+  Config config;
+  config.target.model = folder / "model.gguf";
+  write(config.target.model, "abc");
+  const std::string key = cost_key(config, "cpu", 2);
+  CHECK(cost_key(config, "cpu", 2) == key);
+  CHECK(cost_key(config, "cpu", 4) != key);
+  CHECK(cost_key(config, "cuda", 2) != key);
+  write(config.target.model, "abcd");
+  const std::string longer = cost_key(config, "cpu", 2);
+  CHECK(longer != key);
+  fs::last_write_time(config.target.model,
+                      fs::last_write_time(config.target.model) + std::chrono::hours(1));
+  CHECK(cost_key(config, "cpu", 2) != longer);
+}
+
+TEST_CASE("an adaptive engine takes costs from its cache, and measures where there are none") {
+  const Folder folder;
+  Config config = testing::micro_config();
+  config.draft.length.mode = "adaptive";
+  config.draft.length.cost_cache = folder / "costs.json";
+  const EngineStats measured = Engine::load(config).stats();
+  REQUIRE_FALSE(measured.verify_costs.empty());
+  REQUIRE_FALSE(measured.draft_costs.empty());
+  CHECK(Engine::load(config).stats().verify_costs == measured.verify_costs);
+
+  nlohmann::json document;
+  std::ifstream(config.draft.length.cost_cache) >> document;
+  REQUIRE(document.size() == 1);
+  document.begin().value()["verify"] = {{1, 7.0}, {2, 9.0}};
+  write(config.draft.length.cost_cache, document.dump());
+  CHECK(Engine::load(config).stats().verify_costs == CostPoints{{1, 7.0}, {2, 9.0}});
+
+  write(config.draft.length.cost_cache, "no JSON");
+  CHECK(Engine::load(config).stats().verify_costs.size() == measured.verify_costs.size());
+  config.draft.length.mode = "fixed";
+  CHECK(Engine::load(config).stats().verify_costs.empty());
+}
