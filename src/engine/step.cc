@@ -202,6 +202,22 @@ void Step::forward(std::span<Sequence* const> batch) {
   logits_ = parts_.target.forward(batch_, Stream{}, parts_.drafts.tap(batch));
 }
 
+namespace {
+
+/// Where a node below the root has no token to give (the options and the grammar ban them all, or
+/// the grammar is past its limits), plain decoding comes to that node as well, a token at a time:
+/// so this step emits the root's token alone.
+AcceptedPath verify_or_step(Sequence& sequence, TargetRows& rows, const VerifyParams& params) {
+  try {
+    return verify(sequence.tree, rows, params);
+  } catch (const Error&) {
+    if (sequence.tree.num_draft_tokens() == 0) throw;
+    return verify(DraftTree(sequence.tree.tokens.front()), rows, params);
+  }
+}
+
+}  // namespace
+
 void Step::sample_and_accept(std::span<Sequence* const> batch) {
   kernels::Executor& executor = parts_.backend.host_executor();
   const int tasks = std::min(executor.num_threads(), static_cast<int>(batch.size()));
@@ -218,7 +234,7 @@ void Step::sample_and_accept(std::span<Sequence* const> batch) {
       params.position = sequence.size();
       params.greedy = sequence.request.sampling.temperature == 0.0f;
       try {
-        sequence.path = verify(sequence.tree, rows, params);
+        sequence.path = verify_or_step(sequence, rows, params);
       } catch (const Error& error) {
         fail(sequence, error);
       } catch (const std::exception& error) {
