@@ -86,7 +86,9 @@ cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const La
     // With several blocks a processor, their copies overlap; with one, its own keys and values do.
     args.tight = grid.counters * units > 2 * to.device.num_processors;
     constexpr int kMostOfCluster = 8;
-    if (!args.tight && units > 1 && units <= kMostOfCluster && to.device.compute_major >= 9) {
+    // Where blocks are large a cluster waits for several processors to be free at once.
+    if (kChunks <= 2 && !args.tight && units > 1 && units <= kMostOfCluster &&
+        to.device.compute_major >= 9) {
       kernel = attention_units_kernel<kChunks, true>;
       cluster.z = blocks.z;
     }

@@ -75,8 +75,9 @@ struct WarpNorm {
     for (int part = 0; part < kParts; ++part)
       load_group(weight, part * 256 + lane * 8, cols, weights[part]);
   }
-  /// Row `token` of `operand` becomes the norm of x [cols].
-  __device__ void write(const float* x, float eps, int token, std::byte* operand) const {
+  /// place(col) says where 8 columns go.
+  template <class Place>
+  __device__ void write(const float* x, float eps, Place place) const {
     float values[kParts][8];
     float sums[kParts];
 #pragma unroll
@@ -96,8 +97,60 @@ struct WarpNorm {
 #pragma unroll
     for (int part = 0; part < kParts; ++part)
       if (const int col = part * 256 + lane * 8; col < padded_cols(cols))
-        *reinterpret_cast<uint4*>(operand + operand_index(token, col, cols) * 2) =
-            normed_group<T>(values[part], scale, weights[part]);
+        *place(col) = normed_group<T>(values[part], scale, weights[part]);
+  }
+};
+
+/// The norm of one row by kNormParts warps, a part each. The first kHeld groups of a thread stay in
+/// registers, and their weights are loaded ahead of the row.
+template <class T>
+struct BlockNorm {
+  static constexpr int kHeld = 2;
+
+  const float* weight;
+  int cols;
+  int thread;
+  float weights[kHeld][8];
+
+  __device__ BlockNorm(const float* norm_weight, int columns, int own_thread)
+      : weight(norm_weight), cols(columns), thread(own_thread) {
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i)
+      load_group(weight, thread * 8 + i * kNormStride, cols, weights[i]);
+  }
+  /// `part_sums` [kNormParts] in shared memory; sync() is a barrier of the warps.
+  template <class Sync, class Place>
+  __device__ void write(const float* x, float eps, float* part_sums, Sync sync, Place place) const {
+    float values[kHeld][8];
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) load_group(x, thread * 8 + i * kNormStride, cols, values[i]);
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) sum = add_squares(values[i], sum);
+    for (int col = thread * 8 + kHeld * kNormStride; col < cols; col += kNormStride) {
+      float v[8];
+      load_group(x, col, cols, v);
+      sum = add_squares(v, sum);
+    }
+    sum = add_lanes(sum);
+    if (thread % 32 == 0) part_sums[thread / 32] = sum;
+    sync();
+    sum = 0;
+#pragma unroll
+    for (int part = 0; part < kNormParts; ++part) sum += part_sums[part];
+    const float scale = norm_scale(sum, cols, eps);
+    const int end = padded_cols(cols);
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i)
+      if (const int col = thread * 8 + i * kNormStride; col < end)
+        *place(col) = normed_group<T>(values[i], scale, weights[i]);
+    for (int col = thread * 8 + kHeld * kNormStride; col < end; col += kNormStride) {
+      float v[8];
+      float w[8];
+      load_group(x, col, cols, v);
+      load_group(weight, col, cols, w);
+      *place(col) = normed_group<T>(v, scale, w);
+    }
   }
 };
 

@@ -27,7 +27,10 @@ namespace {
 constexpr int kMostWarps = 12;  // that use up the ring; one more fills it
 constexpr int kMostStages = 32;
 
-std::size_t normed_bytes(const PackedMatrix& weight) { return operand_bytes(1, weight.cols); }
+std::size_t normed_bytes(const PackedMatrix& weight, int num_tokens) {
+  return num_tokens == 1 ? static_cast<std::size_t>(padded_cols(weight.cols)) * 2
+                         : operand_bytes(num_tokens, weight.cols);
+}
 
 std::size_t stage_bytes(const PackedMatrix& weight, const ProductSchedule& schedule) {
   return static_cast<std::size_t>(schedule.chunk) *
@@ -38,7 +41,8 @@ std::size_t stage_bytes(const PackedMatrix& weight, const ProductSchedule& sched
 }  // namespace
 
 bool normalises(const PackedMatrix& weight, int num_tokens) noexcept {
-  return num_tokens <= kTokenTile && weight.cols <= kMostNormedCols;
+  constexpr int kMostCols = 8192;  // of one token, which the whole block shares
+  return weight.cols <= (num_tokens == 1 ? kMostCols : kMostNormedCols) && num_tokens <= kTokenTile;
 }
 
 // Fitted to what bench/cuda/tune_products finds on an H100 (bench/results/cuda_products.txt).
@@ -50,9 +54,9 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
   const int token_tiles = std::min(8, ceil_div(num_tokens, kTokenTile));
   const int tiles = num_tiles(weight.rows, weight.pair_distance);
   const int units = ceil_div(weight.cols, kUnitCols);
-  const std::size_t shared = static_cast<std::size_t>(device.max_block_shared) -
-                             2048 -  // barriers are static
-                             (normalises(weight, num_tokens) ? normed_bytes(weight) : 0);
+  const std::size_t shared =
+      static_cast<std::size_t>(device.max_block_shared) - 2048 -  // barriers are static
+      (normalises(weight, num_tokens) ? normed_bytes(weight, num_tokens) : 0);
   ProductSchedule schedule;
   // Rounds of the persistent blocks cost the weights of a full one, and the tokens once more, at
   // about a quarter of the price: they come from the second-level cache.
@@ -132,10 +136,14 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
   const std::size_t ring =
       static_cast<std::size_t>(schedule.stages) * stage_bytes(weight, schedule);
   const bool norms = product.normed.norm_weight != nullptr;
-  const std::size_t shared = ring + (norms ? normed_bytes(weight) : 0);
+  const std::size_t shared = ring + (norms ? normed_bytes(weight, product.num_tokens) : 0);
   args.normed_offset = static_cast<int>(ring);
-  args.workers = norms ? std::max(consumers, product.num_tokens) : consumers;
+  args.workers = !norms                           ? consumers
+                 : weight.cols <= kMostNormedCols ? std::max(consumers, product.num_tokens)
+                                                  : std::max(consumers, kNormParts);
   if (norms && !normalises(weight, product.num_tokens)) return cudaErrorInvalidValue;
+  if (norms && weight.cols > kMostNormedCols && consumers > kNormParts)
+    return cudaErrorInvalidConfiguration;
   if (consumers < 1 || consumers > kMostWarps || schedule.stages > kMostStages ||
       shared > static_cast<std::size_t>(to.device.max_block_shared))
     return cudaErrorInvalidConfiguration;

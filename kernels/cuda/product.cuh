@@ -149,6 +149,7 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
   extern __shared__ __align__(128) std::byte shared[];
   __shared__ std::uint64_t filled[32];
   __shared__ std::uint64_t used[32];
+  __shared__ float part_sums[kNormParts];
 
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -160,6 +161,9 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
   const int items = args.weight_groups * args.token_groups;
   const NormedRows& normed = args.product.normed;
   const bool norms = normed.norm_weight != nullptr;
+  // One token normed here lies in a row of its own: all eight tokens of the mma read it.
+  const bool single = norms && args.product.num_tokens == 1;
+  const int token_unit = single ? kUnitCols * 2 : kTokenUnit;
   if (threadIdx.x == 0) {
     for (int i = 0; i < args.stages; ++i) {
       Barrier::init(&filled[i], Barrier::kFillArrivals);
@@ -224,14 +228,28 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
 
   if (norms) {
     const int cols = args.product.weight.cols;
-    const WarpNorm<Operand> norm(normed.norm_weight, cols, lane);
-    wait_for_previous();
-    if (const int token = warp; token < args.product.num_tokens) {
+    const auto sync = [&] { asm volatile("bar.sync 1, %0;" ::"r"(args.workers * 32) : "memory"); };
+    const auto place_of = [&](int token) {
+      return [&, token](int col) {
+        const std::size_t at =
+            single ? static_cast<std::size_t>(col) : operand_index(token, col, cols);
+        return reinterpret_cast<uint4*>(shared + args.normed_offset + at * 2);
+      };
+    };
+    const auto row_of = [&](int token) {
       const int row = normed.row_ids == nullptr ? token : normed.row_ids[token];
-      norm.write(normed.x + static_cast<std::size_t>(row) * cols, normed.norm_eps, token,
-                 shared + args.normed_offset);
+      return normed.x + static_cast<std::size_t>(row) * cols;
+    };
+    if (cols <= kMostNormedCols) {
+      const WarpNorm<Operand> norm(normed.norm_weight, cols, lane);
+      wait_for_previous();
+      if (warp < args.product.num_tokens) norm.write(row_of(warp), normed.norm_eps, place_of(warp));
+    } else {
+      const BlockNorm<Operand> norm(normed.norm_weight, cols, static_cast<int>(threadIdx.x));
+      wait_for_previous();
+      norm.write(row_of(0), normed.norm_eps, part_sums, sync, place_of(0));
     }
-    asm volatile("bar.sync 1, %0;" ::"r"(args.workers * 32) : "memory");
+    sync();
     if (warp >= consumers) return;
   } else {
     wait_for_previous();
@@ -264,10 +282,11 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
       Barrier::wait(&filled[stage], phase);
       const std::byte* weights = shared + stage * stage_bytes + own_tile * weight_bytes;
       const std::byte* const operand =
-          norms ? shared + args.normed_offset + chunk * args.chunk * kTokenUnit
+          norms ? shared + args.normed_offset + chunk * args.chunk * token_unit
                 : shared + stage * stage_bytes + args.block_tiles * weight_bytes +
                       own_tokens * args.chunk * kTokenUnit;
-      const std::uint32_t tokens = shared_address(operand) + static_cast<std::uint32_t>(lane) * 16;
+      const std::uint32_t tokens =
+          shared_address(operand) + static_cast<std::uint32_t>(single ? lane / 8 : lane) * 16;
 #pragma unroll 4
       for (int unit = 0; unit < units; ++unit) {
         std::uint32_t a[2][4];
@@ -278,7 +297,7 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
           asm volatile(
               "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
               : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-              : "r"(tokens + static_cast<std::uint32_t>((i * args.chunk + unit) * kTokenUnit)));
+              : "r"(tokens + static_cast<std::uint32_t>((i * args.chunk + unit) * token_unit)));
           mma<Operand>(sums[i], a[0], b[0], b[1]);
           mma<Operand>(sums[i], a[1], b[2], b[3]);
         }

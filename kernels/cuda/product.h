@@ -60,7 +60,8 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
                                  const DeviceInfo& device) noexcept;
 
 cudaError_t multiply(const Product& product, const Launch& to);
-inline constexpr int kMostNormedCols = 1024;
+inline constexpr int kMostNormedCols =
+    1024;  // that a warp normalises; of more, a block does one row
 /// Whether multiply() takes `normed` for so many tokens: each block then normalises all of them
 /// again, which pays while they are few.
 bool normalises(const PackedMatrix& weight, int num_tokens) noexcept;

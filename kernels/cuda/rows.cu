@@ -32,60 +32,33 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(EmbedRowsParams params)
                         in_tile, col % kUnitCols);
 }
 
-/// grid: [num_rows]; a block normalises one row, a warp to a part of norm.cuh's sum. The first
-/// kHeld groups of a thread stay in registers, their norm weights are there before the row is.
+/// grid: [num_rows]; a block writes one row, normalised where there are weights.
 template <class T>
 __global__ void __launch_bounds__(kThreads) operand_kernel(OperandRows rows) {
-  constexpr int kHeld = 2;
-  constexpr int kStride = kThreads * 8;
-  static_assert(kStride == kNormStride);
-  __shared__ float warp_sums[kNormParts];
+  static_assert(kThreads == kNormParts * 32);
+  __shared__ float part_sums[kNormParts];
   let_next_start();
   const int row = static_cast<int>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x);
-  const bool norm = rows.norm_weight != nullptr;
-  float weights[kHeld][8];
-  float values[kHeld][8];
-#pragma unroll
-  for (int i = 0; i < kHeld; ++i)
-    if (norm) load_group(rows.norm_weight, thread * 8 + i * kStride, rows.cols, weights[i]);
-  wait_for_previous();
-  const int source = rows.row_ids == nullptr ? row : rows.row_ids[row];
-  const float* x = rows.x + static_cast<std::size_t>(source) * rows.cols;
-#pragma unroll
-  for (int i = 0; i < kHeld; ++i) load_group(x, thread * 8 + i * kStride, rows.cols, values[i]);
-
-  float scale = 1.0f;
-  if (norm) {
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) sum = add_squares(values[i], sum);
-    for (int col = thread * 8 + kHeld * kStride; col < rows.cols; col += kStride) {
-      float v[8];
-      load_group(x, col, rows.cols, v);
-      sum = add_squares(v, sum);
-    }
-    sum = add_lanes(sum);
-    if (thread % 32 == 0) warp_sums[thread / 32] = sum;
-    __syncthreads();
-    sum = 0;
-    for (const float part : warp_sums) sum += part;
-    scale = norm_scale(sum, rows.cols, rows.norm_eps);
-  }
-  const auto write = [&](int col, float(&v)[8], const float(&weight)[8]) {
-    *reinterpret_cast<uint4*>(rows.operand + operand_index(row, col, rows.cols) * 2) =
-        norm ? normed_group<T>(v, scale, weight) : operand_group<T>(v);
+  const auto place = [&](int col) {
+    return reinterpret_cast<uint4*>(rows.operand + operand_index(row, col, rows.cols) * 2);
   };
-  const int end = padded_cols(rows.cols);
-#pragma unroll
-  for (int i = 0; i < kHeld; ++i)
-    if (const int col = thread * 8 + i * kStride; col < end) write(col, values[i], weights[i]);
-  for (int col = thread * 8 + kHeld * kStride; col < end; col += kStride) {
+  const auto source = [&] {
+    return rows.x +
+           static_cast<std::size_t>(rows.row_ids == nullptr ? row : rows.row_ids[row]) * rows.cols;
+  };
+  if (rows.norm_weight != nullptr) {
+    const BlockNorm<T> norm(rows.norm_weight, rows.cols, thread);
+    wait_for_previous();
+    norm.write(
+        source(), rows.norm_eps, part_sums, [] { __syncthreads(); }, place);
+    return;
+  }
+  wait_for_previous();
+  for (int col = thread * 8; col < padded_cols(rows.cols); col += kNormStride) {
     float v[8];
-    float weight[8];
-    load_group(x, col, rows.cols, v);
-    if (norm) load_group(rows.norm_weight, col, rows.cols, weight);
-    write(col, v, weight);
+    load_group(source(), col, rows.cols, v);
+    *place(col) = operand_group<T>(v);
   }
 }
 
