@@ -395,19 +395,21 @@ void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
       check(cuda::fill_draft_level(grow, level, options_.depth + 1, to), doing);
       logits = draft_.forward(level, to.stream);
     }
-    check(cuda::draft_candidates({.rows = {.vocab = options_.vocab,
-                                           .tree = grow.growth.rows(),
-                                           .logits = logits,
-                                           .options = device_.sampling,
-                                           .sequences = device_.states,
-                                           .scratch = scratch_},
-                                  .k = options_.topk,
-                                  .min_confidence = options_.min_confidence,
-                                  .counts = candidate_counts_,
-                                  .tokens = candidate_tokens_,
-                                  .scores = candidate_scores_},
-                                 key.needs, to),
-          doing);
+    check(
+        cuda::draft_candidates({.rows = {.vocab = options_.vocab,
+                                         .tree = grow.growth.rows(),
+                                         .logits = logits,
+                                         .options = device_.sampling,
+                                         .sequences = device_.states,
+                                         .scratch = scratch_},
+                                .k = options_.topk,
+                                .min_confidence = options_.min_confidence,
+                                .counts = candidate_counts_,
+                                .tokens = candidate_tokens_,
+                                .scores = candidate_scores_,
+                                .scores_wanted = options_.topk > 1 || options_.min_confidence > 0},
+                               key.needs, to),
+        doing);
     check(cuda::grow_level(grow, depth, to), doing);
   }
   check(cuda::finish_growth(grow, trees(key), draft_slots_, to), doing);

@@ -16,9 +16,9 @@ struct Method {
 
 /// A method that drafts with a model needs its line here; any other is one that copies text.
 constexpr std::array kMethods = {
-    Method{"draft_model", Kind::model}, Method{"eagle3", Kind::model},
-    Method{"early_exit", Kind::model},  Method{"medusa", Kind::model},
-    Method{"lookahead", Kind::text},    Method{"ngram", Kind::text},
+    Method{"draft_model", Kind::model},
+    Method{"eagle3", Kind::model},
+    Method{"ngram", Kind::text},
     Method{"suffix", Kind::text},
 };
 

@@ -80,6 +80,10 @@ __global__ void __launch_bounds__(kSelectThreads)
             },
             winners);
       }
+    } else if (!params.scores_wanted) {
+      found = 1;
+      if (threadIdx.x == 0) winners[0] = {0.0, token_of(seen.best)};
+      __syncthreads();
     } else {
       const int most = min(params.k, rows.vocab);
       Cutoff cutoff;
@@ -102,7 +106,9 @@ __global__ void __launch_bounds__(kSelectThreads)
       __syncthreads();
     }
     if (!dense) {
-      const double total = sum_exp(scores, keys, rows.vocab, scale, kept, -INFINITY, shared);
+      const double total = params.scores_wanted
+                               ? sum_exp(scores, keys, rows.vocab, scale, kept, -INFINITY, shared)
+                               : 1.0;
       write_candidates(params, row, winners, found, total);
     }
   }
@@ -135,8 +141,10 @@ __global__ void __launch_bounds__(kSelectThreads) settle_candidates(DraftCandida
       },
       winners);
   const double total =
-      sum_exp(scores_of(rows, view), chunk_keys_of(rows.scratch.chunk_keys, rows.vocab, row),
-              rows.vocab, scale, {state.cutoff_key, state.cutoff_token}, state.lowest, shared);
+      params.scores_wanted
+          ? sum_exp(scores_of(rows, view), chunk_keys_of(rows.scratch.chunk_keys, rows.vocab, row),
+                    rows.vocab, scale, {state.cutoff_key, state.cutoff_token}, state.lowest, shared)
+          : 1.0;
   write_candidates(params, row, winners, found, total);
   if (threadIdx.x == 0) rows.scratch.states[row] = RowState{};
 }
