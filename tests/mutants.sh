@@ -37,6 +37,7 @@ grammar_rows_not_merged       test_grammar
 grammar_mask_without_crossings test_grammar
 grammar_plain_one_more        test_grammar
 grammar_mask_shifted          test_engine
+mask_rows_mixed               test_grammar
 grammar_end_ignored           test_engine
 kv_off_by_one                 test_engine
 kv_not_moved                  test_engine

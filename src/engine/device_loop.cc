@@ -625,7 +625,13 @@ int DeviceLoop::Impl::run(std::span<DeviceSequence> sequences, const cuda::Sampl
   // The host only reads along; it never makes the device wait.
   int seen = 0;
   const auto take = [&] {
-    if (!on_turn(turn_at(seen++, sequences.size()))) *leave_ = 1;
+    try {
+      if (!on_turn(turn_at(seen++, sequences.size()))) *leave_ = 1;
+    } catch (...) {  // nobody may touch the sequences' memory before the device is done with it
+      *leave_ = 1;
+      ::cudaStreamSynchronize(stream_);
+      throw;
+    }
   };
   const auto complete = [&] {
     for (std::size_t i = 0; i < sequences.size(); ++i) {

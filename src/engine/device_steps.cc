@@ -199,18 +199,22 @@ int LoopedSteps::plan_turns(std::span<Sequence* const> batch) const {
 bool LoopedSteps::reserve(std::span<Sequence* const> batch, int turns) {
   const int each_turn = 1 + options_.depth;
   const int one_turn = loop_->slots_per_turn();
+  std::vector<int> had;
   for (Sequence* sequence : batch) {
-    const int had = sequence->reservation.count();
+    had.push_back(sequence->reservation.count());
     const int room = parts_.max_context - sequence->reservation.begin();
     const int left = sequence->request.sampling.max_tokens - sequence->num_output();
-    sequence->reservation = KvReservation();
-    for (int count = one_turn + std::min((turns - 1) * each_turn, left);; count = one_turn) {
-      count = std::min(count, room);
-      sequence->reservation = parts_.cache.reserve(sequence->kv, count);
-      if (sequence->reservation.valid() || count <= one_turn) break;
-    }
-    if (sequence->reservation.valid()) continue;
-    sequence->reservation = parts_.cache.reserve(sequence->kv, had);
+    const auto take = [&](int count) {
+      sequence->reservation = KvReservation();
+      sequence->reservation = parts_.cache.reserve(sequence->kv, std::min(count, room));
+      return sequence->reservation.valid();
+    };
+    if (take(one_turn + std::min((turns - 1) * each_turn, left)) || take(one_turn)) continue;
+    // What the others took beyond their own may be what is missing: all go back to what they had,
+    // which was there for all of them at once.
+    for (std::size_t i = 0; i < had.size(); ++i) batch[i]->reservation = KvReservation();
+    for (std::size_t i = 0; i < had.size(); ++i)
+      batch[i]->reservation = parts_.cache.reserve(batch[i]->kv, had[i]);
     return false;
   }
   return true;
