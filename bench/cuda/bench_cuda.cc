@@ -155,11 +155,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "bench_cuda: no GPU\n");
     return 1;
   }
-  const cuda::DeviceInfo device{
-      .index = 0,
-      .num_processors = properties.multiProcessorCount,
-      .max_block_shared = static_cast<int>(properties.sharedMemPerBlockOptin),
-      .compute_major = properties.major};
+  const cuda::DeviceInfo device = cuda::device_info(0, properties);
   int driver = 0;
   int clock_khz = 0;
   cudaDriverGetVersion(&driver);

@@ -191,11 +191,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "tune_products: no GPU\n");
     return 1;
   }
-  const cuda::DeviceInfo device{
-      .index = 0,
-      .num_processors = properties.multiProcessorCount,
-      .max_block_shared = static_cast<int>(properties.sharedMemPerBlockOptin),
-      .compute_major = properties.major};
+  const cuda::DeviceInfo device = cuda::device_info(0, properties);
   try {
     for (const Shape& shape : kShapes)
       if (std::string_view(shape.name).starts_with(filter)) tune(shape, widths, device);

@@ -96,8 +96,7 @@ int main(int argc, char** argv) {
                         {"results", nlohmann::json::array()}};
 
   Launch to;
-  to.device.num_processors = properties.multiProcessorCount;
-  to.device.compute_major = properties.major;
+  to.device = device_info(0, properties);
   check(cudaStreamCreate(&to.stream));
 
   std::vector<Case> cases(5);

@@ -15,6 +15,13 @@ struct DeviceInfo {
   int compute_major = 8;
 };
 
+inline DeviceInfo device_info(int index, const cudaDeviceProp& properties) noexcept {
+  return {.index = index,
+          .num_processors = properties.multiProcessorCount,
+          .max_block_shared = static_cast<int>(properties.sharedMemPerBlockOptin),
+          .compute_major = properties.major};
+}
+
 /// Scratch memory of the operations of one stream, at addresses that captured graphs keep.
 struct Workspace {
   std::byte* operand = nullptr;  // a product's activations after their norm

@@ -1,48 +1,12 @@
 #include "engine/device_requests.h"
 
-#include <algorithm>
 #include <cstring>
+
+#include "engine/row_sampling.h"
 
 namespace specdec {
 
-namespace {
-
 namespace cuda = kernels::cuda;
-
-bool penalises(const SamplingOptions& options) {
-  return options.repetition_penalty != 1 || options.presence_penalty != 0 ||
-         options.frequency_penalty != 0;
-}
-
-cuda::RowSampling numbers_of(const Sequence& sequence) {
-  const SamplingOptions& options = sequence.request.sampling;
-  cuda::RowSampling sampling;
-  sampling.seed = sequence.seed;
-  if (options.temperature > 0)
-    sampling.inverse_temperature = 1.0 / static_cast<double>(options.temperature);
-  sampling.top_p = options.top_p;
-  sampling.min_p = options.min_p;
-  sampling.top_k = options.top_k;
-  sampling.logprobs = options.logprobs;
-  sampling.repetition_penalty = options.repetition_penalty;
-  sampling.presence_penalty = options.presence_penalty;
-  sampling.frequency_penalty = options.frequency_penalty;
-  sampling.min_tokens = options.min_tokens;
-  sampling.num_bias = static_cast<std::int32_t>(options.logit_bias.size());
-  sampling.num_end_tokens = static_cast<std::int32_t>(sequence.end_tokens.size());
-  return sampling;
-}
-
-std::vector<std::uint32_t> counts_of(const PenaltyState& penalties, int vocab_size) {
-  std::vector<std::uint32_t> counts(static_cast<std::size_t>(vocab_size));
-  for (const auto& [token, count] : penalties.prompt_counts())
-    counts[static_cast<std::size_t>(token)] |= cuda::RowSampling::kInPrompt;
-  for (const auto& [token, count] : penalties.output_counts())
-    counts[static_cast<std::size_t>(token)] += static_cast<std::uint32_t>(count);
-  return counts;
-}
-
-}  // namespace
 
 DeviceRequests::DeviceRequests(Backend& backend, int vocab_size, int max_sequences)
     : backend_(backend),
@@ -58,7 +22,9 @@ cuda::RowSampling DeviceRequests::place(std::size_t index, const Sequence& seque
   place.num_output = sequence.num_output();
   if (is_current) return place.sampling;
   place.id = sequence.id;
-  place.sampling = numbers_of(sequence);
+  place.sampling = row_sampling(options, sequence.seed);
+  place.sampling.num_bias = static_cast<std::int32_t>(options.logit_bias.size());
+  place.sampling.num_end_tokens = static_cast<std::int32_t>(sequence.end_tokens.size());
 
   // One piece: end tokens, biased tokens, their biases, counts.
   std::vector<std::uint32_t> words(sequence.end_tokens.begin(), sequence.end_tokens.end());
@@ -71,7 +37,7 @@ cuda::RowSampling DeviceRequests::place(std::size_t index, const Sequence& seque
   }
   const std::size_t counts_begin = words.size();
   if (with_counts) {
-    const std::vector<std::uint32_t> counts = counts_of(sequence.penalties, vocab_size_);
+    const std::vector<std::uint32_t> counts = token_counts(sequence.penalties, vocab_size_);
     words.insert(words.end(), counts.begin(), counts.end());
   }
   if (words.empty()) return place.sampling;
@@ -95,15 +61,7 @@ cuda::RowSampling DeviceRequests::place(std::size_t index, const Sequence& seque
 
 cuda::SamplingNeeds DeviceRequests::needs(std::span<Sequence* const> batch, int vocab_size) {
   cuda::SamplingNeeds needs;
-  for (const Sequence* sequence : batch) {
-    const SamplingOptions& options = sequence->request.sampling;
-    needs.edits |= penalises(options) || !options.logit_bias.empty() || options.min_tokens > 0;
-    if (options.temperature <= 0) continue;
-    const bool top_k = options.top_k > 0 && options.top_k < vocab_size;
-    needs.sampled = true;
-    needs.nucleus |= options.top_p < 1 && !top_k;
-    needs.dense |= !top_k || options.top_k > cuda::kMostSelected;
-  }
+  for (const Sequence* sequence : batch) add_needs(sequence->request.sampling, vocab_size, needs);
   return needs;
 }
 

@@ -231,11 +231,7 @@ bool LoopedSteps::run(std::span<Sequence* const> batch, EngineStats& stats) {
   std::vector<DeviceSequence> sequences;
   for (std::size_t i = 0; i < batch.size(); ++i) {
     Sequence& sequence = *batch[i];
-    begin_output(sequence);
-    const std::span<const BlockCopy> copies = sequence.reservation.copies();
-    parts_.target.pool().copy_blocks(parts_.backend, copies, Stream{});
-    if (const KvPoolStorage* draft = parts_.drafts.draft_pool())
-      draft->copy_blocks(parts_.backend, copies, Stream{});
+    begin_step(sequence, parts_);
     const bool may_draft =
         drafts(sequence) && (!with_model() || sequence.reservation.claim_draft());
     DeviceSequence device{.tokens = &sequence.tokens,

@@ -110,7 +110,7 @@ MeasuredCosts DraftStage::measure_costs(Transformer& target, int num_blocks) {
                              target.max_rows(), num_blocks, block_size);
   if (adapter_ != nullptr)
     costs.draft = specdec::measure_costs([&](const ForwardBatch& batch) { adapter_->run(batch); },
-                                   adapter_->max_rows(), num_blocks, block_size);
+                                         adapter_->max_rows(), num_blocks, block_size);
   return costs;
 }
 

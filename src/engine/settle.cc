@@ -14,10 +14,14 @@ void fail(Sequence& sequence, const Error& error) {
   sequence.output.error = error;
 }
 
-void begin_output(Sequence& sequence) {
+void begin_step(Sequence& sequence, const StepParts& parts) {
   sequence.output = Output{};
   sequence.output.id = sequence.id;
   sequence.output.seed = sequence.seed;
+  const std::span<const BlockCopy> copies = sequence.reservation.copies();
+  parts.target.pool().copy_blocks(parts.backend, copies, Stream{});
+  if (const KvPoolStorage* draft = parts.drafts.draft_pool())
+    draft->copy_blocks(parts.backend, copies, Stream{});
 }
 
 void emit(Sequence& sequence, const Tokenizer& tokenizer, int max_context) {

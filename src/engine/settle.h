@@ -2,19 +2,20 @@
 
 #include "engine/cache/kv_cache_manager.h"
 #include "engine/sequence.h"
+#include "engine/step.h"
 #include "specdec/error.h"
 #include "specdec/stats.h"
 #include "specdec/tokenizer.h"
 
 namespace specdec {
 
-// The end of a step for one sequence, wherever its accepted path was computed.
+// The two ends of a step for one sequence, wherever its accepted path is computed.
 
 /// The request ends with this error; it touches no other.
 void fail(Sequence& sequence, const Error& error);
 
-/// An empty output for the step that begins.
-void begin_output(Sequence& sequence);
+/// The step begins: an empty output, and the copies that the reservation asks for.
+void begin_step(Sequence& sequence, const StepParts& parts);
 
 /// Adds the path to the output, cut at a stop. A fault on the way (the request's callback) ends
 /// this request. Does nothing when it has ended already.

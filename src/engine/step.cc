@@ -94,7 +94,8 @@ Step::Step(const StepParts& parts)
 }
 
 void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
-  prepare(batch);  // slots were reserved by the scheduler
+  // Slots were reserved by the scheduler.
+  for (Sequence* sequence : batch) begin_step(*sequence, parts_);
   {
     const StageTimer timer(stats.grammar_time);
     draft_forced(batch);
@@ -118,22 +119,13 @@ void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
   pacing.verified(batch, std::chrono::duration<double>(Clock::now() - begin).count());
   const StageTimer timer(stats.commit_time);
   for (Sequence* sequence : batch) {
-    emit(*sequence, parts_.tokenizer, parts_.max_context);  // truncates at a stop, before any KV is committed
+    // Truncates at a stop, before any KV is committed.
+    emit(*sequence, parts_.tokenizer, parts_.max_context);
     parts_.drafts.keep_features(*sequence);
     pacing.learn(*sequence);
     forced_text_.learn(*sequence);
     commit(*sequence);
     publish(*sequence, stats);
-  }
-}
-
-void Step::prepare(std::span<Sequence* const> batch) {
-  for (Sequence* sequence : batch) {
-    begin_output(*sequence);
-    const std::span<const BlockCopy> copies = sequence->reservation.copies();
-    parts_.target.pool().copy_blocks(parts_.backend, copies, Stream{});
-    if (const KvPoolStorage* draft = parts_.drafts.draft_pool())
-      draft->copy_blocks(parts_.backend, copies, Stream{});
   }
 }
 

@@ -39,7 +39,6 @@ class Step {
   void run(std::span<Sequence* const> batch, EngineStats& stats);
 
  private:
-  void prepare(std::span<Sequence* const> batch);
   void draft_forced(std::span<Sequence* const> batch);
   MaskMaker::Due constrain(std::span<Sequence* const> batch, EngineStats& stats);
   void forward(std::span<Sequence* const> batch);

@@ -17,11 +17,7 @@ const std::optional<cuda::DeviceInfo>& gpu() {
     int count = 0;
     if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0 &&
         cudaGetDeviceProperties(&properties, 0) == cudaSuccess && properties.major >= 8)
-      info =
-          cuda::DeviceInfo{.index = 0,
-                           .num_processors = properties.multiProcessorCount,
-                           .max_block_shared = static_cast<int>(properties.sharedMemPerBlockOptin),
-                           .compute_major = properties.major};
+      info = cuda::device_info(0, properties);
     return info;
   }();
   return found;

@@ -54,11 +54,6 @@ class HostRows final : public TargetRows {
   RowContext context_;
 };
 
-bool penalises(const SamplingOptions& options) {
-  return options.repetition_penalty != 1 || options.presence_penalty != 0 ||
-         options.frequency_penalty != 0;
-}
-
 template <typename T>
 std::uint32_t bits(T value) {
   return std::bit_cast<std::uint32_t>(value);
@@ -70,25 +65,8 @@ Launch test_launch() {
   Launch to;
   cudaDeviceProp properties{};
   REQUIRE(cudaGetDeviceProperties(&properties, 0) == cudaSuccess);
-  to.device.num_processors = properties.multiProcessorCount;
-  to.device.compute_major = properties.major;
+  to.device = device_info(0, properties);
   return to;
-}
-
-RowSampling row_sampling(const SamplingOptions& options, std::uint64_t seed) {
-  RowSampling out;
-  out.seed = seed;
-  if (options.temperature > 0)
-    out.inverse_temperature = 1.0 / static_cast<double>(options.temperature);
-  out.top_p = options.top_p;
-  out.min_p = options.min_p;
-  out.top_k = options.top_k;
-  out.logprobs = options.logprobs;
-  out.repetition_penalty = options.repetition_penalty;
-  out.presence_penalty = options.presence_penalty;
-  out.frequency_penalty = options.frequency_penalty;
-  out.min_tokens = options.min_tokens;
-  return out;
 }
 
 TestBatch::TestBatch(int vocab, std::vector<TestSequence> sequences, std::vector<float> logits,
@@ -112,12 +90,7 @@ TestBatch::TestBatch(int vocab, std::vector<TestSequence> sequences, std::vector
     }
     RowSampling sampling = row_sampling(sequence.options, sequence.seed);
     if (penalises(sequence.options)) {
-      std::vector<std::uint32_t> counts(static_cast<std::size_t>(vocab));
-      for (const auto& [token, count] : sequence.penalties.prompt_counts())
-        counts[static_cast<std::size_t>(token)] |= RowSampling::kInPrompt;
-      for (const auto& [token, count] : sequence.penalties.output_counts())
-        counts[static_cast<std::size_t>(token)] += static_cast<std::uint32_t>(count);
-      counts_.emplace_back(counts);
+      counts_.emplace_back(token_counts(sequence.penalties, vocab));
       sampling.token_counts = counts_.back().get();
     }
     if (!sequence.options.logit_bias.empty()) {
@@ -205,16 +178,8 @@ SampleRowsParams TestBatch::params() const {
 
 SamplingNeeds TestBatch::needs() const {
   SamplingNeeds needs;
-  for (const TestSequence& sequence : sequences_) {
-    const SamplingOptions& options = sequence.options;
-    const bool top_k = options.top_k > 0 && options.top_k < vocab_;
-    needs.edits |= penalises(options) || !options.logit_bias.empty() || options.min_tokens > 0 ||
-                   mask_.size() > 0;
-    if (options.temperature <= 0) continue;
-    needs.sampled = true;
-    needs.nucleus |= options.top_p < 1 && !top_k;
-    needs.dense |= !top_k || options.top_k > kMostSelected;
-  }
+  needs.edits = mask_.size() > 0;
+  for (const TestSequence& sequence : sequences_) add_needs(sequence.options, vocab_, needs);
   return needs;
 }
 

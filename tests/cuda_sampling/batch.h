@@ -7,6 +7,7 @@
 
 #include "device_array.h"
 #include "draft/draft_tree.h"
+#include "engine/row_sampling.h"
 #include "kernels/cuda/sampling/accept.h"
 #include "sampling/sampler.h"
 #include "verify/verify.h"
@@ -97,8 +98,5 @@ class TestBatch {
 
 /// The device that tests run on.
 kernels::cuda::Launch test_launch();
-
-/// RowSampling of options, but for the device pointers.
-kernels::cuda::RowSampling row_sampling(const SamplingOptions& options, std::uint64_t seed);
 
 }  // namespace specdec::cuda_test

@@ -333,13 +333,8 @@ std::unique_ptr<Backend> make_cuda_backend(int host_threads, std::string& why_no
                 ", the kernels need 8.0";
       continue;
     }
-    const cuda::DeviceInfo device{
-        .index = index,
-        .num_processors = properties.multiProcessorCount,
-        .max_block_shared = static_cast<int>(properties.sharedMemPerBlockOptin),
-        .compute_major = properties.major};
-    return std::make_unique<StreamBackend>(device, std::string("cuda: ") + properties.name,
-                                         host_threads);
+    return std::make_unique<StreamBackend>(cuda::device_info(index, properties),
+                                           std::string("cuda: ") + properties.name, host_threads);
   }
   return nullptr;
 }

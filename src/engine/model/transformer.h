@@ -115,11 +115,11 @@ class Transformer {
   KvPoolStorage pool_;
   int max_rows_;
   RopeTable rope_;
-  DeviceBuffer x_;          // [max_rows, hidden]
-  DeviceBuffer q_;          // [max_rows, heads * head_dim]
-  DeviceBuffer attention_;  // [max_rows, heads * head_dim]
-  DeviceBuffer ffn_;        // [max_rows, ffn]
-  DeviceBuffer logits_;     // [most outputs so far, vocab]
+  DeviceBuffer x_;                // [max_rows, hidden]
+  DeviceBuffer q_;                // [max_rows, heads * head_dim]
+  DeviceBuffer attention_;        // [max_rows, heads * head_dim]
+  DeviceBuffer ffn_;              // [max_rows, ffn]
+  DeviceBuffer logits_;           // [most outputs so far, vocab]
   DeviceBuffer enqueued_logits_;  // [outputs that reserve() was told, vocab]
 };
 

@@ -95,30 +95,30 @@ GrammarState CompiledGrammar::after(Row row, LexemeSet set) {
   return state;
 }
 
-bool CompiledGrammar::can_continue(GrammarState state) {
+template <class Visit>
+bool CompiledGrammar::any_live_byte(GrammarState state, Visit visit) {
   const RegexPool::Budget budget = this->budget();
   for (std::size_t i = 0; i < threads_[state.id].size(); ++i) {
     const LexerState lexer = threads_[state.id][i].lexer;
     const ByteSet first = lexer_.first_bytes(lexer);
     for (unsigned byte = 0; byte < 256; ++byte)
       if (first.contains(byte) &&
-          lexer_.step(lexer, static_cast<unsigned char>(byte)) != kDeadLexer)
+          lexer_.step(lexer, static_cast<unsigned char>(byte)) != kDeadLexer && visit(byte))
         return true;
   }
   return false;
 }
 
+bool CompiledGrammar::can_continue(GrammarState state) {
+  return any_live_byte(state, [](unsigned) { return true; });
+}
+
 ByteSet CompiledGrammar::next_bytes(GrammarState state) {
-  const RegexPool::Budget budget = this->budget();
   ByteSet live;
-  for (std::size_t i = 0; i < threads_[state.id].size(); ++i) {
-    const LexerState lexer = threads_[state.id][i].lexer;
-    const ByteSet first = lexer_.first_bytes(lexer);
-    for (unsigned byte = 0; byte < 256; ++byte)
-      if (first.contains(byte) &&
-          lexer_.step(lexer, static_cast<unsigned char>(byte)) != kDeadLexer)
-        live.insert(byte);
-  }
+  any_live_byte(state, [&](unsigned byte) {
+    live.insert(byte);
+    return false;
+  });
   return live;
 }
 

@@ -73,6 +73,10 @@ class CompiledGrammar {
   GrammarSpec& spec() noexcept { return *spec_; }
 
  private:
+  /// Calls visit(byte) for the bytes that can follow, until it says true; whether it did.
+  template <class Visit>
+  bool any_live_byte(GrammarState state, Visit visit);
+
   static constexpr std::uint32_t kUnknownByte = 0xFFFF;
   struct StateData {
     bool accepts = false;
