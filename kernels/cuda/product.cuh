@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cfloat>
+
 #include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/operand.h"
 #include "kernels/cuda/packing.h"
@@ -62,9 +64,19 @@ __device__ __forceinline__ Inputs load_inputs(const Product& product, int token,
   return in;
 }
 
+template <class T>
+__device__ __forceinline__ T to_cache(float value) {
+  return to_operand<T>(value);
+}
+template <>
+__device__ __forceinline__ float to_cache<float>(float value) {
+  return isinf(value) ? copysignf(FLT_MAX, value) : value;
+}
+
 /// Keys: [block][kv head][position][dimension]; values: [block][kv head][dimension][position].
 /// What is stored is finite (attention multiplies masked values by 0), but for a key that is NaN:
 /// it makes NaN of every row that sees it.
+template <class T>
 __device__ __forceinline__ void append(const KvLayer& kv, int slot, int head, int dim,
                                        float value) {
   const bool is_value = head >= kv.num_kv_heads;
@@ -74,10 +86,10 @@ __device__ __forceinline__ void append(const KvLayer& kv, int slot, int head, in
       (static_cast<std::size_t>(slot / kv.block_size) * kv.num_kv_heads + head) *
       static_cast<std::size_t>(kv.block_size) * kv.head_dim;
   if (is_value) {
-    static_cast<__half*>(kv.values)[base + dim * kv.block_size + offset] =
-        to_operand<__half>(isnan(value) ? 0.0f : value);
+    static_cast<T*>(kv.values)[base + dim * kv.block_size + offset] =
+        to_cache<T>(isnan(value) ? 0.0f : value);
   } else {
-    static_cast<__half*>(kv.keys)[base + offset * kv.head_dim + dim] = to_operand<__half>(value);
+    static_cast<T*>(kv.keys)[base + offset * kv.head_dim + dim] = to_cache<T>(value);
   }
 }
 
@@ -112,8 +124,15 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
       q[i] = sum;
       q[i + dim / 2] = partner_sum;
     } else if (in.slot >= 0) {
-      append(product.kv, in.slot, head - product.num_heads, i, sum);
-      append(product.kv, in.slot, head - product.num_heads, i + dim / 2, partner_sum);
+      const int kv_head = head - product.num_heads;
+      const auto both = [&](auto append_one) {
+        append_one(i, sum);
+        append_one(i + dim / 2, partner_sum);
+      };
+      if (product.kv.type == DataType::f32)
+        both([&](int at, float value) { append<float>(product.kv, in.slot, kv_head, at, value); });
+      else
+        both([&](int at, float value) { append<__half>(product.kv, in.slot, kv_head, at, value); });
     }
   }
 }
@@ -245,9 +264,9 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
       wait_for_previous();
       if (warp < args.product.num_tokens) norm.write(row_of(warp), normed.norm_eps, place_of(warp));
     } else {
-      const BlockNorm<Operand> norm(normed.norm_weight, cols, static_cast<int>(threadIdx.x));
+      const BlockNorm norm(normed.norm_weight, cols, static_cast<int>(threadIdx.x));
       wait_for_previous();
-      norm.write(row_of(0), normed.norm_eps, part_sums, sync, place_of(0));
+      norm.write<Operand>(row_of(0), normed.norm_eps, part_sums, sync, place_of(0));
     }
     sync();
     if (warp >= consumers) return;
