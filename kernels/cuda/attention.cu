@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_f32.h"
 #include "kernels/cuda/attention_groups.cuh"
 #include "kernels/cuda/attention_prefill.cuh"
 
@@ -110,13 +111,14 @@ cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const La
 }  // namespace
 
 bool attention_supported(int num_heads, const KvLayer& kv) noexcept {
-  return kv.type == DataType::f16 && kv.head_dim % 8 == 0 && kv.head_dim <= 128 &&
-         kv.block_size % 8 == 0 && num_heads % kv.num_kv_heads == 0 &&
+  return (kv.type == DataType::f16 || kv.type == DataType::f32) && kv.head_dim % 8 == 0 &&
+         kv.head_dim <= 128 && kv.block_size % 8 == 0 && num_heads % kv.num_kv_heads == 0 &&
          num_heads / kv.num_kv_heads <= kQueries;
 }
 
 std::size_t attention_partial_bytes(const DeviceBatch& batch, int num_heads,
                                     const KvLayer& kv) noexcept {
+  if (kv.type == DataType::f32) return attention_f32_partial_bytes(batch, num_heads);
   // A sequence's last group may be all but empty.
   const int tokens = kQueries / (num_heads / kv.num_kv_heads);
   const int spare = batch.num_rows > batch.num_sequences ? kMostBlockTiles : 1;
@@ -128,6 +130,7 @@ std::size_t attention_partial_bytes(const DeviceBatch& batch, int num_heads,
 }
 
 int attention_counters(const DeviceBatch& batch, int num_heads, const KvLayer& kv) noexcept {
+  if (kv.type == DataType::f32) return attention_f32_counters(batch, num_heads);
   return query_tiles(batch, kQueries / (num_heads / kv.num_kv_heads)) * kv.num_kv_heads;
 }
 
@@ -135,6 +138,7 @@ cudaError_t tree_attention(const TreeAttentionParams& params, AttentionSplit spl
                            const Launch& to) {
   if (params.batch.device == nullptr || !attention_supported(params.num_heads, params.kv))
     return cudaErrorInvalidValue;
+  if (params.kv.type == DataType::f32) return attention_f32(params, split, to);
   AttentionArgs args{};
   args.batch = *params.batch.device;
   args.kv = params.kv;
@@ -143,6 +147,7 @@ cudaError_t tree_attention(const TreeAttentionParams& params, AttentionSplit spl
   args.out_type = params.out_type;
   args.num_heads = params.num_heads;
   args.group = params.num_heads / params.kv.num_kv_heads;
+  args.first_position = params.first_position;
   args.tile_tokens = kQueries / args.group;
   args.scale_log2 = params.scale * kLog2E;
   args.partials = to.workspace.partials;

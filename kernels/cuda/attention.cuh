@@ -15,9 +15,10 @@ struct AttentionArgs {
   void* out;
   DataType out_type;
   int num_heads;
-  int group;         // query heads a KV head
-  int tile_tokens;   // tokens whose group fits into one set of queries
-  int block_tiles;   // sets of queries of a block (attention_groups_kernel)
+  int group;           // query heads a KV head
+  int first_position;  // those before it have no weight
+  int tile_tokens;     // tokens whose group fits into one set of queries
+  int block_tiles;     // sets of queries of a block (attention_groups_kernel)
   bool tight;        // values take the place of the keys in shared memory (attention_units_kernel)
   float scale_log2;  // scale * log2(e)
   float* partials;
@@ -347,7 +348,8 @@ struct AttentionWarp {
         for (int e = 0; e < 2; ++e) {
           const int position = base + n / 4 * 32 + lane % 4 * 8 + n % 4 * 2 + e;
           float& score = scores[n][i * 2 + e];
-          score = position <= positions[i] ? score * args.scale_log2 : -INFINITY;
+          const bool seen = position <= positions[i] && position >= args.first_position;
+          score = seen ? score * args.scale_log2 : -INFINITY;
           top = fmaxf(top, score);
         }
       top = fmaxf(top, __shfl_xor_sync(kFullWarp, top, 1));

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cfloat>
+
 #include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/operand.h"
 #include "kernels/cuda/packing.h"
@@ -111,6 +113,29 @@ __device__ __forceinline__ Inputs load_inputs(const Product& product, int token,
   return in;
 }
 
+template <class T>
+__device__ __forceinline__ T to_cache(float value) {
+  return to_operand<T>(value);
+}
+template <>
+__device__ __forceinline__ float to_cache<float>(float value) {
+  return isinf(value) ? copysignf(FLT_MAX, value) : value;
+}
+
+/// Two elements of keys or values, `distance` apart.
+__device__ __forceinline__ void append(DataType type, void* pool, std::int64_t at, int distance,
+                                       float a, float b) {
+  const auto write = [&](auto* to) {
+    using T = std::remove_pointer_t<decltype(to)>;
+    to[at] = to_cache<T>(a);
+    to[at + distance] = to_cache<T>(b);
+  };
+  if (type == DataType::f32)
+    write(static_cast<float*>(pool));
+  else
+    write(static_cast<__half*>(pool));
+}
+
 /// Puts a sum and its partner (packing.h's TileRows) of one token away. What is stored as a value
 /// is finite (attention multiplies masked ones by 0); a key that is NaN makes NaN of every row that
 /// sees it.
@@ -132,10 +157,9 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
       reinterpret_cast<__half*>(product.operand)[at] = to_operand<__half>(value);
   } else if constexpr (kSink == Sink::value) {
     if (in.at < 0) return;
-    __half* values = static_cast<__half*>(product.kv.values) + in.at;
-    const int half = product.kv.head_dim / 2 * product.kv.block_size;
-    values[0] = to_operand<__half>(isnan(sum) ? 0.0f : sum);
-    values[half] = to_operand<__half>(isnan(partner_sum) ? 0.0f : partner_sum);
+    const KvLayer& kv = product.kv;
+    append(kv.type, kv.values, in.at, kv.head_dim / 2 * kv.block_size, isnan(sum) ? 0.0f : sum,
+           isnan(partner_sum) ? 0.0f : partner_sum);
   } else {
     const int half = product.kv.head_dim / 2;
     const float a = sum * in.row - partner_sum * in.partner;
@@ -145,9 +169,7 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
       q[0] = a;
       q[half] = b;
     } else if (in.at >= 0) {
-      __half* keys = static_cast<__half*>(product.kv.keys) + in.at;
-      keys[0] = to_operand<__half>(a);
-      keys[half] = to_operand<__half>(b);
+      append(product.kv.type, product.kv.keys, in.at, half, a, b);
     }
   }
 }
@@ -297,9 +319,9 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
       wait_for_previous();
       if (warp < args.product.num_tokens) norm.write(row_of(warp), normed.norm_eps, place_of(warp));
     } else {
-      const BlockNorm<Operand> norm(normed.norm_weight, cols, static_cast<int>(threadIdx.x));
+      const BlockNorm norm(normed.norm_weight, cols, static_cast<int>(threadIdx.x));
       wait_for_previous();
-      norm.write(row_of(0), normed.norm_eps, part_sums, sync, place_of(0));
+      norm.write<Operand>(row_of(0), normed.norm_eps, part_sums, sync, place_of(0));
     }
     sync();
     if (warp >= consumers) return;

@@ -80,6 +80,9 @@ std::span<const float> EagleHead::forward(const ForwardBatch& batch, Stream stre
   float* const q = q_.as<float>();
   float* const attention = attention_.as<float>();
   float* const ffn = ffn_.as<float>();
+  const kernels::DataType joined_type = backend_.operand_type(qkv_);
+  const kernels::DataType attention_type = backend_.operand_type(attention_output_);
+  const kernels::DataType ffn_type = backend_.operand_type(down_);
   rope_.fill(batch.positions(), stream);
   // Planted: the angles of the position after the right one.
   const bool shifted = mutant_active("draft_position_off_by_one") && rows == outputs;
@@ -96,10 +99,12 @@ std::span<const float> EagleHead::forward(const ForwardBatch& batch, Stream stre
                         .second_norm_weight = hidden_norm_,
                         .norm_eps = config_.norm_eps,
                         .out = joined_.as<float>(),
-                        .second_out = norm_before_residual_ ? x : nullptr},
+                        .second_out = norm_before_residual_ ? x : nullptr,
+                        .out_type = joined_type},
                        stream);
   backend_.norm_qkv_rope_append({.batch = view,
                                  .x = joined_.as<float>(),
+                                 .x_type = joined_type,
                                  .qkv = qkv_,
                                  .num_heads = config_.num_heads,
                                  .rope_cos = rope_.cosines() + first_angle,
@@ -114,18 +119,25 @@ std::span<const float> EagleHead::forward(const ForwardBatch& batch, Stream stre
                            .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
                            .kv = pool_.layer(0),
                            .out = attention,
+                           .out_type = attention_type,
                            .first_position = 1},
                           stream);
-  backend_.project_residual(
-      {.num_rows = rows, .in = attention, .weight = attention_output_, .x = x}, stream);
+  backend_.project_residual({.num_rows = rows,
+                             .in = attention,
+                             .weight = attention_output_,
+                             .x = x,
+                             .in_type = attention_type},
+                            stream);
   backend_.norm_gate_up({.num_rows = rows,
                          .x = x,
                          .norm_weight = ffn_norm_,
                          .norm_eps = config_.norm_eps,
                          .gate_up = gate_up_,
-                         .out = ffn},
+                         .out = ffn,
+                         .out_type = ffn_type},
                         stream);
-  backend_.project_residual({.num_rows = rows, .in = ffn, .weight = down_, .x = x}, stream);
+  backend_.project_residual(
+      {.num_rows = rows, .in = ffn, .weight = down_, .x = x, .in_type = ffn_type}, stream);
 
   return read_logits(backend_,
                      {.num_outputs = outputs,

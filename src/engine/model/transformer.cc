@@ -180,25 +180,32 @@ void Transformer::run_layers(const kernels::BatchView& view, Stream stream, Hidd
                                    .kv = pool_.layer(i),
                                    .q = q},
                                   stream);
+    const kernels::DataType attention_type = backend_.operand_type(layer.attention_output);
+    const kernels::DataType ffn_type = backend_.operand_type(layer.down);
     backend_.tree_attention({.batch = view,
                              .q = q,
                              .num_heads = config.num_heads,
                              .scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim)),
                              .kv = pool_.layer(i),
                              .out = attention,
-                             .out_type = backend_.operand_type(layer.attention_output)},
+                             .out_type = attention_type},
                             stream);
-    backend_.project_residual(
-        {.num_rows = rows, .in = attention, .weight = layer.attention_output, .x = x}, stream);
+    backend_.project_residual({.num_rows = rows,
+                               .in = attention,
+                               .weight = layer.attention_output,
+                               .x = x,
+                               .in_type = attention_type},
+                              stream);
     backend_.norm_gate_up({.num_rows = rows,
                            .x = x,
                            .norm_weight = layer.ffn_norm,
                            .norm_eps = config.norm_eps,
                            .gate_up = layer.gate_up,
                            .out = ffn,
-                           .out_type = backend_.operand_type(layer.down)},
+                           .out_type = ffn_type},
                           stream);
-    backend_.project_residual({.num_rows = rows, .in = ffn, .weight = layer.down, .x = x}, stream);
+    backend_.project_residual(
+        {.num_rows = rows, .in = ffn, .weight = layer.down, .x = x, .in_type = ffn_type}, stream);
   }
   if (tap != nullptr) tap->observe(config.num_layers, x, rows, stream);
 }
