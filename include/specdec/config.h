@@ -65,9 +65,18 @@ struct SuffixConfig {
   bool operator==(const SuffixConfig&) const = default;
 };
 
+/// `[draft.early_exit]`: the target drafts for itself (LayerSkip, arXiv 2404.16710)
+struct EarlyExitConfig {
+  /// The target's first layers that draft, below all of its layers; takes a draft model's place. 0
+  /// = off.
+  int exit_layer = 0;
+
+  bool operator==(const EarlyExitConfig&) const = default;
+};
+
 /// `[draft]`
 struct DraftConfig {
-  /// none | ngram | suffix | draft_model | eagle3 | the name of a drafter added with
+  /// none | ngram | suffix | draft_model | eagle3 | early_exit | the name of a drafter added with
   /// Engine::add_drafter; several joined by '+' (a list in TOML) feed one tree.
   std::string method = "none";
   std::string model;  ///< draft model or EAGLE-3 head; loaded when set, whatever the method
@@ -76,6 +85,7 @@ struct DraftConfig {
   DraftTreeConfig tree;
   NgramConfig ngram;
   SuffixConfig suffix;
+  EarlyExitConfig early_exit;
 
   bool operator==(const DraftConfig&) const = default;
 };

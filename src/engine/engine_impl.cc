@@ -81,6 +81,16 @@ std::unique_ptr<Transformer> make_transformer(Backend& backend, const ModelSourc
                                        config.scheduler.max_num_batched_tokens);
 }
 
+void check_exit_layer(const Config& config, const ModelConfig& target) {
+  const int layer = config.draft.early_exit.exit_layer;
+  if (layer >= target.num_layers)
+    throw Error(ErrorCode::invalid_config,
+                "draft.early_exit.exit_layer is " + std::to_string(layer) + ", and " +
+                    config.target.model + " has " + std::to_string(target.num_layers) +
+                    " layers: a draft must leave some out; give 1 to " +
+                    std::to_string(target.num_layers - 1));
+}
+
 /// The file of draft.model, opened and checked against the target; at most one of the two is set.
 struct DraftSource {
   std::unique_ptr<ModelSource> model;
@@ -137,6 +147,7 @@ Engine::Impl::Impl(const Config& engine_config)
                 config.target.model + ": the tokenizer has " +
                     std::to_string(tokenizer->vocab_size()) + " tokens, the embedding " +
                     std::to_string(source->config().vocab_size) + " rows");
+  check_exit_layer(config, source->config());
   const DraftSource draft = open_draft(config, source->config(), *tokenizer);
   const CacheShape shape = shape_cache(config, source->config(), draft.config());
   max_context = shape.max_context;
@@ -154,6 +165,8 @@ Engine::Impl::Impl(const Config& engine_config)
         *backend, *draft.head, target->embedding(),
         make_pool(*backend, draft.head->layer, config, shape.num_blocks),
         config.scheduler.max_num_batched_tokens));
+  if (config.draft.early_exit.exit_layer > 0)
+    drafts->set_early_exit(*target, config.draft.early_exit.exit_layer);
   if (config.draft.length.mode == "adaptive") find_costs(shape.num_blocks);
   scheduler = std::make_unique<Scheduler>(
       config.scheduler, *cache, [this](const Sequence& sequence, int batch_size, int max_rows) {

@@ -11,6 +11,8 @@ namespace specdec::testing {
 
 namespace {
 
+constexpr int kExitLayer = 3;
+
 /// Removes the folder when the process ends.
 struct TemporaryModels {
   std::filesystem::path folder =
@@ -28,10 +30,16 @@ struct TemporaryModels {
     config.hidden_size = 64;
     const RandomModel target = random_model(config, 1);
     const RandomModel draft = perturbed_model(target, 0.1f, 2);
-    paths = {(folder / "target.gguf").string(), (folder / "draft.gguf").string(),
-             (folder / "eagle").string()};
-    write_gguf(paths.target, target,
-               {.type = kernels::DataType::q4_1, .embedding_type = kernels::DataType::q8_0});
+    paths = {.target = (folder / "target.gguf").string(),
+             .draft = (folder / "draft.gguf").string(),
+             .first_layers = (folder / "first_layers.gguf").string(),
+             .eagle = (folder / "eagle").string()};
+    const GgufOptions target_types{.type = kernels::DataType::q4_1,
+                                   .embedding_type = kernels::DataType::q8_0};
+    write_gguf(paths.target, target, target_types);
+    ModelConfig first_layers = config;
+    first_layers.num_layers = kExitLayer;
+    write_gguf(paths.first_layers, random_model(first_layers, 1), target_types);
     write_gguf(paths.draft, draft,
                {.type = kernels::DataType::q8_0, .embedding_type = kernels::DataType::q8_0});
     const EagleOptions eagle{.type = kernels::DataType::bf16, .draft_vocab_size = 100};
@@ -71,6 +79,18 @@ Config micro_eagle_config() {
   config.draft.model = micro_models().eagle;
   config.draft.method = "eagle3";
   return config;
+}
+
+Config micro_early_exit_config() {
+  Config config = micro_config();
+  config.draft.model.clear();
+  config.draft.method = "early_exit";
+  config.draft.early_exit.exit_layer = kExitLayer;
+  return config;
+}
+
+std::vector<Config> micro_model_configs() {
+  return {micro_config(), micro_eagle_config(), micro_early_exit_config()};
 }
 
 }  // namespace specdec::testing

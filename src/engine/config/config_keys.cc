@@ -21,9 +21,11 @@ constexpr std::array kKeys = {
     ConfigKey{"target.model", SPECDEC_FIELD(target.model),
               "target model: a GGUF file, or a Hugging Face folder", 0, 0, "",
               ConfigKey::Kind::path},
-    ConfigKey{"draft.method", SPECDEC_FIELD(draft.method),
-              "none, ngram, suffix, draft_model, eagle3 or a drafter of your own; A+B mixes them",
-              0, 0, "", ConfigKey::Kind::method},
+    ConfigKey{
+        "draft.method", SPECDEC_FIELD(draft.method),
+        "none, ngram, suffix, draft_model, eagle3, early_exit or a drafter of your own; A+B mixes "
+        "them",
+        0, 0, "", ConfigKey::Kind::method},
     ConfigKey{"draft.model", SPECDEC_FIELD(draft.model),
               "draft model: a GGUF file, a Hugging Face folder, or the folder of an EAGLE-3 head",
               0, 0, "", ConfigKey::Kind::path},
@@ -60,6 +62,8 @@ constexpr std::array kKeys = {
               "a path that is less likely is not drafted", 0, 1},
     ConfigKey{"draft.suffix.cache_mb", SPECDEC_FIELD(draft.suffix.cache_mb),
               "MiB for outputs of ended requests; 0 = the own text alone", 0, 1 << 20},
+    ConfigKey{"draft.early_exit.exit_layer", SPECDEC_FIELD(draft.early_exit.exit_layer),
+              "draft with this many of the target's own first layers; 0 = off", 0, 4096},
     ConfigKey{"verify.method", SPECDEC_FIELD(verify.method),
               "acceptance rule; typical is lossy, every other lossless", 0, 0,
               "coupled|rejection|block|traversal|typical"},

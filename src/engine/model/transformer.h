@@ -92,6 +92,10 @@ class Transformer {
   /// the rows that asked for them, in row order; valid until the next call. `tap` may be null.
   std::span<const float> forward(const ForwardBatch& batch, Stream stream,
                                  HiddenStateTap* tap = nullptr);
+  /// The same through the first `num_layers` layers alone, then the final norm and the head: what
+  /// the model would say if it ended there. K and V of those layers, at the rows that both run,
+  /// have the bits of forward().
+  std::span<const float> forward_early(const ForwardBatch& batch, int num_layers, Stream stream);
 
   /// The same without the host: `batch` is what Backend::stage would make of one, and the logits
   /// are left in the backend's memory. Once reserve() has made room it neither allocates nor
@@ -107,7 +111,10 @@ class Transformer {
   int max_rows() const noexcept { return max_rows_; }
 
  private:
-  void run_layers(const kernels::BatchView& view, Stream stream, HiddenStateTap* tap);
+  std::span<const float> run(const ForwardBatch& batch, int num_layers, Stream stream,
+                             HiddenStateTap* tap);
+  void run_layers(const kernels::BatchView& view, int num_layers, Stream stream,
+                  HiddenStateTap* tap);
   kernels::NormHeadParams head_params(const kernels::BatchView& batch) const;
 
   Backend& backend_;
