@@ -81,6 +81,9 @@ struct DraftConfig {
   std::string method = "none";
   std::string model;  ///< draft model or EAGLE-3 head; loaded when set, whatever the method
   std::string weight_type = "q8_0";  ///< q8_0 | file: what an EAGLE-3 head's matrices are kept in
+  /// A file of token numbers, one a line: a draft model's head knows these alone (FR-Spec, arXiv
+  /// 2502.14856), and is read that much faster. Empty: all of them.
+  std::string vocabulary_list;
   DraftLengthConfig length;
   DraftTreeConfig tree;
   NgramConfig ngram;

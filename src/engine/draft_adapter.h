@@ -1,6 +1,8 @@
 #pragma once
 
+#include <memory>
 #include <span>
+#include <vector>
 
 #include "draft/draft_model.h"
 #include "engine/backend/kv_pool.h"
@@ -32,7 +34,13 @@ class TokenAdapter : public DraftAdapter {
   ForwardBatch batch_;
 };
 
-/// A Llama model as a draft.
+/// Logits under the target's numbers: `logits` [rows, tokens] of a reduced vocabulary become
+/// [rows, vocab_size] in `spread`; tokens that the draft does not know have probability 0. Without
+/// `tokens` they are what they are.
+std::span<const float> spread_logits(std::span<const float> logits, std::span<const TokenId> tokens,
+                                     int vocab_size, std::vector<float>& spread);
+
+/// A Llama model as a draft, with the head of all tokens or of some (FR-Spec, arXiv 2502.14856).
 class TransformerAdapter final : public TokenAdapter {
  public:
   TransformerAdapter(std::unique_ptr<Transformer> transformer, int max_context);
@@ -46,6 +54,7 @@ class TransformerAdapter final : public TokenAdapter {
  private:
   std::unique_ptr<Transformer> transformer_;
   int max_position_;
+  std::vector<float> logits_;  // [outputs, vocab]; unused with the whole head
 };
 
 /// The target's first layers, its final norm and its head as a draft (LayerSkip, arXiv 2404.16710).

@@ -83,7 +83,7 @@ DraftStage::DraftStage(const Config& config, Backend& backend, int vocab_size, i
 }
 
 void DraftStage::set_model(std::unique_ptr<Transformer> draft) {
-  transformer_ = draft.get();
+  if (draft->head_tokens().empty()) transformer_ = draft.get();
   set_adapter(kDraftModel, std::make_unique<TransformerAdapter>(std::move(draft), max_context_));
 }
 

@@ -66,7 +66,7 @@ class DraftStage {
 
   DraftPacing& pacing() noexcept { return pacing_; }
 
-  /// The model behind the method "draft_model"; null: there is none.
+  /// The model behind the method "draft_model", where it knows all tokens; null: there is none.
   Transformer* transformer() noexcept { return transformer_; }
   /// The draft model's own slices of the cache's blocks; null: there are none.
   const KvPoolStorage* draft_pool() const noexcept {
@@ -93,7 +93,7 @@ class DraftStage {
   std::string_view model_method_;  // one of kModelMethods, or empty
   std::unique_ptr<DraftAdapter> adapter_;
   EagleAdapter* eagle_ = nullptr;       // adapter_, if it is one
-  Transformer* transformer_ = nullptr;  // adapter_'s, if it has one
+  Transformer* transformer_ = nullptr;  // see transformer()
   std::unique_ptr<ModelDrafter> model_drafter_;
   DraftPacing pacing_;
   bool sampled_;  // drafts are drawn: the acceptance rule is one against draft probabilities

@@ -38,7 +38,6 @@ class EagleAdapter final : public DraftAdapter {
   std::int32_t& output_at(std::size_t sequence, int slot);
   void fill_hidden();
   void keep_outputs(std::span<const DraftRows> batch);
-  std::span<const float> spread(std::span<const float> logits);
 
   Backend& backend_;
   std::unique_ptr<EagleHead> head_;

@@ -6,6 +6,7 @@
 
 #include "engine/log.h"
 #include "engine/model/eagle_source.h"
+#include "engine/model/token_list.h"
 #include "specdec/error.h"
 
 namespace specdec {
@@ -75,8 +76,9 @@ KvPoolStorage make_pool(Backend& backend, const ModelConfig& model, const Config
 }
 
 std::unique_ptr<Transformer> make_transformer(Backend& backend, const ModelSource& source,
-                                              const Config& config, int num_blocks) {
-  return std::make_unique<Transformer>(backend, TransformerWeights(backend, source),
+                                              const Config& config, int num_blocks,
+                                              std::span<const TokenId> tokens = {}) {
+  return std::make_unique<Transformer>(backend, TransformerWeights(backend, source, tokens),
                                        make_pool(backend, source.config(), config, num_blocks),
                                        config.scheduler.max_num_batched_tokens);
 }
@@ -95,6 +97,7 @@ void check_exit_layer(const Config& config, const ModelConfig& target) {
 struct DraftSource {
   std::unique_ptr<ModelSource> model;
   std::unique_ptr<EagleSource> head;
+  std::vector<TokenId> tokens = {};  // that the model's head is to know; empty: all
 
   const ModelConfig* config() const {
     return model != nullptr ? &model->config() : head != nullptr ? &head->layer : nullptr;
@@ -113,7 +116,12 @@ DraftSource open_draft(const Config& config, const ModelConfig& target,
                 path + (is_head ? " is an EAGLE-3 head" : " is no EAGLE-3 head") +
                     ", and draft.method is \"" + method + "\": set draft.method = \"" +
                     (is_head ? "eagle3" : "draft_model") + "\"");
+  const std::string& list = config.draft.vocabulary_list;
   if (is_head) {
+    if (!list.empty())
+      throw Error(ErrorCode::invalid_config,
+                  "draft.vocabulary_list is for draft models, and " + path +
+                      " is an EAGLE-3 head, which has a vocabulary of its own: leave it out");
     source.head = open_eagle_head(
         path, target,
         config.draft.weight_type == "q8_0" ? EagleWeights::q8_0 : EagleWeights::as_stored);
@@ -126,6 +134,7 @@ DraftSource open_draft(const Config& config, const ModelConfig& target,
                 path + ": its head has " + std::to_string(source.model->config().vocab_size) +
                     " rows, the target's " + std::to_string(target.vocab_size) +
                     "; use a draft model made for this target");
+  if (!list.empty()) source.tokens = read_token_list(list, target.vocab_size);
   return source;
 }
 
@@ -159,7 +168,8 @@ Engine::Impl::Impl(const Config& engine_config)
   target = make_transformer(*backend, *source, config, shape.num_blocks);
   drafts = std::make_unique<DraftStage>(config, *backend, source->config().vocab_size, max_context);
   if (draft.model)
-    drafts->set_model(make_transformer(*backend, *draft.model, config, shape.num_blocks));
+    drafts->set_model(
+        make_transformer(*backend, *draft.model, config, shape.num_blocks, draft.tokens));
   if (draft.head)
     drafts->set_model(std::make_unique<EagleHead>(
         *backend, *draft.head, target->embedding(),

@@ -31,6 +31,9 @@ constexpr std::array kKeys = {
               0, 0, "", ConfigKey::Kind::path},
     ConfigKey{"draft.weight_type", SPECDEC_FIELD(draft.weight_type),
               "what an EAGLE-3 head's matrices are kept in", 0, 0, "q8_0|file"},
+    ConfigKey{"draft.vocabulary_list", SPECDEC_FIELD(draft.vocabulary_list),
+              "file with the tokens, a number a line, that a draft model's head is cut down to", 0,
+              0, "", ConfigKey::Kind::path},
     ConfigKey{"draft.length.mode", SPECDEC_FIELD(draft.length.mode),
               "fixed: num_speculative_tokens; schedule: by batch size; adaptive: by cost and "
               "acceptance",

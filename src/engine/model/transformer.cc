@@ -3,13 +3,18 @@
 #include <cmath>
 
 #include "engine/model/row_buffers.h"
+#include "engine/model/token_list.h"
 
 namespace specdec {
 
-TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& source)
-    : config(source.config()) {
+TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& source,
+                                       std::span<const TokenId> tokens)
+    : config(source.config()), head_tokens(tokens.begin(), tokens.end()) {
+  const SelectedRows trimmed = select_rows(source.head(), tokens);
+  const MatrixSource& head_source = tokens.empty() ? source.head() : trimmed.matrix;
+  const bool own_head = !config.tied_head || !tokens.empty();
   std::vector<const MatrixSource*> matrices = {&source.embedding()};
-  if (!config.tied_head) matrices.push_back(&source.head());
+  if (own_head) matrices.push_back(&head_source);
   for (const LayerSource& layer : source.layers())
     for (const MatrixSource* matrix :
          {&layer.qkv, &layer.attention_output, &layer.gate_up, &layer.down})
@@ -34,7 +39,7 @@ TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& sour
   const auto pack = [&](const MatrixSource& matrix) {
     const kernels::PackedMatrix packed = backend.pack(matrix, next);
     next += backend.packed_bytes(matrix);
-    source.release(matrix);
+    if (&matrix != &trimmed.matrix) source.release(matrix);
     return packed;
   };
   for (const LayerSource& from : source.layers()) {
@@ -49,7 +54,7 @@ TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& sour
   }
   output_norm = put_norm(source.output_norm());
   embedding = pack(source.embedding());
-  head = config.tied_head ? embedding : pack(source.head());
+  head = own_head ? pack(head_source) : embedding;
 }
 
 void ForwardBatch::clear() {
