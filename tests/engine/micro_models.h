@@ -14,6 +14,7 @@ struct MicroModels {
   std::string target;
   std::string draft;
   std::string first_layers;  // the target's first three layers as a model of their own
+  std::string some_tokens;   // a list of two thirds of the vocabulary
   std::string eagle;         // a random EAGLE-3 head that knows a third of the vocabulary
 };
 const MicroModels& micro_models();
@@ -24,6 +25,8 @@ Config micro_config();
 Config micro_eagle_config();
 /// The target's first three layers in their place.
 Config micro_early_exit_config();
+/// The draft model with a head for the listed tokens alone.
+Config micro_trimmed_config();
 /// All of them: a configuration for each way in which a model drafts.
 std::vector<Config> micro_model_configs();
 
