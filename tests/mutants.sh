@@ -49,6 +49,9 @@ features_off_by_one           test_acceptance
 residual_of_other_kind        model_tests
 draft_position_off_by_one     model_tests
 guessed_features_kept         test_engine
+draft_tokens_shifted          test_engine
+exit_layer_off_by_one         test_engine
+shared_kv_moved_twice         test_engine
 '
 
 build=${1:-build/mutants}

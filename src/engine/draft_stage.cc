@@ -1,6 +1,7 @@
 #include "engine/draft_stage.h"
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <range/v3/range/conversion.hpp>
 #include <range/v3/view/filter.hpp>
@@ -21,6 +22,12 @@ namespace {
 constexpr std::string_view kNone = "none";
 constexpr std::string_view kDraftModel = "draft_model";
 constexpr std::string_view kEagle3 = "eagle3";
+constexpr std::string_view kEarlyExit = "early_exit";
+constexpr std::array kModelMethods = {kDraftModel, kEagle3, kEarlyExit};
+
+bool is_model_method(std::string_view method) {
+  return std::ranges::find(kModelMethods, method) != kModelMethods.end();
+}
 
 // Features that a sequence may carry along without drafting, before they are made into KV.
 constexpr int kMostPending = 16;
@@ -76,7 +83,7 @@ DraftStage::DraftStage(const Config& config, Backend& backend, int vocab_size, i
 }
 
 void DraftStage::set_model(std::unique_ptr<Transformer> draft) {
-  transformer_ = draft.get();
+  if (draft->head_tokens().empty()) transformer_ = draft.get();
   set_adapter(kDraftModel, std::make_unique<TransformerAdapter>(std::move(draft), max_context_));
 }
 
@@ -87,6 +94,10 @@ void DraftStage::set_model(std::unique_ptr<EagleHead> head) {
       scheduler.max_num_batched_tokens + scheduler.max_num_seqs * 2 * kMostPending);
   eagle_ = adapter.get();
   set_adapter(kEagle3, std::move(adapter));
+}
+
+void DraftStage::set_early_exit(Transformer& target, int exit_layer) {
+  set_adapter(kEarlyExit, std::make_unique<EarlyExitAdapter>(target, exit_layer, max_context_));
 }
 
 void DraftStage::set_adapter(std::string_view method, std::unique_ptr<DraftAdapter> adapter) {
@@ -135,7 +146,7 @@ bool DraftStage::knows(std::string_view method) const {
 }
 
 bool DraftStage::knows_part(std::string_view method) const {
-  if (method == kDraftModel || method == kEagle3) return method == model_method_;
+  if (is_model_method(method)) return method == model_method_;
   const std::lock_guard lock(mutex_);
   return std::any_of(host_drafters_.begin(), host_drafters_.end(),
                      [&](const HostDrafter& host) { return host.drafter->name() == method; });
@@ -143,7 +154,7 @@ bool DraftStage::knows_part(std::string_view method) const {
 
 void DraftStage::add(std::unique_ptr<Drafter> drafter) {
   const std::string_view name = drafter->name();
-  if (name.empty() || name == kNone || name == kDraftModel || name == kEagle3 ||
+  if (name.empty() || name == kNone || is_model_method(name) ||
       name.find('+') != std::string_view::npos || knows(name))
     throw Error(ErrorCode::invalid_argument,
                 "a drafter named \"" + std::string(name) +
@@ -326,9 +337,9 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
     if (limit == 0) continue;
     const int depth =
         std::min(limit, pacing_.first_depth(*sequence, static_cast<int>(candidates.size())));
-    if (depth == 0 || !sequence->reservation.claim_draft()) continue;
-    int& length = sequence->draft_length;
-    length = sequence->kv.length(KvPool::draft);
+    const bool own_kv = adapter_->pool() != nullptr;
+    if (depth == 0 || (own_kv && !sequence->reservation.claim_draft())) continue;
+    int length = sequence->kv.length(own_kv ? KvPool::draft : KvPool::target);
     if (sequence->uses_features) length = std::max(1, length);
     drafts.push_back(
         {.tokens = sequence->tokens,
@@ -361,7 +372,10 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
   pacing_.end_model(std::chrono::duration<double>(Clock::now() - begin).count());
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     Sequence& sequence = *sequences[i];
-    sequence.draft_length = sequence.size();  // the root's KV is now there as well
+    if (adapter_->pool() != nullptr)
+      sequence.draft_length = sequence.size();  // the root's KV is now there as well
+    else
+      sequence.draft_slots.clear();  // the target's pass writes the nodes' KV itself
     for (std::size_t node = 1; node < drafted[i].size(); ++node) {
       const DraftNode& from = drafted[i][node];
       const auto parent = static_cast<std::size_t>(sequence.tree.parents[node]);

@@ -30,10 +30,12 @@ class DraftStage {
   DraftStage(const Config& config, Backend& backend, int vocab_size, int max_context);
   ~DraftStage();
 
-  /// The one draft model of the engine, before the first step: it becomes the method "draft_model"
-  /// or "eagle3".
+  /// The one draft model of the engine, before the first step: it becomes the method "draft_model",
+  /// "eagle3" or "early_exit".
   void set_model(std::unique_ptr<Transformer> draft);
   void set_model(std::unique_ptr<EagleHead> head);
+  /// The first `exit_layer` layers of the target, which must outlive this.
+  void set_early_exit(Transformer& target, int exit_layer);
   /// Times `target` and the draft model. Before the first step, after set_model().
   MeasuredCosts measure_costs(Transformer& target, int num_blocks);
   /// Lets lengths follow costs.
@@ -64,11 +66,11 @@ class DraftStage {
 
   DraftPacing& pacing() noexcept { return pacing_; }
 
-  /// The model behind the method "draft_model"; null: there is none.
+  /// The model behind the method "draft_model", where it knows all tokens; null: there is none.
   Transformer* transformer() noexcept { return transformer_; }
-  /// The draft model's slices of the cache's blocks; null: there is no draft model.
+  /// The draft model's own slices of the cache's blocks; null: there are none.
   const KvPoolStorage* draft_pool() const noexcept {
-    return adapter_ == nullptr ? nullptr : &adapter_->pool();
+    return adapter_ == nullptr ? nullptr : adapter_->pool();
   }
 
  private:
@@ -88,10 +90,10 @@ class DraftStage {
 
   const Config& config_;
   Backend& backend_;
-  std::string_view model_method_;  // "draft_model", "eagle3", or empty
+  std::string_view model_method_;  // one of kModelMethods, or empty
   std::unique_ptr<DraftAdapter> adapter_;
   EagleAdapter* eagle_ = nullptr;       // adapter_, if it is one
-  Transformer* transformer_ = nullptr;  // adapter_'s, if it has one
+  Transformer* transformer_ = nullptr;  // see transformer()
   std::unique_ptr<ModelDrafter> model_drafter_;
   DraftPacing pacing_;
   bool sampled_;  // drafts are drawn: the acceptance rule is one against draft probabilities
