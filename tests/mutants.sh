@@ -49,6 +49,8 @@ features_off_by_one           test_acceptance
 residual_of_other_kind        model_tests
 draft_position_off_by_one     model_tests
 guessed_features_kept         test_engine
+lookahead_window_left_behind  test_draft
+watched_parent_read           test_engine
 '
 
 build=${1:-build/mutants}

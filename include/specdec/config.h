@@ -65,9 +65,19 @@ struct SuffixConfig {
   bool operator==(const SuffixConfig&) const = default;
 };
 
+/// `[draft.lookahead]`: Lookahead decoding (arXiv 2402.02057)
+struct LookaheadConfig {
+  int window_size = 4;            ///< columns of the window, 1 to 64
+  int ngram_size = 4;             ///< tokens of an n-gram, the first included, 3 to 16
+  int verification_set_size = 4;  ///< n-grams that a step verifies, 1 to 64
+  int pool_size = 1024;           ///< n-grams that a request keeps
+
+  bool operator==(const LookaheadConfig&) const = default;
+};
+
 /// `[draft]`
 struct DraftConfig {
-  /// none | ngram | suffix | draft_model | eagle3 | the name of a drafter added with
+  /// none | ngram | suffix | lookahead | draft_model | eagle3 | the name of a drafter added with
   /// Engine::add_drafter; several joined by '+' (a list in TOML) feed one tree.
   std::string method = "none";
   std::string model;  ///< draft model or EAGLE-3 head; loaded when set, whatever the method
@@ -76,6 +86,7 @@ struct DraftConfig {
   DraftTreeConfig tree;
   NgramConfig ngram;
   SuffixConfig suffix;
+  LookaheadConfig lookahead;
 
   bool operator==(const DraftConfig&) const = default;
 };

@@ -49,6 +49,9 @@ class DraftPacing final : public GrowthControl {
 
  private:
   Calibration& calibration(int drafter);
+  /// Sets window_of, and keep [nodes] where a window is to be verified as a whole: it pays later,
+  /// by what its drafter learns, so its nodes' own survival does not say what it is worth.
+  void keep_watched(Sequence& sequence, std::vector<bool>& keep) const;
 
   bool adaptive_ = false;
   CostCurve verify_cost_;

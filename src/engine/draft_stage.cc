@@ -6,6 +6,7 @@
 #include <range/v3/view/filter.hpp>
 #include <range/v3/view/join.hpp>
 
+#include "draft/lookahead_drafter.h"
 #include "draft/ngram_drafter.h"
 #include "draft/suffix_drafter.h"
 #include "engine/cost_measurement.h"
@@ -21,6 +22,7 @@ namespace {
 constexpr std::string_view kNone = "none";
 constexpr std::string_view kDraftModel = "draft_model";
 constexpr std::string_view kEagle3 = "eagle3";
+constexpr std::string_view kLookahead = "lookahead";
 
 // Features that a sequence may carry along without drafting, before they are made into KV.
 constexpr int kMostPending = 16;
@@ -38,7 +40,9 @@ bool is_valid(const DraftProposal& proposal, const DraftContext& limits, int voc
     depths.push_back(parents[i] < 0 ? 1 : depths[static_cast<std::size_t>(parents[i])] + 1);
     if (depths.back() > limits.max_depth) return false;
   }
-  return true;
+  return std::ranges::all_of(proposal.watched(), [&](int node) {
+    return node >= 0 && node < static_cast<int>(tokens.size());
+  });
 }
 
 bool is_chain(const DraftProposal& proposal) {
@@ -73,6 +77,7 @@ DraftStage::DraftStage(const Config& config, Backend& backend, int vocab_size, i
       max_context_(max_context) {
   host_drafters_.push_back({.drafter = std::make_unique<NgramDrafter>(config.draft.ngram)});
   host_drafters_.push_back({.drafter = std::make_unique<SuffixDrafter>(config.draft.suffix)});
+  host_drafters_.push_back({.drafter = std::make_unique<LookaheadDrafter>(config.draft.lookahead)});
 }
 
 void DraftStage::set_model(std::unique_ptr<Transformer> draft) {
@@ -130,8 +135,8 @@ bool DraftStage::knows(std::string_view method) const {
     if (!knows_part(part) || std::find(seen.begin(), seen.end(), part) != seen.end()) return false;
     seen.push_back(part);
   }
-  // Block verification takes chains, and several drafters make a tree.
-  return parts.size() == 1 || config_.verify.method != "block";
+  // Block verification takes chains; several drafters make a tree, and so does a window.
+  return config_.verify.method != "block" || (parts.size() == 1 && method != kLookahead);
 }
 
 bool DraftStage::knows_part(std::string_view method) const {
@@ -144,7 +149,7 @@ bool DraftStage::knows_part(std::string_view method) const {
 void DraftStage::add(std::unique_ptr<Drafter> drafter) {
   const std::string_view name = drafter->name();
   if (name.empty() || name == kNone || name == kDraftModel || name == kEagle3 ||
-      name.find('+') != std::string_view::npos || knows(name))
+      name.find('+') != std::string_view::npos || knows_part(name))
     throw Error(ErrorCode::invalid_argument,
                 "a drafter named \"" + std::string(name) +
                     "\" is already there: return another name from Drafter::name()");
@@ -208,7 +213,10 @@ DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max
     limits.nodes = model_drafter_->max_nodes(model_depth);
     limits.slots = model_drafter_->slots_needed(model_depth);
   }
-  limits.nodes = std::min(limits.nodes + num_hosts * depth, max_rows - 1);
+  limits.nodes += num_hosts * depth;
+  if (names(sequence.draft_method, kLookahead))
+    limits.nodes += LookaheadDrafter::max_nodes(config_.draft.lookahead);
+  limits.nodes = std::min(limits.nodes, max_rows - 1);
   limits.slots = std::max(limits.slots, 1 + limits.nodes);
   return limits.nodes > 0 ? limits : DraftLimits{};
 }
@@ -313,6 +321,14 @@ void DraftStage::graft(const DraftProposal& proposal, int drafter, Sequence& seq
     }
     nodes.push_back(node);
   }
+  for (std::size_t i = 0; i < proposal.watched().size(); ++i) {
+    const int node = nodes[static_cast<std::size_t>(proposal.watched()[i])];
+    if (node < 0) continue;
+    NodeOrigin& origin = sequence.origins[static_cast<std::size_t>(node)];
+    if (origin.watcher != 0) continue;  // another drafter was first
+    origin.watcher = drafter;
+    origin.watched = static_cast<int>(i);
+  }
 }
 
 void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
@@ -397,6 +413,23 @@ void DraftStage::flush_features(std::span<Sequence* const> sequences) {
       length = end;
     }
     sequence->features.drop_before(length);
+  }
+}
+
+void DraftStage::tell_watchers(const Sequence& sequence) {
+  if (sequence.output.finished()) return;
+  for (const auto& [drafter, proposal] : sequence.host_drafts) {
+    if (proposal.watched().empty()) continue;
+    std::vector<TokenId> answers(proposal.watched().size(), Drafter::kNoAnswer);
+    for (const NodeOrigin& origin : sequence.origins)
+      if (origin.watcher == drafter)
+        answers[static_cast<std::size_t>(origin.watched)] = origin.answer;
+    HostDrafter& host = host_drafters_[static_cast<std::size_t>(drafter - 1)];
+    try {
+      host.drafter->watched(sequence.id, answers);
+    } catch (const std::exception& error) {
+      complain(host, std::string("threw in watched(): ") + error.what());
+    }
   }
 }
 

@@ -53,6 +53,8 @@ class DraftStage {
   DraftLimits limits(const Sequence& sequence, int batch_size, int max_rows) const;
   /// Sets tree, draft_slots and draft_length of every sequence that samples.
   void propose(std::span<Sequence* const> sequences);
+  /// Tells host drafters what the target gave behind the nodes that they watch.
+  void tell_watchers(const Sequence& sequence);
   /// The request is over: host drafters may forget it.
   void finished(RequestId id);
 

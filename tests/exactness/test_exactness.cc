@@ -140,6 +140,7 @@ void check_all_settings(bool sampled) {
        .length = 8,
        .eagle = true,
        .mode = "adaptive"},
+      {.name = "lookahead, batch 3", .batch = 3, .method = "lookahead", .length = 6},
       {.name = "plain, batch 8, shuffled", .batch = 8, .order_seed = 13, .method = "none"},
   };
 
