@@ -81,6 +81,9 @@ struct DraftConfig {
   /// Engine::add_drafter; several joined by '+' (a list in TOML) feed one tree.
   std::string method = "none";
   std::string model;  ///< draft model or EAGLE-3 head; loaded when set, whatever the method
+  /// same | translate: what a draft model of another vocabulary gets: an error that shows the first
+  /// difference, or its text in the target's tokens (string-level exact match, arXiv 2502.05202).
+  std::string vocabulary = "same";
   std::string weight_type = "q8_0";  ///< q8_0 | file: what an EAGLE-3 head's matrices are kept in
   DraftLengthConfig length;
   DraftTreeConfig tree;

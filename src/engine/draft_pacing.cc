@@ -116,6 +116,11 @@ void DraftPacing::end_model(double seconds) {
   if (adaptive_) draft_cost_.follow(draft_spent_, seconds);
 }
 
+void DraftPacing::drafted(int passes, int rows, double seconds) {
+  draft_spent_ = passes * draft_cost_(rows);
+  end_model(seconds);
+}
+
 void DraftPacing::keep_watched(Sequence& sequence, std::vector<bool>& keep) const {
   std::vector<bool> window(keep.size());  // watched nodes and those above them
   int watcher = 0;

@@ -34,6 +34,8 @@ class DraftPacing final : public GrowthControl {
   bool go_on(int depth, std::span<const Level> levels) override;
   /// The model is done after `seconds`.
   void end_model(double seconds);
+  /// The model drafted by itself: so many passes of `rows` rows, in `seconds`.
+  void drafted(int passes, int rows, double seconds);
 
   /// What a host drafter's token is worth.
   float estimate(int drafter, float confidence) const;

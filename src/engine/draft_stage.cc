@@ -94,6 +94,11 @@ void DraftStage::set_model(std::unique_ptr<EagleHead> head) {
   set_adapter(kEagle3, std::move(adapter));
 }
 
+void DraftStage::set_model(std::unique_ptr<TranslatedDrafter> draft) {
+  model_method_ = kDraftModel;
+  translated_ = std::move(draft);
+}
+
 void DraftStage::set_adapter(std::string_view method, std::unique_ptr<DraftAdapter> adapter) {
   model_method_ = method;
   adapter_ = std::move(adapter);
@@ -116,6 +121,12 @@ MeasuredCosts DraftStage::measure_costs(Transformer& target, int num_blocks) {
   if (adapter_ != nullptr)
     costs.draft = specdec::measure_costs([&](const ForwardBatch& batch) { adapter_->run(batch); },
                                          adapter_->max_rows(), num_blocks, block_size);
+  if (translated_ != nullptr) {
+    Transformer& model = translated_->model();
+    costs.draft =
+        specdec::measure_costs([&](const ForwardBatch& batch) { model.forward(batch, Stream{}); },
+                               model.max_rows(), num_blocks, block_size);
+  }
   return costs;
 }
 
@@ -160,7 +171,7 @@ void DraftStage::add(std::unique_ptr<Drafter> drafter) {
 std::vector<std::string> DraftStage::methods() const {
   const std::lock_guard lock(mutex_);
   std::vector<std::string> names{std::string(kNone)};
-  if (adapter_ != nullptr) names.emplace_back(model_method_);
+  if (!model_method_.empty()) names.emplace_back(model_method_);
   for (const HostDrafter& host : host_drafters_) names.emplace_back(host.drafter->name());
   return names;
 }
@@ -206,7 +217,7 @@ DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max
   if (depth <= 0) return {};
   const int model_depth = std::min(depth, model_limit(sequence));
   const auto num_parts = static_cast<int>(parts_of(sequence.draft_method).size());
-  const bool with_model = !model_method_.empty() && names(sequence.draft_method, model_method_);
+  const bool with_model = model_drafter_ != nullptr && names(sequence.draft_method, model_method_);
   const int num_hosts = num_parts - (with_model ? 1 : 0);
   DraftLimits limits{.depth = num_hosts > 0 ? depth : model_depth};
   if (model_depth > 0) {
@@ -257,6 +268,7 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
   for (std::size_t host = 0; host < host_drafters_.size(); ++host)
     propose_on_host(host, drafting(host_drafters_[host].drafter->name()));
   if (model_drafter_ != nullptr) propose_with_model(drafting(model_method_));
+  if (translated_ != nullptr) propose_translated(drafting(model_method_));
   if (eagle_ != nullptr) flush_features(sequences);
   for (Sequence* sequence : sequences)
     for (const auto& [drafter, proposal] : sequence->host_drafts)
@@ -270,19 +282,22 @@ void DraftStage::complain(HostDrafter& host, std::string_view fault) {
   host.complained = true;
 }
 
+DraftContext DraftStage::context_of(const Sequence& sequence) const {
+  return {.id = sequence.id,
+          .tokens = sequence.tokens,
+          .num_prompt_tokens = sequence.num_prompt_tokens,
+          .max_depth = sequence.draft_depth,
+          .max_nodes = sequence.draft_nodes,
+          .chain_only = config_.verify.method == "block",
+          .sampling = &sequence.request.sampling,
+          .cache_salt = sequence.request.cache_salt};
+}
+
 void DraftStage::propose_on_host(std::size_t index, std::span<Sequence* const> sequences) {
   HostDrafter& host = host_drafters_[index];
   if (sequences.empty()) return;
   std::vector<DraftContext> contexts;
-  for (const Sequence* sequence : sequences)
-    contexts.push_back({.id = sequence->id,
-                        .tokens = sequence->tokens,
-                        .num_prompt_tokens = sequence->num_prompt_tokens,
-                        .max_depth = sequence->draft_depth,
-                        .max_nodes = sequence->draft_nodes,
-                        .chain_only = config_.verify.method == "block",
-                        .sampling = &sequence->request.sampling,
-                        .cache_salt = sequence->request.cache_salt});
+  for (const Sequence* sequence : sequences) contexts.push_back(context_of(*sequence));
   std::vector<DraftProposal> proposals(sequences.size());
   try {
     host.drafter->propose(contexts, proposals);
@@ -393,6 +408,30 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
   }
 }
 
+/// The draft model counts as one also where its tokens have to be translated: drafter 0.
+void DraftStage::propose_translated(std::span<Sequence* const> candidates) {
+  std::vector<Sequence*> sequences;
+  std::vector<DraftContext> contexts;
+  int most_depth = 0;
+  for (Sequence* sequence : candidates) {
+    const int depth = std::min(sequence->draft_depth,
+                               pacing_.first_depth(*sequence, static_cast<int>(candidates.size())));
+    if (depth == 0) continue;
+    most_depth = std::max(most_depth, depth);
+    sequences.push_back(sequence);
+    contexts.push_back(context_of(*sequence));
+    contexts.back().max_depth = depth;
+  }
+  if (sequences.empty()) return;
+  std::vector<DraftProposal> proposals(sequences.size());
+  const auto begin = Clock::now();
+  translated_->propose(contexts, proposals);
+  pacing_.drafted(most_depth, static_cast<int>(sequences.size()),
+                  std::chrono::duration<double>(Clock::now() - begin).count());
+  for (std::size_t i = 0; i < sequences.size(); ++i)
+    sequences[i]->host_drafts.emplace_back(0, std::move(proposals[i]));
+}
+
 /// Makes KV of features that have piled up in sequences which do not draft: prompts, and phases of
 /// plain decoding. Needs no attention, so it costs little.
 void DraftStage::flush_features(std::span<Sequence* const> sequences) {
@@ -434,6 +473,7 @@ void DraftStage::tell_watchers(const Sequence& sequence) {
 }
 
 void DraftStage::finished(RequestId id) {
+  if (translated_ != nullptr) translated_->finished(id);
   for (HostDrafter& host : host_drafters_) {
     try {
       host.drafter->finished(id);
