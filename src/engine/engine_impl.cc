@@ -18,6 +18,9 @@ std::uint64_t random_u64() {
   return (static_cast<std::uint64_t>(device()) << 32) | device();
 }
 
+constexpr const char* kOtherVocabulary =
+    "use a draft model made for this target, or set draft.vocabulary = \"translate\"";
+
 /// The drafter must speak the target's tokens: an id means the same in both.
 void require_same_vocabulary(const Tokenizer& target, const Tokenizer& draft,
                              const std::string& draft_path) {
@@ -27,14 +30,13 @@ void require_same_vocabulary(const Tokenizer& target, const Tokenizer& draft,
     throw Error(ErrorCode::invalid_config,
                 draft_path + ": its vocabulary is not the target's: token " + std::to_string(id) +
                     " is \"" + std::string(draft.token_bytes(id, true)) + "\", the target has \"" +
-                    std::string(target.token_bytes(id, true)) +
-                    "\"; use a draft model made for this target");
+                    std::string(target.token_bytes(id, true)) + "\"; " + kOtherVocabulary);
   }
   if (target.vocab_size() != draft.vocab_size())
     throw Error(ErrorCode::invalid_config,
                 draft_path + ": its vocabulary has " + std::to_string(draft.vocab_size()) +
-                    " tokens, the target's " + std::to_string(target.vocab_size()) +
-                    "; use a draft model made for this target");
+                    " tokens, the target's " + std::to_string(target.vocab_size()) + "; " +
+                    kOtherVocabulary);
 }
 
 kernels::DataType kv_type(const KvCacheConfig& config) {
@@ -97,7 +99,8 @@ void check_exit_layer(const Config& config, const ModelConfig& target) {
 struct DraftSource {
   std::unique_ptr<ModelSource> model;
   std::unique_ptr<EagleSource> head;
-  std::vector<TokenId> tokens = {};  // that the model's head is to know; empty: all
+  std::vector<TokenId> tokens = {};      // that the model's head is to know; empty: all
+  std::unique_ptr<Tokenizer> tokenizer;  // the model's, when its text is to be translated
 
   const ModelConfig* config() const {
     return model != nullptr ? &model->config() : head != nullptr ? &head->layer : nullptr;
@@ -128,6 +131,14 @@ DraftSource open_draft(const Config& config, const ModelConfig& target,
     return source;
   }
   source.model = open_model(path);
+  if (config.draft.vocabulary == "translate") {
+    if (!list.empty())
+      throw Error(ErrorCode::invalid_config,
+                  "draft.vocabulary_list names the target's tokens, and " + path +
+                      " is translated from tokens of its own: leave out one of the two");
+    source.tokenizer = source.model->load_tokenizer();
+    return source;
+  }
   require_same_vocabulary(tokenizer, *source.model->load_tokenizer(), path);
   if (source.model->config().vocab_size != target.vocab_size)
     throw Error(ErrorCode::invalid_config,
@@ -157,7 +168,7 @@ Engine::Impl::Impl(const Config& engine_config)
                     std::to_string(tokenizer->vocab_size()) + " tokens, the embedding " +
                     std::to_string(source->config().vocab_size) + " rows");
   check_exit_layer(config, source->config());
-  const DraftSource draft = open_draft(config, source->config(), *tokenizer);
+  DraftSource draft = open_draft(config, source->config(), *tokenizer);
   const CacheShape shape = shape_cache(config, source->config(), draft.config());
   max_context = shape.max_context;
   cache =
@@ -167,7 +178,16 @@ Engine::Impl::Impl(const Config& engine_config)
                                                       .hash_key = random_u64()});
   target = make_transformer(*backend, *source, config, shape.num_blocks);
   drafts = std::make_unique<DraftStage>(config, *backend, source->config().vocab_size, max_context);
-  if (draft.model)
+  if (draft.model && draft.tokenizer)
+    drafts->set_model(std::make_unique<TranslatedDrafter>(
+        *backend, make_transformer(*backend, *draft.model, config, shape.num_blocks),
+        std::move(draft.tokenizer), *tokenizer,
+        KvCacheOptions{.num_blocks = shape.num_blocks,
+                       .block_size = config.kv_cache.block_size,
+                       .prefix_cache = config.kv_cache.prefix_cache,
+                       .hash_key = random_u64()},
+        max_context, config.draft.length.min_confidence));
+  else if (draft.model)
     drafts->set_model(
         make_transformer(*backend, *draft.model, config, shape.num_blocks, draft.tokens));
   if (draft.head)

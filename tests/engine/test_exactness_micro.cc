@@ -48,7 +48,8 @@ std::vector<Request> varied_requests(std::size_t count, std::uint32_t seed) {
 void mix_methods(std::vector<Request>& requests, std::uint32_t seed, const Config& config) {
   std::mt19937 random(seed);
   const std::string& model = config.draft.method;
-  const std::string methods[] = {model, "ngram", model, "none", "suffix", "suffix+" + model};
+  const std::string methods[] = {model,    "ngram",           model,       "none",
+                                 "suffix", "suffix+" + model, "lookahead", "lookahead+" + model};
   for (Request& request : requests) {
     request.speculation.method = methods[random() % std::size(methods)];
     request.speculation.num_speculative_tokens = static_cast<int>(random() % 17);
@@ -158,7 +159,7 @@ TEST_CASE("adaptive lengths and mixtures of drafters change nothing") {
         Engine engine = Engine::load(config);
         for (const std::string& method :
              {config.draft.method, std::string("suffix"), "suffix+" + config.draft.method,
-              "ngram+suffix+" + config.draft.method}) {
+              "ngram+suffix+" + config.draft.method, std::string("lookahead+suffix")}) {
           CAPTURE(method);
           for (Request& request : requests) {
             request.speculation.method = method;

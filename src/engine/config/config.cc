@@ -130,6 +130,10 @@ void Config::validate() const {
           named(*this, "verify.method") + " is \"block\", which verifies chains, and " +
               named(*this, "draft.method") +
               " mixes drafters, which makes trees; take verify.method = \"coupled\"");
+  require(verify.method != "block" || !drafts_with("lookahead"),
+          named(*this, "verify.method") + " is \"block\", which verifies chains, and " +
+              named(*this, "draft.method") +
+              " is \"lookahead\", whose window is a tree; take verify.method = \"coupled\"");
   require(verify.method != "block" || draft.tree.topk == 1,
           named(*this, "verify.method") + " is \"block\", which verifies chains, and " +
               named(*this, "draft.tree.topk") + " is " + std::to_string(draft.tree.topk) +
