@@ -88,6 +88,11 @@ class RegexPool {
   /// No value when the expression does not begin with a repeat, or with anything that is not plain
   /// behind it.
   std::optional<Repeat> leading_repeat(RegexRef regex) const;
+  /// The bytes of a byte class; no value for other expressions.
+  std::optional<ByteSet> byte_set(RegexRef regex) const {
+    const Node& node = nodes_[regex.id];
+    return node.kind == Kind::bytes ? std::optional(sets_[node.first]) : std::nullopt;
+  }
   /// Takes the text that every match begins with, as far as it is written as one, off the front.
   std::string take_literal(RegexRef& regex) const;
   /// Bytes that a match may begin with; some of them may turn out not to, through intersections.

@@ -160,18 +160,28 @@ void TokenMasks::collect(const TokenTrie& trie, LexerState lexer) {
   }
 }
 
+// Whether every token below the node goes on from `lexer`, the state behind it.
+bool TokenMasks::takes_all_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer) {
+  const bool plain = &trie == &index_.plain();
+  if (plain && plain_reach_.endless(lexer)) return true;
+  const ByteKinds kinds = trie.kinds_below(node);
+  // Tokens that are not plain may hold parts of characters.
+  if (!plain && (kinds & kBeyondAscii) != 0) return false;
+  const std::uint8_t height = trie.nodes()[node].height;
+  return height < TokenTrie::kMaxHeight && plain_reach_.takes(lexer, kinds, height);
+}
+
 // The tokens of a subtree; `lexer` is the state behind the node's own byte.
 void TokenMasks::collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer) {
   Lexer& lexers = grammar_.lexer();
   const auto nodes = trie.nodes();
-  const bool plain = &trie == &index_.plain();
   const std::uint32_t end = nodes[node].end;
   stack_.clear();
   LexerState state = lexer;
   for (std::uint32_t at = node;;) {
     // Here `state`, alive, is the state behind node `at`.
     const TokenTrie::Node& here = nodes[at];
-    if (plain && here.end - at > kWorthAsking && plain_reach_.endless(state)) {
+    if (here.end - at > kWorthAsking && takes_all_below(trie, at, state)) {
       found_.add(trie.tokens_from(at));
       at = here.end;
     } else {

@@ -66,6 +66,7 @@ class TokenMasks {
   void collect_plain(LexerState lexer);
   void collect(const TokenTrie& trie, LexerState lexer);
   void collect_literal(const TokenTrie& trie, std::string_view text, const Lexer::Progress& behind);
+  bool takes_all_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer);
   void collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer);
 
   CompiledGrammar& grammar_;
