@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/attention_groups.cuh"
+#include "kernels/cuda/attention_prefill.cuh"
 
 namespace specdec::kernels::cuda {
 namespace {
@@ -74,9 +75,13 @@ cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const La
   int most_shared = kStages;
   auto kernel = attention_units_kernel<kChunks, false>;
   dim3 cluster(1);
+  int threads = 128;
   if (split == AttentionSplit::whole) {
-    kernel = attention_whole_kernel<kChunks>;
-    blocks = dim3(heads, static_cast<unsigned>(ceil_div(grid.tiles, 4)));
+    kernel = attention_prefill_kernel<kChunks>;
+    threads = kPrefillWarps * 32;
+    most_shared = static_cast<int>(sizeof(PrefillShared<kChunks>));
+    const int tiles = query_tiles(args.batch, args.tile_tokens * kPrefillWarps);
+    blocks = dim3(heads, static_cast<unsigned>(tiles));
   } else if (!fits(grid)) {
     return cudaErrorInvalidConfiguration;
   } else if (split == AttentionSplit::groups) {
@@ -96,7 +101,7 @@ cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const La
   args.block_tiles = grid.block_tiles;
   const cudaError_t status = allow_shared(to, kernel);
   if (status != cudaSuccess) return status;
-  return launch_clusters(to, kernel, blocks, cluster, 128,
+  return launch_clusters(to, kernel, blocks, cluster, threads,
                          static_cast<std::size_t>(args.tight ? most_shared / 2 : most_shared),
                          args);
 }

@@ -363,6 +363,18 @@ struct AttentionWarp {
       }
   }
 
+  /// Weighted values of dimension tile `d`, summed over the 64 positions.
+  __device__ void weigh(int d, const std::uint32_t (&weights)[4][4], float (&sum)[4]) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sum[i] = 0.0f;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint4 v = stage.value(d, half, lane);
+      mma<__half>(sum, weights[half * 2], v.x, v.y);
+      mma<__half>(sum, weights[half * 2 + 1], v.z, v.w);
+    }
+  }
+
   /// Softmax and weighted values of the 64 positions from `base` on. Shared tiles were begun; the
   /// copies of the next one, at `next` (-1: none), start as soon as there is room. Positions whose
   /// keys depend on the token (uncommitted ones, in a tree) are gone through once per token.
@@ -404,13 +416,8 @@ struct AttentionWarp {
         wait_copies<0>();
 #pragma unroll
       for (int d = 0; d < kDimTiles; ++d) {
-        float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const uint4 v = stage.value(d, half, lane);
-          mma<__half>(sum, weights[half * 2], v.x, v.y);
-          mma<__half>(sum, weights[half * 2 + 1], v.z, v.w);
-        }
+        float sum[4];
+        weigh(d, weights, sum);
 #pragma unroll
         for (int i = 0; i < 4; ++i)
           if (shared || tokens[i / 2] == pass) out[d][i] = sum[i];
@@ -587,62 +594,6 @@ __global__ void __launch_bounds__(128)
 #pragma unroll
   for (int d = 0; d < kChunks; ++d) attention.write(first + d, sum[d], state);
   if constexpr (kClusters) cluster_wait();
-}
-
-/// grid: [KV heads, query tiles / 4]; a warp attends to everything that its query tile sees.
-template <int kChunks>
-__global__ void __launch_bounds__(128)
-    attention_whole_kernel(const __grid_constant__ AttentionArgs args) {
-  extern __shared__ __align__(128) std::byte shared[];
-  constexpr int kPart = KvStage<kChunks>::kPart;
-  __shared__ float4 sums[4][kChunks * 4][32];  // over the units, per warp
-  let_next_start();
-  wait_for_previous();
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int index = static_cast<int>(blockIdx.y) * 4 + warp;
-  const QueryTile tile = find_tile(args, args.tile_tokens, index, lane);
-  if (tile.tokens == 0) return;
-  uint4* const stage = reinterpret_cast<uint4*>(shared) + warp * 2 * kPart;
-  AttentionWarp<kChunks> attention(args, tile, {stage, stage + kPart}, static_cast<int>(blockIdx.x),
-                                   lane);
-  attention.load_queries();
-  if (attention.is_shared(0)) attention.begin(0);
-  RowState whole;
-  for (int d = 0; d < kChunks * 4; ++d) sums[warp][d][lane] = {0.0f, 0.0f, 0.0f, 0.0f};
-  for (int begin = 0; begin <= tile.last; begin += kAttentionUnit) {
-    RowState unit;
-    float unit_sum[kChunks * 4][4] = {};
-    for (int base = begin; base < begin + kAttentionUnit && base <= tile.last;
-         base += kAttentionTile) {
-      RowState state;
-      float out[kChunks * 4][4];
-      const int next = base + kAttentionTile;
-      attention.attend(base, next <= tile.last && attention.is_shared(next) ? next : -1, state,
-                       out);
-      float kept[2];
-      float added[2];
-      unit.merge(state, kept, added);
-#pragma unroll
-      for (int d = 0; d < kChunks * 4; ++d) merge_outputs(unit_sum[d], out[d], kept, added);
-    }
-    float kept[2];
-    float added[2];
-    whole.merge(unit, kept, added);
-#pragma unroll
-    for (int d = 0; d < kChunks * 4; ++d) {
-      const float4 v = sums[warp][d][lane];
-      float sum[4] = {v.x, v.y, v.z, v.w};
-      merge_outputs(sum, unit_sum[d], kept, added);
-      sums[warp][d][lane] = {sum[0], sum[1], sum[2], sum[3]};
-    }
-  }
-#pragma unroll
-  for (int d = 0; d < kChunks * 4; ++d) {
-    const float4 v = sums[warp][d][lane];
-    const float sum[4] = {v.x, v.y, v.z, v.w};
-    attention.write(d, sum, whole);
-  }
 }
 
 }  // namespace specdec::kernels::cuda

@@ -17,7 +17,7 @@ enum class AttentionSplit : std::uint8_t {
   automatic,
   units,   // a block per (queries, unit): few rows, the context is spread over the processors
   groups,  // a block per (several sets of queries of a sequence, unit): verification
-  whole,   // a warp per queries: many rows
+  whole,   // a block per (several sets of queries of a sequence): many rows
 };
 
 /// Head sizes that are a multiple of 8, up to 128; f16 cache; at most 16 query heads a KV head.
