@@ -66,6 +66,8 @@ class DraftStage {
 
   /// The model behind the method "draft_model"; null: there is none.
   Transformer* transformer() noexcept { return transformer_; }
+  /// The head behind the method "eagle3"; null: there is none.
+  EagleAdapter* eagle() noexcept { return eagle_; }
   /// The draft model's slices of the cache's blocks; null: there is no draft model.
   const KvPoolStorage* draft_pool() const noexcept {
     return adapter_ == nullptr ? nullptr : &adapter_->pool();
