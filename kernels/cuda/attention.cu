@@ -78,7 +78,8 @@ cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const La
   dim3 cluster(1);
   int threads = 128;
   if (split == AttentionSplit::whole) {
-    kernel = attention_prefill_kernel<kChunks>;
+    kernel = args.batch.has_paths ? attention_prefill_kernel<kChunks, true>
+                                  : attention_prefill_kernel<kChunks, false>;
     threads = kPrefillWarps * 32;
     most_shared = static_cast<int>(sizeof(PrefillShared<kChunks>));
     const int tiles = query_tiles(args.batch, args.tile_tokens * kPrefillWarps);

@@ -22,6 +22,17 @@ struct Barrier {
                      shared_address(barrier))
                  : "memory");
   }
+  /// Arrives at the same barrier of the cluster's block `rank`.
+  __device__ static void arrive_at(std::uint64_t* barrier, int rank) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "{ .reg .b32 remote;\n"
+        "mapa.shared::cluster.u32 remote, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [remote]; }" ::"r"(shared_address(barrier)),
+        "r"(rank)
+        : "memory");
+#endif
+  }
   __device__ static void wait(std::uint64_t* barrier, int phase) {
 #if __CUDA_ARCH__ >= 900
     asm volatile(
@@ -69,6 +80,18 @@ struct Fill {
       asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + at)),
                    "l"(from + at)
                    : "memory");
+#endif
+  }
+  /// Copies to the same place in each of the cluster's `blocks` (a bit a rank), whose barriers
+  /// count the bytes. By the lane that calls.
+  __device__ void copy_to_blocks(std::byte* to, const std::byte* from, int bytes,
+                                 std::uint16_t blocks) const {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1], %2, [%3], %4;" ::"r"(shared_address(to)),
+        "l"(from), "r"(bytes), "r"(shared_address(barrier)), "h"(blocks)
+        : "memory");
 #endif
   }
   __device__ void done() const {

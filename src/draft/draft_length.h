@@ -81,6 +81,29 @@ class DraftHistory {
   int plain_steps_ = 0;
 };
 
+/// Whether a window of watched nodes (lookahead) pays for one sequence. What it costs it costs at
+/// once, what it brings comes with later steps.
+class WindowHistory {
+ public:
+  /// Whether the coming step should verify the window. `cost`: tokens that plain decoding would
+  /// emit in the time that the window's rows take. Where it does not pay, steps in a row try it
+  /// again, after 256, 512 and then every 1024 steps without.
+  bool open(double cost);
+  /// A step verified the window, and so many draft tokens were accepted.
+  void observe(int accepted);
+
+ private:
+  static constexpr int kFirstTrial = 256;
+  static constexpr int kLongestTrial = 1024;
+  static constexpr int kTrialSteps = 16;  // until a window's n-grams are the target's own, and more
+
+  double accepted_ = 0;
+  double seen_ = 0;
+  int interval_ = kFirstTrial;
+  int plain_steps_ = 0;
+  int trial_left_ = 0;
+};
+
 /// How many draft nodes to verify.
 struct NodeChoice {
   int count = 0;

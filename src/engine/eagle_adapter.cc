@@ -1,7 +1,6 @@
 #include "engine/eagle_adapter.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 namespace specdec {
@@ -67,7 +66,7 @@ std::span<const float> EagleAdapter::forward(std::span<const DraftRows> batch) {
   const std::span<const float> logits = head_->forward(batch_, Stream{});
   if (batch_.num_outputs() == 0) return {};
   keep_outputs(batch);
-  return spread(logits);
+  return spread_logits(logits, head_->target_tokens(), vocab_size(), logits_);
 }
 
 void EagleAdapter::fill_hidden() {
@@ -112,19 +111,6 @@ void EagleAdapter::keep_outputs(std::span<const DraftRows> batch) {
                       .destination = outputs_.as<float>(),
                       .destination_rows = to.data()},
                      Stream{});
-}
-
-/// Logits under the target's numbers; tokens that the head does not know have probability 0.
-std::span<const float> EagleAdapter::spread(std::span<const float> logits) {
-  const std::span<const TokenId> tokens = head_->target_tokens();
-  if (tokens.empty()) return logits;
-  const auto vocab = static_cast<std::size_t>(vocab_size());
-  const std::size_t rows = logits.size() / tokens.size();
-  logits_.assign(rows * vocab, -std::numeric_limits<float>::infinity());
-  for (std::size_t row = 0; row < rows; ++row)
-    for (std::size_t i = 0; i < tokens.size(); ++i)
-      logits_[row * vocab + static_cast<std::size_t>(tokens[i])] = logits[row * tokens.size() + i];
-  return logits_;
 }
 
 }  // namespace specdec

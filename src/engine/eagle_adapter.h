@@ -18,14 +18,15 @@ class EagleAdapter final : public DraftAdapter {
   EagleAdapter(Backend& backend, std::unique_ptr<EagleHead> head, int max_context, int max_pending);
 
   void begin(std::span<Sequence* const> sequences) override;
-  const KvPoolStorage& pool() const noexcept override { return head_->pool(); }
+  const KvPoolStorage* pool() const noexcept override { return &head_->pool(); }
   int vocab_size() const override { return head_->vocab_size(); }
   int max_rows() const override { return head_->max_rows(); }
   int max_position() const override { return max_position_; }
   /// Rows of position 0 are not allowed: the head has no such entry.
   std::span<const float> forward(std::span<const DraftRows> batch) override;
-
-  void run(const ForwardBatch& batch) override { head_->forward(batch, Stream{}); }
+  std::span<const float> run(const ForwardBatch& batch) override {
+    return head_->forward(batch, Stream{});
+  }
 
   /// For the target's next pass.
   HiddenStateTap& tap() noexcept { return *head_; }
@@ -40,7 +41,6 @@ class EagleAdapter final : public DraftAdapter {
   std::int32_t& output_at(std::size_t sequence, int slot);
   void fill_hidden();
   void keep_outputs(std::span<const DraftRows> batch);
-  std::span<const float> spread(std::span<const float> logits);
 
   Backend& backend_;
   std::unique_ptr<EagleHead> head_;

@@ -134,6 +134,7 @@ std::vector<Setting> all_settings() {
        .length = 8,
        .eagle = true,
        .mode = "adaptive"},
+      {.name = "lookahead, batch 3", .batch = 3, .method = "lookahead", .length = 6},
       {.name = "plain, batch 8, shuffled", .batch = 8, .order_seed = 13, .method = "none"},
   };
 }

@@ -61,6 +61,7 @@ struct GgufOptions {
   std::uint32_t alignment = 32;
   bool chatml = true;
   bool tokenizer = true;  // false: no tokenizer metadata, and any vocabulary size
+  const TestTokenizer* own_tokenizer = nullptr;  // instead of the one of this vocabulary size
 };
 
 struct HfOptions {
@@ -99,6 +100,9 @@ struct EagleOptions {
 /// SpecForge dialect.
 RandomModel random_eagle_head(const ModelConfig& target, std::uint64_t seed,
                               const EagleOptions& options = {});
+std::string eagle_config_json(const RandomModel& head, const EagleOptions& options = {});
+std::vector<std::byte> eagle_safetensors_bytes(const RandomModel& head,
+                                               const EagleOptions& options = {});
 void write_eagle_folder(const std::filesystem::path& folder, const RandomModel& head,
                         const EagleOptions& options = {});
 /// The target's tokens that a head of a smaller vocabulary knows: [draft_vocab_size], rising.

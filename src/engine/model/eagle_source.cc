@@ -290,13 +290,21 @@ bool is_eagle_head(const fs::path& path) {
 
 std::unique_ptr<EagleSource> open_eagle_head(const fs::path& path, const ModelConfig& target,
                                              EagleWeights weights) {
-  const auto config_file = MappedFile::open(path / "config.json");
-  const nlohmann::json json = parse_json(text_of(*config_file), config_file->name());
-  const JsonObject config(json, config_file->name());
+  const auto config = MappedFile::open(path / "config.json");
+  return read_eagle_head(text_of(*config), config->name(),
+                         MappedFile::open(path / "model.safetensors"), target, weights);
+}
+
+std::unique_ptr<EagleSource> read_eagle_head(std::string_view config_json,
+                                             const std::string& config_name,
+                                             std::shared_ptr<const MappedFile> file,
+                                             const ModelConfig& target, EagleWeights weights) {
+  const nlohmann::json json = parse_json(config_json, config_name);
+  const JsonObject config(json, config_name);
   if (const std::string name = architecture_of(config); !is_eagle_architecture(name))
     config.fail_unsupported("architectures", in_quotes(name) + " is no EAGLE-3 head");
-  auto source = std::make_unique<EagleSource>(read_config(config, config_file->name(), target));
-  source->file = MappedFile::open(path / "model.safetensors");
+  auto source = std::make_unique<EagleSource>(read_config(config, config_name, target));
+  source->file = std::move(file);
   const std::vector<TensorView> tensors = read_safetensors(*source->file);
   Loader(*source, tensors, source->file->name(), weights).load();
   return source;

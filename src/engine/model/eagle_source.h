@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/model/mapped_file.h"
@@ -54,6 +56,11 @@ bool is_eagle_head(const std::filesystem::path& path);
 /// Opens a head for the target of shape `target`; everything is checked against both
 /// configurations. Throws Error (io, invalid_model, unsupported) naming file, tensor or key.
 std::unique_ptr<EagleSource> open_eagle_head(const std::filesystem::path& path,
+                                             const ModelConfig& target, EagleWeights weights);
+/// The same for a configuration and weights that are in memory already.
+std::unique_ptr<EagleSource> read_eagle_head(std::string_view config_json,
+                                             const std::string& config_name,
+                                             std::shared_ptr<const MappedFile> file,
                                              const ModelConfig& target, EagleWeights weights);
 
 }  // namespace specdec

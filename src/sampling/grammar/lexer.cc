@@ -32,6 +32,13 @@ LexerState Lexer::without(LexerState state, const std::vector<bool>& parts) {
   return intern(next_);
 }
 
+LexerState Lexer::near(LexerState state) {
+  next_.clear();
+  for (const Progress& part : progress_[state])
+    next_.push_back({part.lexeme, regexes_.near(part.rest)});
+  return intern(next_);
+}
+
 LexerState Lexer::intern(std::span<const Progress> progress) {
   const auto [index, added] = progress_.intern(progress);
   if (!added) return index;

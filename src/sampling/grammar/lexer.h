@@ -51,6 +51,8 @@ class Lexer {
   LexerState state_of(const Progress& progress);
   /// The state without the marked ones of its lexemes. parts: as many as progress(state)
   LexerState without(LexerState state, const std::vector<bool>& parts);
+  /// A state that no text of at most RegexPool::kNearBytes bytes tells from this one.
+  LexerState near(LexerState state);
   /// Bytes that may continue it; some of them may turn out not to.
   ByteSet first_bytes(LexerState state) const;
 

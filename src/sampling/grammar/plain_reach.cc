@@ -1,6 +1,7 @@
 #include "sampling/grammar/plain_reach.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace specdec::grammar {
 namespace {
@@ -128,40 +129,87 @@ bool PlainReach::find_successors(LexerState state) {
   return each_plain_char(state, step, found_);
 }
 
-// Takes every plain character, a byte of each class for all of them. False as soon as one cannot be
-// taken or there are too many states.
+// Takes each of the bytes, one of each class for all of it. False as soon as one cannot be taken or
+// there are too many states.
 template <class State, class Take>
-bool PlainReach::each_plain_char(State from, Take step, std::vector<State>& reached) const {
+bool PlainReach::each_byte(const std::vector<State>& from, const ByteSet& bytes, bool end,
+                           Take step, std::vector<State>& reached) const {
   const auto& classes = lexer_.regexes().byte_classes();
-  const auto range = [&](const std::vector<State>& states, unsigned first, unsigned last,
-                         const ByteSet& among, bool end, std::vector<State>& into) {
-    ByteSet seen;  // classes
-    for (unsigned byte = first; byte <= last; ++byte) {
-      if (!among.contains(byte) || seen.contains(classes[byte])) continue;
-      seen.insert(classes[byte]);
-      for (const State& state : states) {
-        const std::optional<State> to = step(state, static_cast<unsigned char>(byte), end);
-        if (!to) return false;
-        if (std::find(into.begin(), into.end(), *to) == into.end()) into.push_back(*to);
-        if (into.size() > kMaxSuccessors) return false;
-      }
+  ByteSet seen;  // classes
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    if (!bytes.contains(byte) || seen.contains(classes[byte])) continue;
+    seen.insert(classes[byte]);
+    for (const State& state : from) {
+      const std::optional<State> to = step(state, static_cast<unsigned char>(byte), end);
+      if (!to) return false;
+      if (std::find(reached.begin(), reached.end(), *to) == reached.end()) reached.push_back(*to);
+      if (reached.size() > kMaxSuccessors) return false;
     }
-    return true;
-  };
-  if (!range({from}, 0x20, 0x7E, kAscii, true, reached)) return false;
+  }
+  return true;
+}
+
+template <class State, class Take>
+bool PlainReach::each_char_beyond_ascii(State from, Take step, std::vector<State>& reached) const {
   std::vector<State> open, next;
   for (const Shape& shape : kShapes) {
     open.assign(1, from);
     for (int i = 0; i < shape.length; ++i) {
       const bool end = i + 1 == shape.length;
       next.clear();
-      if (!range(open, shape.bounds[i][0], shape.bounds[i][1], ByteSet::all(), end,
-                 end ? reached : next))
-        return false;
+      const ByteSet bytes = ByteSet::range(shape.bounds[i][0], shape.bounds[i][1]);
+      if (!each_byte(open, bytes, end, step, end ? reached : next)) return false;
       open.swap(next);
     }
   }
   return true;
+}
+
+template <class State, class Take>
+bool PlainReach::each_plain_char(State from, Take step, std::vector<State>& reached) const {
+  return each_byte(std::vector{from}, kAscii, true, step, reached) &&
+         each_char_beyond_ascii(from, step, reached);
+}
+
+bool PlainReach::takes(LexerState state, ByteKinds kinds, std::size_t length) {
+  if (runs_.size() <= state) runs_.resize(std::max<std::size_t>(state + 1, lexer_.num_states()));
+  if (!runs_[state].made) runs_[state] = new_run(state);
+  // stays() makes states, not runs.
+  Run& run = runs_[state];
+  if ((kinds & run.known & ~run.taken) != 0 || length > run.length) return false;
+  for (ByteKinds rest = kinds & ~run.known; rest != 0; rest &= rest - 1) {
+    run.known |= rest & -rest;
+    if (!stays(state, std::countr_zero(rest))) return false;
+    run.taken |= rest & -rest;
+  }
+  return true;
+}
+
+// A repeat of one byte says by its counter what it takes; elsewhere it is asked kind by kind.
+PlainReach::Run PlainReach::new_run(LexerState state) const {
+  Run run{.made = true};
+  if (lexer_.progress(state).size() != 1) return run;
+  const RegexPool& regexes = lexer_.regexes();
+  const auto repeat = regexes.leading_repeat(lexer_.progress(state)[0].rest);
+  const std::optional<ByteSet> set = repeat ? regexes.byte_set(repeat->body) : std::nullopt;
+  if (!set) return run;
+  run.known = ~ByteKinds{0};
+  run.taken = kinds_within(*set) & ~kBeyondAscii;
+  if (repeat->max) run.length = *repeat->max;
+  return run;
+}
+
+// Every byte of the kind leads back to the state.
+bool PlainReach::stays(LexerState state, int kind) {
+  found_.clear();
+  const auto step = [&](LexerState from, unsigned char byte, bool) -> std::optional<LexerState> {
+    const LexerState to = lexer_.step(from, byte);
+    return to == kDeadLexer ? std::nullopt : std::optional(to);
+  };
+  const bool taken = kind == kKindBeyondAscii
+                         ? each_char_beyond_ascii(state, step, found_)
+                         : each_byte({state}, bytes_of(kind), true, step, found_);
+  return taken && found_.size() == 1 && found_[0] == state;
 }
 
 }  // namespace specdec::grammar

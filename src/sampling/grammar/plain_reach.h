@@ -6,13 +6,15 @@
 #include <unordered_map>
 #include <vector>
 
+#include "sampling/grammar/byte_kinds.h"
 #include "sampling/grammar/lexer.h"
 
 namespace specdec::grammar {
 
 /// How far a lexer state takes plain characters (token_index.h), whichever they are, without a
 /// lexeme's end in between: the inside of a JSON string takes any number of them, also where it has
-/// to contain something sooner or later. Checked on the automaton, over all of UTF-8.
+/// to contain something sooner or later. Checked on the automaton, over all of UTF-8. And the same
+/// for characters of some kinds, which is what patterns and formats take.
 class PlainReach {
  public:
   explicit PlainReach(Lexer& lexer) : lexer_(lexer) {}
@@ -27,8 +29,11 @@ class PlainReach {
   bool endless(LexerState state);
   /// endless(), where it can be told from the expression alone.
   bool surely_endless(LexerState state) { return counted(state) == kEndless; }
+  /// Any text of at most `length` bytes of these kinds may follow; beyond ASCII, whole characters.
+  bool takes(LexerState state, ByteKinds kinds, std::size_t length);
   std::size_t memory_bytes() const noexcept {
-    return entries_.capacity() * sizeof(Entry) + successors_.capacity() * sizeof(LexerState);
+    return entries_.capacity() * sizeof(Entry) + runs_.capacity() * sizeof(Run) +
+           successors_.capacity() * sizeof(LexerState);
   }
 
  private:
@@ -38,6 +43,14 @@ class PlainReach {
     Known endless = Known::unknown;
     std::uint8_t count = 0;   // of successors
     std::uint32_t begin = 0;  // in successors_
+  };
+
+  /// What of some kinds may follow: any text of at most `length` bytes of the kinds `taken`.
+  struct Run {
+    bool made = false;
+    ByteKinds known = 0;
+    ByteKinds taken = 0;
+    std::size_t length = kEndless;
   };
 
   /// The states after one plain character; none where some plain character may not follow, or too
@@ -50,11 +63,19 @@ class PlainReach {
   bool is_any_char(RegexRef body);
   template <class State, class Take>
   bool each_plain_char(State from, Take step, std::vector<State>& reached) const;
+  template <class State, class Take>
+  bool each_byte(const std::vector<State>& from, const ByteSet& bytes, bool end, Take step,
+                 std::vector<State>& reached) const;
+  template <class State, class Take>
+  bool each_char_beyond_ascii(State from, Take step, std::vector<State>& reached) const;
+  Run new_run(LexerState state) const;
+  bool stays(LexerState state, int kind);
   bool may_take_plain(LexerState state) const;
   Entry& entry(LexerState state);
 
   Lexer& lexer_;
   std::vector<Entry> entries_;  // [lexer states], grown on demand
+  std::vector<Run> runs_;       // [lexer states], grown on demand
   std::vector<LexerState> successors_;
   std::vector<LexerState> found_;
   std::unordered_map<std::uint32_t, bool> any_char_;  // bodies of repeats, by id

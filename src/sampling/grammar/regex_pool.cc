@@ -30,7 +30,8 @@ RegexPool::RegexPool(std::size_t max_bytes) : max_bytes_(max_bytes) {
 std::size_t RegexPool::memory_bytes() const noexcept {
   return nodes_.capacity() * sizeof(Node) + lists_.capacity() * sizeof(std::uint32_t) +
          sets_.capacity() * sizeof(ByteSet) + emptiness_.capacity() + matches_.capacity() * 4 +
-         table_.memory_bytes() + set_table_.memory_bytes() + star_steps_.memory_bytes();
+         table_.memory_bytes() + set_table_.memory_bytes() + star_steps_.memory_bytes() +
+         near_table_.memory_bytes() + near_.capacity() * sizeof(Near) + longest_.memory_bytes();
 }
 
 std::uint32_t RegexPool::intern(Node node, std::span<const std::uint32_t> parts) {
@@ -78,6 +79,7 @@ std::uint32_t RegexPool::intern(Node node, std::span<const std::uint32_t> parts)
   const auto see = [&](std::uint32_t part, int extra) {
     node.plain = node.plain && nodes_[part].plain;
     node.finite = node.finite && nodes_[part].finite;
+    node.far = node.far || nodes_[part].far;
     const int depth = nodes_[part].depth + extra;
     if (depth > kMaxDepth)
       throw Error(ErrorCode::invalid_argument, "grammar: a regular expression nests too deeply");
@@ -96,6 +98,8 @@ std::uint32_t RegexPool::intern(Node node, std::span<const std::uint32_t> parts)
     lists_.insert(lists_.end(), parts.begin(), parts.end());
   }
   if (node.kind == Kind::all_of || node.kind == Kind::complement) node.plain = false;
+  if (node.kind == Kind::complement) node.far = false;
+  if (node.kind == Kind::repeat && has_far_bound(node)) node.far = true;
   if (node.kind == Kind::complement || node.kind == Kind::modulo || node.max == kNoMax)
     node.finite = false;
   node.match_bytes = match_bytes_of(node);

@@ -76,6 +76,11 @@ class RegexPool {
 
   /// What must follow `byte` in a match of `regex`.
   RegexRef derivative(RegexRef regex, unsigned char byte);
+  /// What cannot be told from the expression by a text of at most kNearBytes bytes: such texts
+  /// begin a match of both or of neither, and match both or neither. Counters whose bounds are far
+  /// are let go, so that the states inside a long string are few.
+  static constexpr std::uint32_t kNearBytes = 24;
+  RegexRef near(RegexRef regex) { return {nodes_[regex.id].far ? near(regex.id).id : regex.id}; }
   /// Does it match the empty string?
   bool nullable(RegexRef regex) const noexcept { return nodes_[regex.id].nullable; }
   /// b{m,M} t, taken apart. Also where b{m,} has to differ from finitely many strings: then all but
@@ -88,6 +93,11 @@ class RegexPool {
   /// No value when the expression does not begin with a repeat, or with anything that is not plain
   /// behind it.
   std::optional<Repeat> leading_repeat(RegexRef regex) const;
+  /// The bytes of a byte class; no value for other expressions.
+  std::optional<ByteSet> byte_set(RegexRef regex) const {
+    const Node& node = nodes_[regex.id];
+    return node.kind == Kind::bytes ? std::optional(sets_[node.first]) : std::nullopt;
+  }
   /// Takes the text that every match begins with, as far as it is written as one, off the front.
   std::string take_literal(RegexRef& regex) const;
   /// Bytes that a match may begin with; some of them may turn out not to, through intersections.
@@ -157,10 +167,14 @@ class RegexPool {
     bool nullable : 1 = false;
     bool plain : 1 = true;    // neither intersection nor complement in it
     bool finite : 1 = true;   // matches finitely many strings; false where that is not obvious
+    bool far : 1 = false;     // a counter in it, outside complements, has a bound past kNearBytes
     std::uint16_t depth = 0;  // of the recursion that its derivative takes
   };
 
   std::uint32_t intern(Node node, std::span<const std::uint32_t> parts = {});
+  static bool has_far_bound(const Node& node) noexcept {
+    return node.second > kNearBytes + 1 || (node.max != kNoMax && node.max > kNearBytes);
+  }
   std::uint32_t match_bytes_of(const Node& node) const noexcept;
   std::uint32_t make_concat(std::uint32_t first, std::uint32_t rest);
   std::uint32_t make_repeat(std::uint32_t body, std::uint32_t min, std::uint32_t max);
@@ -180,6 +194,16 @@ class RegexPool {
   std::uint32_t known_match(std::uint32_t id) const noexcept;
   std::uint32_t raise_ceilings(std::uint32_t id, std::uint32_t& lowest);
   std::uint32_t raise_ceiling(std::uint32_t part, std::uint32_t& lowest);
+  /// An expression without its far bounds, and the lowest ceiling that was taken off.
+  struct Near {
+    std::uint32_t id = kNever;
+    std::uint32_t lowest = kNoMax;
+  };
+  Near near(std::uint32_t id);
+  Near without_ceilings(std::uint32_t id);
+  template <class Change>
+  Near rebuild(std::uint32_t id, bool floors, Change change);
+  std::uint32_t longest_match(std::uint32_t root);
   Emptiness search(std::uint32_t root, bool depth_first, std::uint64_t fuel);
   bool cannot_begin(std::uint32_t id, unsigned char byte) const noexcept;
   void refine_classes(const ByteSet& set);
@@ -195,6 +219,9 @@ class RegexPool {
   std::vector<std::uint32_t> matches_;  // [nodes_], grown on demand: bytes of a match
   FlatTable table_;
   FlatTable set_table_;
+  PairTable near_table_;  // (expression, which of the two) -> in near_
+  std::vector<Near> near_;
+  PairTable longest_;                 // (expression, 0) -> longest_match()
   PairTable star_steps_;              // (unbounded repeat, byte) -> derivative
   std::vector<std::uint32_t> stack_;  // parts of expressions being made
   std::array<std::uint8_t, 256> classes_{};

@@ -23,20 +23,23 @@ std::size_t plain_chars(std::string_view token) {
 }  // namespace
 
 TokenIndex::TokenIndex(std::span<const std::string_view> bytes)
-    : words_((bytes.size() + 63) / 64), bits_((kMaxPlainChars + 1) * words_, 0) {
-  std::vector<TokenId> marked, plain, long_plain;
+    : words_((bytes.size() + 63) / 64), bits_(kMaxShortBytes * words_, 0) {
+  std::vector<TokenId> marked, plain, long_marked, long_plain;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     if (bytes[i].empty()) continue;
     const auto token = static_cast<TokenId>(i);
     const std::size_t chars = plain_chars(bytes[i]);
+    if (bytes[i].size() > kMaxShortBytes) {
+      (chars == 0 ? long_marked : long_plain).push_back(token);
+      continue;
+    }
     (chars == 0 ? marked : plain).push_back(token);
-    if (chars == 0) continue;
-    if (chars > kMaxPlainChars) long_plain.push_back(token);
-    for (std::size_t row = std::min(chars - 1, kMaxPlainChars); row <= kMaxPlainChars; ++row)
-      bits_[row * words_ + (i >> 6)] |= 1ull << (i & 63);
+    for (std::size_t row = chars; 0 < row && row <= kMaxShortBytes; ++row)
+      bits_[(row - 1) * words_ + (i >> 6)] |= 1ull << (i & 63);
   }
   marked_ = TokenTrie(bytes, std::move(marked));
   plain_ = TokenTrie(bytes, std::move(plain));
+  long_marked_ = TokenTrie(bytes, std::move(long_marked));
   long_plain_ = TokenTrie(bytes, std::move(long_plain));
 }
 

@@ -30,10 +30,13 @@ void TokenMasks::fill(GrammarState state, std::span<std::uint64_t> bits) {
   for (const CompiledGrammar::Thread& thread : threads_) {
     if (thread.lexer == kDeadLexer) continue;
     const Inside pieces = inside(thread.lexer);
-    for (std::uint32_t i = pieces.begin; i < pieces.end; ++i)
-      sets_.add_to(bits, pieces_[pieces_of_[i]].set);
-    if (!mutant_active("grammar_mask_without_crossings"))
-      sets_.add_to(bits, across(thread.lexer, thread.row));
+    for (std::uint32_t i = pieces.begin; i < pieces.end; ++i) {
+      const std::uint32_t piece = pieces_of_[i];
+      sets_.add_to(bits, pieces_[piece].set);
+      if (pieces_[piece].begin < pieces_[piece].end &&
+          !mutant_active("grammar_mask_without_crossings"))
+        sets_.add_to(bits, across(piece, thread.row));
+    }
   }
   if (!grammar_.accepts(state)) return;
   for (const TokenId token : end_tokens_)
@@ -63,8 +66,9 @@ TokenMasks::Inside TokenMasks::split(LexerState lexer) {
     Lexer::Progress part = lexers.progress(lexer)[i];
     const std::string text = lexers.regexes().take_literal(part.rest);
     if (text.empty()) continue;
-    collect_literal(index_.marked(), text, part);
-    collect_literal(index_.plain(), text, part);
+    for (const TokenTrie* trie :
+         {&index_.marked(), &index_.plain(), &index_.long_marked(), &index_.long_plain()})
+      collect_literal(*trie, text, part);
     apart[i] = any_literal = true;
   }
   if (any_literal) pieces.push_back(finish_piece(crossings));
@@ -72,17 +76,33 @@ TokenMasks::Inside TokenMasks::split(LexerState lexer) {
     if (apart[i]) continue;
     const LexerState part = lexers.state_of(lexers.progress(lexer)[i]);
     if (!plain_reach_.surely_endless(part)) continue;
-    pieces.push_back(piece(part));
+    add_pieces(part, pieces);
     apart[i] = true;
   }
   if (const LexerState others = lexers.without(lexer, apart); others != kDeadLexer)
-    pieces.push_back(piece(others));
+    add_pieces(others, pieces);
   const auto begin = static_cast<std::uint32_t>(pieces_of_.size());
   pieces_of_.insert(pieces_of_.end(), pieces.begin(), pieces.end());
   return {begin, static_cast<std::uint32_t>(pieces_of_.size())};
 }
 
-std::uint32_t TokenMasks::piece(LexerState lexer) {
+// Short tokens cannot tell the state from one whose far bounds are let go, and so do not meet each
+// count of a long string anew.
+void TokenMasks::add_pieces(LexerState lexer, std::vector<std::uint32_t>& pieces) {
+  pieces.push_back(short_piece(grammar_.lexer().near(lexer)));
+  const std::uint32_t rest = long_piece(lexer);
+  if (pieces_[rest].set != 0 || pieces_[rest].begin < pieces_[rest].end) pieces.push_back(rest);
+}
+
+std::uint32_t TokenMasks::long_piece(LexerState lexer) {
+  const std::size_t crossings = crossings_.size();
+  found_.clear();
+  collect(index_.long_marked(), lexer);
+  collect(index_.long_plain(), lexer);
+  return finish_piece(crossings);
+}
+
+std::uint32_t TokenMasks::short_piece(LexerState lexer) {
   if (piece_of_.size() <= lexer) piece_of_.resize(grammar_.lexer().num_states(), kUnknown);
   if (piece_of_[lexer] != kUnknown) return piece_of_[lexer];
   const std::size_t crossings = crossings_.size();
@@ -111,13 +131,10 @@ void TokenMasks::collect_literal(const TokenTrie& trie, std::string_view text,
 }
 
 void TokenMasks::collect_plain(LexerState lexer) {
-  constexpr std::size_t kMax = TokenIndex::kMaxPlainChars;
+  constexpr std::size_t kMax = TokenIndex::kMaxShortBytes;
   const PlainReach::Reach reach = plain_reach_.of(lexer, kMax);
-  if (reach.chars == PlainReach::kEndless) {
+  if (reach.chars >= kMax) {  // or endless
     found_.add_bits(index_.all_plain());
-  } else if (reach.chars == kMax) {
-    found_.add_bits(index_.plain_up_to(kMax));
-    collect(index_.long_plain(), lexer);
   } else if (reach.closed) {
     const std::size_t chars = reach.chars + (mutant_active("grammar_plain_one_more") ? 1 : 0);
     if (chars > 0) found_.add_bits(index_.plain_up_to(chars));
@@ -127,6 +144,7 @@ void TokenMasks::collect_plain(LexerState lexer) {
 }
 
 void TokenMasks::collect(const TokenTrie& trie, LexerState lexer) {
+  if (trie.num_tokens() == 0) return;
   Lexer& lexers = grammar_.lexer();
   const ByteSet first = lexers.first_bytes(lexer);
   // A string that only has to differ from a few others: nearly all first bytes lead to a state
@@ -160,18 +178,28 @@ void TokenMasks::collect(const TokenTrie& trie, LexerState lexer) {
   }
 }
 
+// Whether every token below the node goes on from `lexer`, the state behind it.
+bool TokenMasks::takes_all_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer) {
+  const bool plain = index_.is_plain(trie);
+  if (plain && plain_reach_.endless(lexer)) return true;
+  const ByteKinds kinds = trie.kinds_below(node);
+  // Tokens that are not plain may hold parts of characters.
+  if (!plain && (kinds & kBeyondAscii) != 0) return false;
+  const std::uint8_t height = trie.nodes()[node].height;
+  return height < TokenTrie::kMaxHeight && plain_reach_.takes(lexer, kinds, height);
+}
+
 // The tokens of a subtree; `lexer` is the state behind the node's own byte.
 void TokenMasks::collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer) {
   Lexer& lexers = grammar_.lexer();
   const auto nodes = trie.nodes();
-  const bool plain = &trie == &index_.plain();
   const std::uint32_t end = nodes[node].end;
   stack_.clear();
   LexerState state = lexer;
   for (std::uint32_t at = node;;) {
     // Here `state`, alive, is the state behind node `at`.
     const TokenTrie::Node& here = nodes[at];
-    if (plain && here.end - at > kWorthAsking && plain_reach_.endless(state)) {
+    if (here.end - at > kWorthAsking && takes_all_below(trie, at, state)) {
       found_.add(trie.tokens_from(at));
       at = here.end;
     } else {
@@ -194,18 +222,13 @@ void TokenMasks::collect_below(const TokenTrie& trie, std::uint32_t node, LexerS
   }
 }
 
-std::uint32_t TokenMasks::across(LexerState lexer, Row row) {
-  const std::uint32_t known = across_.find(lexer, row);
+std::uint32_t TokenMasks::across(std::uint32_t piece, Row row) {
+  const std::uint32_t known = across_.find(piece, row);
   if (known != PairTable::kNone) return known;
-  const Inside inside = insides_[lexer];
-  crossings_here_.clear();
-  for (std::uint32_t i = inside.begin; i < inside.end; ++i) {
-    const Piece& piece = pieces_[pieces_of_[i]];
-    crossings_here_.insert(crossings_here_.end(), crossings_.begin() + piece.begin,
-                           crossings_.begin() + piece.end);
-  }
   found_.clear();
-  for (const Crossing& crossing : crossings_here_) {
+  for (const Crossing& crossing :
+       std::span(crossings_)
+           .subspan(pieces_[piece].begin, pieces_[piece].end - pieces_[piece].begin)) {
     const TokenTrie& trie = *crossing.trie;
     const auto nodes = trie.nodes();
     const std::uint32_t end = nodes[crossing.node].end;
@@ -226,7 +249,7 @@ std::uint32_t TokenMasks::across(LexerState lexer, Row row) {
     }
   }
   const std::uint32_t set = sets_.intern(found_);
-  across_.insert(lexer, row, set);
+  across_.insert(piece, row, set);
   return set;
 }
 

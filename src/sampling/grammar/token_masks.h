@@ -60,12 +60,15 @@ class TokenMasks {
   /// The pieces of a state, made if need be.
   Inside inside(LexerState lexer);
   Inside split(LexerState lexer);
-  std::uint32_t piece(LexerState lexer);
+  void add_pieces(LexerState lexer, std::vector<std::uint32_t>& pieces);
+  std::uint32_t short_piece(LexerState lexer);
+  std::uint32_t long_piece(LexerState lexer);
   std::uint32_t finish_piece(std::size_t begin);
-  std::uint32_t across(LexerState lexer, Row row);
+  std::uint32_t across(std::uint32_t piece, Row row);
   void collect_plain(LexerState lexer);
   void collect(const TokenTrie& trie, LexerState lexer);
   void collect_literal(const TokenTrie& trie, std::string_view text, const Lexer::Progress& behind);
+  bool takes_all_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer);
   void collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer);
 
   CompiledGrammar& grammar_;
@@ -75,12 +78,11 @@ class TokenMasks {
   TokenSets sets_;
   TokenCollector found_;
   std::vector<Inside> insides_;          // [lexer states], grown on demand
-  std::vector<std::uint32_t> piece_of_;  // [lexer states], grown on demand
+  std::vector<std::uint32_t> piece_of_;  // [lexer states], grown on demand: of short tokens
   std::vector<Piece> pieces_;
   std::vector<std::uint32_t> pieces_of_;  // in pieces_
   std::vector<Crossing> crossings_;
-  PairTable across_;  // lexer state, row -> set
-  std::vector<Crossing> crossings_here_;
+  PairTable across_;  // piece, row -> set
   std::vector<Open> stack_;
   std::vector<CompiledGrammar::Thread> threads_;
 };

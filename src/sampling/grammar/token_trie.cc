@@ -14,11 +14,20 @@ TokenTrie::TokenTrie(std::span<const std::string_view> bytes, std::vector<TokenI
   });
 
   nodes_.push_back({});
+  kinds_below_.push_back(0);
   std::vector<std::uint32_t> path{0};  // the nodes of the last token's bytes, the root first
   std::string_view last;
   const auto close_to = [&](std::size_t depth) {
-    for (; path.size() > depth + 1; path.pop_back())
-      nodes_[path.back()].end = static_cast<std::uint32_t>(nodes_.size());
+    while (path.size() > depth + 1) {
+      Node& node = nodes_[path.back()];
+      node.end = static_cast<std::uint32_t>(nodes_.size());
+      const ByteKinds kinds = kinds_below_[path.back()] | ByteKinds{1} << kind_of(node.byte);
+      path.pop_back();
+      kinds_below_[path.back()] |= kinds;
+      Node& parent = nodes_[path.back()];
+      const int height = std::min<int>(node.height + 1, kMaxHeight);
+      parent.height = std::max(parent.height, static_cast<std::uint8_t>(height));
+    }
   };
   for (std::uint32_t i = 0; i < tokens_.size(); ++i) {
     const std::string_view token = text(tokens_[i]);
@@ -29,6 +38,7 @@ TokenTrie::TokenTrie(std::span<const std::string_view> bytes, std::vector<TokenI
       path.push_back(static_cast<std::uint32_t>(nodes_.size()));
       if (at == 0) top_[static_cast<unsigned char>(token[0])] = path.back();
       nodes_.push_back({0, i, static_cast<unsigned char>(token[at])});
+      kinds_below_.push_back(0);
     }
     last = token;
   }

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "sampling/grammar/byte_kinds.h"
 #include "specdec/types.h"
 
 namespace specdec::grammar {
@@ -14,10 +15,12 @@ namespace specdec::grammar {
 /// Immutable.
 class TokenTrie {
  public:
+  static constexpr std::uint8_t kMaxHeight = 255;
   struct Node {
     std::uint32_t end = 0;     // one past the last node below this one
     std::uint32_t tokens = 0;  // in tokens(): those that end here, then those below
     unsigned char byte = 0;
+    std::uint8_t height = 0;  // levels below this node, at most kMaxHeight
   };
 
   TokenTrie() : TokenTrie({}, {}) {}
@@ -35,6 +38,8 @@ class TokenTrie {
       if (nodes_[at].byte >= byte) return nodes_[at].byte == byte ? at : 0;
     return 0;
   }
+  /// The kinds of all bytes below a node.
+  ByteKinds kinds_below(std::uint32_t node) const noexcept { return kinds_below_[node]; }
   std::size_t num_tokens() const noexcept { return tokens_.size(); }
   /// Tokens that end at the node.
   std::span<const TokenId> tokens_at(std::uint32_t node) const noexcept {
@@ -45,12 +50,14 @@ class TokenTrie {
     return {tokens_.data() + nodes_[node].tokens, tokens_.data() + nodes_[nodes_[node].end].tokens};
   }
   std::size_t memory_bytes() const noexcept {
-    return nodes_.capacity() * sizeof(Node) + tokens_.capacity() * sizeof(TokenId);
+    return nodes_.capacity() * sizeof(Node) + kinds_below_.capacity() * sizeof(ByteKinds) +
+           tokens_.capacity() * sizeof(TokenId);
   }
 
  private:
-  std::vector<Node> nodes_;      // and a sentinel
-  std::vector<TokenId> tokens_;  // in the order of their bytes
+  std::vector<Node> nodes_;             // and a sentinel
+  std::vector<ByteKinds> kinds_below_;  // [num_nodes]
+  std::vector<TokenId> tokens_;         // in the order of their bytes
   std::array<std::uint32_t, 256> top_{};
 };
 
