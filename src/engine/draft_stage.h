@@ -72,6 +72,8 @@ class DraftStage {
 
   /// The model behind the method "draft_model", where it knows all tokens; null: there is none.
   Transformer* transformer() noexcept { return transformer_; }
+  /// The head behind the method "eagle3"; null: there is none.
+  EagleAdapter* eagle() noexcept { return eagle_; }
   /// The draft model's own slices of the cache's blocks; null: there are none.
   const KvPoolStorage* draft_pool() const noexcept {
     return adapter_ == nullptr ? nullptr : adapter_->pool();

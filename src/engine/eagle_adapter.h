@@ -32,6 +32,9 @@ class EagleAdapter final : public DraftAdapter {
   HiddenStateTap& tap() noexcept { return *head_; }
   /// Keeps features of that pass, its `rows`, for the entries of `sequence` from first_entry on.
   void keep(Sequence& sequence, int first_entry, std::span<const std::int32_t> rows);
+  /// Puts the features of `sequence` back into rows of the head's own, in order.
+  void restore(const Sequence& sequence, std::span<const std::int32_t> rows);
+  EagleHead& head() noexcept { return *head_; }
 
  private:
   /// The row of outputs_ where the head's output at `slot` is kept.
