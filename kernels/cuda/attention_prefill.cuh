@@ -4,8 +4,11 @@
 
 namespace specdec::kernels::cuda {
 
-inline constexpr int kPrefillWarps = 8;  // sets of queries of a block
-inline constexpr int kPrefillStages = 3;
+/// Sets of queries of a block, a warp each. With trees a warp needs more registers.
+template <bool kTrees>
+inline constexpr int kPrefillWarps = kTrees ? 8 : 12;
+inline constexpr int kFetchWarps = 8;  // that fetch for all of them
+inline constexpr int kMostPrefillStages = 3;
 
 /// A warp's outputs, a thread's four sums at [dimension tile][lane].
 template <int kChunks>
@@ -38,19 +41,22 @@ struct PrefillState {
 };
 
 /// Shared memory of a block of attention_prefill_kernel.
-template <int kChunks>
+template <int kChunks, bool kTrees>
 struct PrefillShared {
-  uint4 stages[kPrefillStages][2 * KvStage<kChunks>::kPart];
-  WarpSums<kChunks> sums[kPrefillWarps];  // over the units, per warp
+  WarpSums<kChunks> sums[kPrefillWarps<kTrees>];                  // over the units, per warp
+  uint4 stages[kMostPrefillStages][2 * KvStage<kChunks>::kPart];  // as many as there is room for
 
-  __device__ KvStage<kChunks> stage(int tile) {
-    uint4* const at = stages[tile % kPrefillStages];
-    return {at, at + KvStage<kChunks>::kPart};
+  __device__ KvStage<kChunks> stage(int index) {
+    return {stages[index], stages[index] + KvStage<kChunks>::kPart};
+  }
+  static constexpr std::size_t bytes(int num_stages) {
+    return sizeof(PrefillShared) -
+           static_cast<std::size_t>(kMostPrefillStages - num_stages) * sizeof(stages[0]);
   }
 };
 
-/// Enqueues a warp's eighth of the copies of a tile that all queries find in the same slots: one
-/// eight of the keys, as many dimension tiles of the values.
+/// Enqueues one of kFetchWarps warps' share of the copies of a tile that all queries find in the
+/// same slots: one eight of the keys, as many dimension tiles of the values.
 template <int kChunks>
 __device__ __forceinline__ void fetch_part(const AttentionWarp<kChunks>& attention,
                                            const KvStage<kChunks>& to, int base, int warp) {
@@ -113,17 +119,17 @@ __device__ __noinline__ PrefillState attend_to_tree(const AttentionArgs& args, Q
 /// grid: [KV heads, query tiles / kPrefillWarps], the last ones of a sequence first, since they see
 /// most. A warp attends to everything that its set of queries sees; keys and values come through a
 /// ring of tiles that the block shares. A tree's own positions (kTrees) follow with a stage a warp,
-/// in turns; without them, nothing spills.
+/// in turns.
 template <int kChunks, bool kTrees>
-__global__ void __launch_bounds__(kPrefillWarps * 32, 1)
+__global__ void __launch_bounds__(kPrefillWarps<kTrees> * 32, 1)
     attention_prefill_kernel(const __grid_constant__ AttentionArgs args) {
   extern __shared__ __align__(128) std::byte shared_bytes[];
-  auto& shared = *reinterpret_cast<PrefillShared<kChunks>*>(shared_bytes);
+  auto& shared = *reinterpret_cast<PrefillShared<kChunks, kTrees>*>(shared_bytes);
   let_next_start();
   wait_for_previous();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const QueryTile tile = find_tile(args, args.tile_tokens * kPrefillWarps,
+  const QueryTile tile = find_tile(args, args.tile_tokens * kPrefillWarps<kTrees>,
                                    static_cast<int>(gridDim.y - 1 - blockIdx.y), lane);
   if (tile.tokens == 0) return;
   AttentionWarp<kChunks> attention(args, tile, shared.stage(0), static_cast<int>(blockIdx.x), lane);
@@ -142,17 +148,20 @@ __global__ void __launch_bounds__(kPrefillWarps * 32, 1)
 #pragma unroll
   for (int d = 0; d < kChunks * 4; ++d) sums[d][lane] = {0.0f, 0.0f, 0.0f, 0.0f};
   const auto fetch = [&](int index) {
-    if (index < shared_tiles)
-      fetch_part(attention, shared.stage(index), index * kAttentionTile, warp);
+    if (index < shared_tiles && warp < kFetchWarps)
+      fetch_part(attention, shared.stage(index % args.stages), index * kAttentionTile, warp);
     commit_copies();
   };
-  for (int index = 0; index < kPrefillStages - 1; ++index) fetch(index);
+  for (int index = 0; index < args.stages - 1; ++index) fetch(index);
   for (int index = 0; index < shared_tiles; ++index) {
-    wait_copies<kPrefillStages - 2>();
+    if (args.stages == kMostPrefillStages)
+      wait_copies<kMostPrefillStages - 2>();
+    else
+      wait_copies<0>();
     __syncthreads();  // the tile is there, and nobody reads the one before any more
-    fetch(index + kPrefillStages - 1);
+    fetch(index + args.stages - 1);
     if (index >= own_tiles) continue;
-    attention.stage = shared.stage(index);
+    attention.stage = shared.stage(index % args.stages);
     float scores[8][4];
     attention.score_stage(scores);
     RowState rows;
@@ -173,13 +182,13 @@ __global__ void __launch_bounds__(kPrefillWarps * 32, 1)
   }
 
   if (kTrees && shared_tiles < tiles) {
-    constexpr int kAtOnce = kPrefillStages - 1;  // the last stage holds their units' sums
+    const int at_once = args.stages - 1;  // the last stage holds their units' sums
     wait_copies<0>();
-    for (int turn = 0; turn < kPrefillWarps; turn += kAtOnce) {
+    for (int turn = 0; turn < kPrefillWarps<kTrees>; turn += at_once) {
       __syncthreads();  // the stages are free
-      if (warp < turn || warp >= turn + kAtOnce) continue;
+      if (warp < turn || warp >= turn + at_once) continue;
       auto* const unit_sums =
-          reinterpret_cast<float(*)[32][4]>(shared.stages[kAtOnce]) + (warp - turn) * kChunks * 4;
+          reinterpret_cast<float(*)[32][4]>(shared.stages[at_once]) + (warp - turn) * kChunks * 4;
 #pragma unroll
       for (int d = 0; d < kChunks * 4; ++d)
 #pragma unroll

@@ -227,8 +227,8 @@ cudaError_t launch_wide_product(ProductArgs args, const Launch& to) {
   args.token_groups = ceil_div(args.token_tiles, kWideTokenTiles);
   args.stages = min(8, (to.device.max_block_shared - kStatic) / kWideStageBytes<kType>);
   const auto shared = static_cast<std::size_t>(args.stages * kWideStageBytes<kType>);
-  // Large clusters read tokens less often, but wait for one another at each item's end, and their
-  // rounds may hold fewer blocks.
+  // Large clusters read tokens less often, which makes a round a fifth shorter where there are
+  // many; with few, that their blocks wait for one another at each item's end costs as much.
   constexpr int kLarge = 8;
   constexpr int kSmall = 2;
   constexpr int kManyRounds = 4;
@@ -246,7 +246,7 @@ cudaError_t launch_wide_product(ProductArgs args, const Launch& to) {
     return ceil_div(args.weight_groups, cluster) * args.token_groups;
   };
   const int rounds = large == 0 ? 0 : ceil_div(items(kLarge), large);
-  if (rounds >= kManyRounds && rounds <= ceil_div(items(kSmall), max(1, small)))
+  if (rounds >= kManyRounds && rounds * 4 <= ceil_div(items(kSmall), max(1, small)) * 5)
     return launch_wide_clusters<kType, kLarge>(args, min(large, items(kLarge)), to);
   return launch_wide_clusters<kType, kSmall>(args, min(max(1, small), items(kSmall)), to);
 }
