@@ -182,7 +182,8 @@ void SyntheticModel::forward(cudaStream_t stream, int parts) {
       require(cuda::project_residual({rows, attention_, layer.output, x_, operand}, launch_));
     if (parts & gate_up)
       require(cuda::norm_gate_up({rows, x_, norm_, 1e-5f, layer.gate_up, ffn_, operand}, launch_));
-    if (parts & down) require(cuda::project_residual({rows, ffn_, layer.down, x_, operand}, launch_));
+    if (parts & down)
+      require(cuda::project_residual({rows, ffn_, layer.down, x_, operand}, launch_));
   }
   if (parts & head)
     require(cuda::norm_head({.num_outputs = view_.num_outputs,
