@@ -78,12 +78,25 @@ cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const La
   dim3 cluster(1);
   int threads = 128;
   if (split == AttentionSplit::whole) {
-    kernel = args.batch.has_paths ? attention_prefill_kernel<kChunks, true>
-                                  : attention_prefill_kernel<kChunks, false>;
-    threads = kPrefillWarps * 32;
-    most_shared = static_cast<int>(sizeof(PrefillShared<kChunks>));
-    const int tiles = query_tiles(args.batch, args.tile_tokens * kPrefillWarps);
-    blocks = dim3(heads, static_cast<unsigned>(tiles));
+    const auto choose = [&](auto warps, auto trees) {
+      constexpr int kWarps = decltype(warps)::value;
+      using Shared = PrefillShared<kChunks, kWarps>;
+      const auto room = static_cast<std::size_t>(to.device.max_block_shared);
+      args.stages = Shared::bytes(kMostPrefillStages) <= room ? kMostPrefillStages : 2;
+      most_shared = static_cast<int>(Shared::bytes(args.stages));
+      kernel = attention_prefill_kernel<kChunks, kWarps, decltype(trees)::value>;
+      threads = kWarps * 32;
+      const int tiles = query_tiles(args.batch, args.tile_tokens * kWarps);
+      blocks = dim3(heads, static_cast<unsigned>(tiles));
+    };
+    using Most = std::integral_constant<int, kMostPrefillWarps>;
+    using Few = std::integral_constant<int, kFewPrefillWarps>;
+    if (args.batch.has_paths)
+      choose(Few(), std::true_type());
+    else if (grid.counters < 2 * kMostPrefillWarps * to.device.num_processors)
+      choose(Few(), std::false_type());
+    else
+      choose(Most(), std::false_type());
   } else if (!fits(grid)) {
     return cudaErrorInvalidConfiguration;
   } else if (split == AttentionSplit::groups) {

@@ -19,6 +19,7 @@ struct AttentionArgs {
   int first_position;  // those before it have no weight
   int tile_tokens;     // tokens whose group fits into one set of queries
   int block_tiles;     // sets of queries of a block (attention_groups_kernel)
+  int stages;          // of a block's ring (attention_prefill_kernel), 2 or 3
   bool tight;        // values take the place of the keys in shared memory (attention_units_kernel)
   float scale_log2;  // scale * log2(e)
   float* partials;
@@ -373,7 +374,9 @@ struct AttentionWarp {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int n = step * 2 + i / 2;
-        weights[step][i] = operand_pair<__half>(scores[n][i % 2 * 2], scores[n][i % 2 * 2 + 1]);
+        // From 0 to 1: nothing to clamp.
+        const __half2 pair = __floats2half2_rn(scores[n][i % 2 * 2], scores[n][i % 2 * 2 + 1]);
+        weights[step][i] = reinterpret_cast<const std::uint32_t&>(pair);
       }
   }
 

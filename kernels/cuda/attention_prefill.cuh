@@ -4,8 +4,12 @@
 
 namespace specdec::kernels::cuda {
 
-inline constexpr int kPrefillWarps = 8;  // sets of queries of a block
-inline constexpr int kPrefillStages = 3;
+/// Sets of queries of a block, a warp each: many share the copies, few spread over more blocks and
+/// leave a warp the registers that trees need.
+inline constexpr int kMostPrefillWarps = 12;
+inline constexpr int kFewPrefillWarps = 8;
+inline constexpr int kFetchWarps = 8;  // that fetch for all of them
+inline constexpr int kMostPrefillStages = 3;
 
 /// A warp's outputs, a thread's four sums at [dimension tile][lane].
 template <int kChunks>
@@ -38,49 +42,87 @@ struct PrefillState {
 };
 
 /// Shared memory of a block of attention_prefill_kernel.
-template <int kChunks>
+template <int kChunks, int kWarps>
 struct PrefillShared {
-  uint4 stages[kPrefillStages][2 * KvStage<kChunks>::kPart];
-  WarpSums<kChunks> sums[kPrefillWarps];  // over the units, per warp
+  WarpSums<kChunks> sums[kWarps];                                 // over the units, per warp
+  uint4 stages[kMostPrefillStages][2 * KvStage<kChunks>::kPart];  // as many as there is room for
 
-  __device__ KvStage<kChunks> stage(int tile) {
-    uint4* const at = stages[tile % kPrefillStages];
-    return {at, at + KvStage<kChunks>::kPart};
+  __device__ KvStage<kChunks> stage(int index) {
+    return {stages[index], stages[index] + KvStage<kChunks>::kPart};
+  }
+  static constexpr std::size_t bytes(int num_stages) {
+    return sizeof(PrefillShared) -
+           static_cast<std::size_t>(kMostPrefillStages - num_stages) * sizeof(stages[0]);
   }
 };
 
-/// Enqueues a warp's eighth of the copies of a tile that all queries find in the same slots: one
-/// eight of the keys, as many dimension tiles of the values.
+/// One of kFetchWarps warps' share of the copies of the tiles that all queries find in the same
+/// slots: an eight of the keys, as many dimension tiles of the values. Looks a tile's blocks up
+/// when the tile before it is fetched, since the look-up takes longer than the copies' issue.
 template <int kChunks>
-__device__ __forceinline__ void fetch_part(const AttentionWarp<kChunks>& attention,
-                                           const KvStage<kChunks>& to, int base, int warp) {
-  const SlotMap map = attention.map_of(0, true);
-  const KvLayer& kv = attention.args.kv;
-  const int lane = attention.lane;
-  const int dim = kv.head_dim;
-  const int size = kv.block_size;
-  {
-    const int position = base + warp / 4 * 32 + lane / 8 * 8 + warp % 4 * 2 + lane / 4 % 2;
-    const bool there = position <= map.limit;
-    const __half* key = static_cast<const __half*>(kv.keys);
-    if (there) key += attention.block_base(map, position) + position % size * dim;
+struct TileFetch {
+  /// 8 positions of a tile, which never straddle a block.
+  struct Eight {
+    int in_tile;
+    int block = 0;   // of the pool, for the tile to be fetched next
+    int offset = 0;  // of the eight in it
+  };
+
+  const AttentionWarp<kChunks>& attention;
+  Eight key;
+  Eight value;
+
+  __device__ TileFetch(const AttentionWarp<kChunks>& warp_attention, int warp)
+      : attention(warp_attention),
+        key{warp / 4 * 32 + attention.lane / 8 * 8},
+        value{warp % 2 * 32 + attention.lane % 4 * 8} {
+    const int size = attention.args.kv.block_size;
+    key.offset = key.in_tile % size;
+    value.offset = value.in_tile % size;
+    look_up(0);
+  }
+
+  __device__ void look_up(int base) {
+    const QueryTile& tile = attention.tile;
+    const int size = attention.args.kv.block_size;
+    for (Eight* eight : {&key, &value}) {
+      const int position = base + eight->in_tile;
+      if (position > tile.last) continue;
+      if (kAttentionTile % size != 0) eight->offset = position % size;
+      eight->block = tile.table[position / size];
+    }
+  }
+
+  __device__ void fetch(const KvStage<kChunks>& to, int base, int warp) {
+    const KvLayer& kv = attention.args.kv;
+    const int lane = attention.lane;
+    const int dim = kv.head_dim;
+    const int size = kv.block_size;
+    const auto base_of = [&](const Eight& eight) {
+      return (static_cast<std::size_t>(eight.block) * kv.num_kv_heads + attention.kv_head) *
+             static_cast<std::size_t>(size * dim);
+    };
+    const int in_eight = warp % 4 * 2 + lane / 4 % 2;
+    const bool has_key = base + key.in_tile + in_eight <= attention.tile.last;
+    const __half* keys = static_cast<const __half*>(kv.keys);
+    if (has_key) keys += base_of(key) + (key.offset + in_eight) * dim;
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
       const int first = chunk * 32 + lane % 4 * 8;
-      copy_async(&to.key(warp, chunk, lane), key + first, there && first < dim);
+      copy_async(&to.key(warp, chunk, lane), keys + first, has_key && first < dim);
     }
-  }
-  const int half = warp % 2;
-  const int first = base + half * 32 + lane % 4 * 8;
-  const bool there = first <= map.limit;
-  const __half* values = static_cast<const __half*>(kv.values);
-  if (there) values += attention.block_base(map, first) + lane / 4 * size + first % size;
+    const bool has_value = base + value.in_tile <= attention.tile.last;
+    const __half* values = static_cast<const __half*>(kv.values);
+    if (has_value) values += base_of(value) + lane / 4 * size + value.offset;
 #pragma unroll
-  for (int i = 0; i < kChunks; ++i) {
-    const int d = i * 4 + warp / 2;
-    copy_async(&to.value(d, half, lane), values + d * 8 * size, there && d * 8 + lane / 4 < dim);
+    for (int i = 0; i < kChunks; ++i) {
+      const int d = i * 4 + warp / 2;
+      copy_async(&to.value(d, warp % 2, lane), values + d * 8 * size,
+                 has_value && d * 8 + lane / 4 < dim);
+    }
+    look_up(base + kAttentionTile);
   }
-}
+};
 
 /// A tree's own positions, from tile `first` on: each token finds others there, so the warp fetches
 /// for itself. A call of its own, since the kernel's registers do not fit beside its outputs; the
@@ -110,20 +152,20 @@ __device__ __noinline__ PrefillState attend_to_tree(const AttentionArgs& args, Q
   return state;
 }
 
-/// grid: [KV heads, query tiles / kPrefillWarps], the last ones of a sequence first, since they see
+/// grid: [KV heads, query tiles / kWarps], the last ones of a sequence first, since they see
 /// most. A warp attends to everything that its set of queries sees; keys and values come through a
 /// ring of tiles that the block shares. A tree's own positions (kTrees) follow with a stage a warp,
-/// in turns; without them, nothing spills.
-template <int kChunks, bool kTrees>
-__global__ void __launch_bounds__(kPrefillWarps * 32, 1)
+/// in turns.
+template <int kChunks, int kWarps, bool kTrees>
+__global__ void __launch_bounds__(kWarps * 32, 1)
     attention_prefill_kernel(const __grid_constant__ AttentionArgs args) {
   extern __shared__ __align__(128) std::byte shared_bytes[];
-  auto& shared = *reinterpret_cast<PrefillShared<kChunks>*>(shared_bytes);
+  auto& shared = *reinterpret_cast<PrefillShared<kChunks, kWarps>*>(shared_bytes);
   let_next_start();
   wait_for_previous();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const QueryTile tile = find_tile(args, args.tile_tokens * kPrefillWarps,
+  const QueryTile tile = find_tile(args, args.tile_tokens * kWarps,
                                    static_cast<int>(gridDim.y - 1 - blockIdx.y), lane);
   if (tile.tokens == 0) return;
   AttentionWarp<kChunks> attention(args, tile, shared.stage(0), static_cast<int>(blockIdx.x), lane);
@@ -141,18 +183,26 @@ __global__ void __launch_bounds__(kPrefillWarps * 32, 1)
   auto& sums = shared.sums[warp];
 #pragma unroll
   for (int d = 0; d < kChunks * 4; ++d) sums[d][lane] = {0.0f, 0.0f, 0.0f, 0.0f};
+  TileFetch<kChunks> fetcher(attention, warp);
+  int free_stage = 0;
   const auto fetch = [&](int index) {
-    if (index < shared_tiles)
-      fetch_part(attention, shared.stage(index), index * kAttentionTile, warp);
+    if (index < shared_tiles && warp < kFetchWarps)
+      fetcher.fetch(shared.stage(free_stage), index * kAttentionTile, warp);
+    if (++free_stage == args.stages) free_stage = 0;
     commit_copies();
   };
-  for (int index = 0; index < kPrefillStages - 1; ++index) fetch(index);
+  for (int index = 0; index < args.stages - 1; ++index) fetch(index);
+  int stage = 0;
   for (int index = 0; index < shared_tiles; ++index) {
-    wait_copies<kPrefillStages - 2>();
+    if (args.stages == kMostPrefillStages)
+      wait_copies<kMostPrefillStages - 2>();
+    else
+      wait_copies<0>();
     __syncthreads();  // the tile is there, and nobody reads the one before any more
-    fetch(index + kPrefillStages - 1);
+    fetch(index + args.stages - 1);
+    attention.stage = shared.stage(stage);
+    if (++stage == args.stages) stage = 0;
     if (index >= own_tiles) continue;
-    attention.stage = shared.stage(index);
     float scores[8][4];
     attention.score_stage(scores);
     RowState rows;
@@ -173,13 +223,13 @@ __global__ void __launch_bounds__(kPrefillWarps * 32, 1)
   }
 
   if (kTrees && shared_tiles < tiles) {
-    constexpr int kAtOnce = kPrefillStages - 1;  // the last stage holds their units' sums
+    const int at_once = args.stages - 1;  // the last stage holds their units' sums
     wait_copies<0>();
-    for (int turn = 0; turn < kPrefillWarps; turn += kAtOnce) {
+    for (int turn = 0; turn < kWarps; turn += at_once) {
       __syncthreads();  // the stages are free
-      if (warp < turn || warp >= turn + kAtOnce) continue;
+      if (warp < turn || warp >= turn + at_once) continue;
       auto* const unit_sums =
-          reinterpret_cast<float(*)[32][4]>(shared.stages[kAtOnce]) + (warp - turn) * kChunks * 4;
+          reinterpret_cast<float(*)[32][4]>(shared.stages[at_once]) + (warp - turn) * kChunks * 4;
 #pragma unroll
       for (int d = 0; d < kChunks * 4; ++d)
 #pragma unroll

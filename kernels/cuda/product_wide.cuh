@@ -35,6 +35,20 @@ __device__ __forceinline__ void put_gated_tile(const Product& product, int first
         by_token;
 }
 
+/// Whether the values of two tokens lie side by side: by single stores of two bytes each, every one
+/// would be a sector of its own.
+__device__ __forceinline__ bool in_one_word(const KvLayer& kv, const Inputs (&pair)[2]) {
+  return kv.type == DataType::f16 && pair[0].at >= 0 && pair[0].at % 2 == 0 &&
+         pair[1].at == pair[0].at + 1;
+}
+__device__ __forceinline__ void put_two_values(const KvLayer& kv, std::int64_t at,
+                                               const float (&sums)[4]) {
+  const auto finite = [](float value) { return isnan(value) ? 0.0f : value; };
+  std::uint32_t* const to = reinterpret_cast<std::uint32_t*>(static_cast<__half*>(kv.values) + at);
+  to[0] = operand_pair<__half>(finite(sums[0]), finite(sums[1]));
+  to[kv.head_dim / 2 * kv.block_size / 2] = operand_pair<__half>(finite(sums[2]), finite(sums[3]));
+}
+
 /// The product of many tokens (prefill) on Hopper: blocks of 128 rows x 256 tokens, in clusters
 /// that share the tokens, so that these come out of the second-level cache once for all. Every sum
 /// is again one float accumulator over ascending steps of 16 columns, so its bits are those of
@@ -197,6 +211,13 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 #pragma unroll
           for (int i = 0; i < kAtOnce * 2; ++i) {
             const int token = first_token + (first + i / 2) * kTokenTile + i % 2;
+            if constexpr (kSink == Sink::value) {
+              if (in_one_word(args.product.kv, inputs[i / 2])) {
+                if (i % 2 == 0)
+                  put_two_values(args.product.kv, inputs[i / 2][0].at, sums[first + i / 2]);
+                continue;
+              }
+            }
             if (token < args.product.num_tokens)
               put<kSink>(args.product, inputs[i / 2][i % 2], token, row, partner,
                          sums[first + i / 2][i % 2], sums[first + i / 2][i % 2 + 2]);
@@ -227,8 +248,8 @@ cudaError_t launch_wide_product(ProductArgs args, const Launch& to) {
   args.token_groups = ceil_div(args.token_tiles, kWideTokenTiles);
   args.stages = min(8, (to.device.max_block_shared - kStatic) / kWideStageBytes<kType>);
   const auto shared = static_cast<std::size_t>(args.stages * kWideStageBytes<kType>);
-  // Large clusters read tokens less often, but wait for one another at each item's end, and their
-  // rounds may hold fewer blocks.
+  // Large clusters read tokens less often, which makes a round a fifth shorter where there are
+  // many; with few, that their blocks wait for one another at each item's end costs as much.
   constexpr int kLarge = 8;
   constexpr int kSmall = 2;
   constexpr int kManyRounds = 4;
@@ -246,7 +267,7 @@ cudaError_t launch_wide_product(ProductArgs args, const Launch& to) {
     return ceil_div(args.weight_groups, cluster) * args.token_groups;
   };
   const int rounds = large == 0 ? 0 : ceil_div(items(kLarge), large);
-  if (rounds >= kManyRounds && rounds <= ceil_div(items(kSmall), max(1, small)))
+  if (rounds >= kManyRounds && rounds * 4 <= ceil_div(items(kSmall), max(1, small)) * 5)
     return launch_wide_clusters<kType, kLarge>(args, min(large, items(kLarge)), to);
   return launch_wide_clusters<kType, kSmall>(args, min(max(1, small), items(kSmall)), to);
 }

@@ -98,7 +98,7 @@ void DraftStage::set_model(std::unique_ptr<EagleHead> head) {
   auto adapter = std::make_unique<EagleAdapter>(
       backend_, std::move(head), max_context_,
       scheduler.max_num_batched_tokens + scheduler.max_num_seqs * 2 * kMostPending);
-  features_ = adapter.get();
+  features_ = eagle_ = adapter.get();
   set_adapter(kEagle3, std::move(adapter));
 }
 

@@ -77,6 +77,8 @@ class DraftStage {
 
   /// The model behind the method "draft_model", where it knows all tokens; null: there is none.
   Transformer* transformer() noexcept { return transformer_; }
+  /// The head behind the method "eagle3"; null: there is none.
+  EagleAdapter* eagle() noexcept { return eagle_; }
   /// The draft model's own slices of the cache's blocks; null: there are none.
   const KvPoolStorage* draft_pool() const noexcept {
     return adapter_ == nullptr ? nullptr : adapter_->pool();
@@ -104,6 +106,7 @@ class DraftStage {
   std::string_view model_method_;  // one of kModelMethods, or empty
   std::unique_ptr<DraftAdapter> adapter_;
   FeatureAdapter* features_ = nullptr;             // adapter_, if it is one
+  EagleAdapter* eagle_ = nullptr;                  // adapter_, if it is one
   Transformer* transformer_ = nullptr;             // see transformer()
   std::unique_ptr<ModelDrafter> model_drafter_;    // null: no draft model of this vocabulary
   std::unique_ptr<TranslatedDrafter> translated_;  // "draft_model", if it has another

@@ -22,6 +22,19 @@ void EagleAdapter::keep(Sequence& sequence, int first_entry, std::span<const std
   features_.append(sequence.features, first_entry, head_->features(), rows, Stream{});
 }
 
+void EagleAdapter::restore(const Sequence& sequence, std::span<const std::int32_t> rows) {
+  std::vector<std::int32_t> from;
+  for (int entry = sequence.features.begin(); entry < sequence.features.end(); ++entry)
+    from.push_back(sequence.features.row(entry));
+  backend_.copy_rows({.num_rows = static_cast<int>(rows.size()),
+                      .cols = head_->hidden_size(),
+                      .source = features_.data(),
+                      .source_rows = from.data(),
+                      .destination = head_->features(),
+                      .destination_rows = rows.data()},
+                     Stream{});
+}
+
 std::int32_t& EagleAdapter::output_at(std::size_t sequence, int slot) {
   std::vector<std::int32_t>& rows = output_rows_[sequence];
   const auto at = static_cast<std::size_t>(slot - (sequences_[sequence]->size() - 1));

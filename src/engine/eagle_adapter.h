@@ -30,6 +30,9 @@ class EagleAdapter final : public FeatureAdapter {
 
   HiddenStateTap& tap() noexcept override { return *head_; }
   void keep(Sequence& sequence, int first_entry, std::span<const std::int32_t> rows) override;
+  /// Puts the features of `sequence` back into rows of the head's own, in order.
+  void restore(const Sequence& sequence, std::span<const std::int32_t> rows);
+  EagleHead& head() noexcept { return *head_; }
 
  private:
   /// The row of outputs_ where the head's output at `slot` is kept.

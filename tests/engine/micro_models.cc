@@ -111,8 +111,10 @@ Config micro_trimmed_config() {
 }
 
 std::vector<Config> micro_model_configs() {
-  return {micro_config(), micro_eagle_config(), micro_early_exit_config(), micro_medusa_config(),
-          micro_trimmed_config()};
+  std::vector<Config> configs = {micro_config(), micro_eagle_config(), micro_early_exit_config(),
+                                 micro_trimmed_config()};
+  if (test_device() == "cpu") configs.push_back(micro_medusa_config());
+  return configs;
 }
 
 }  // namespace specdec::testing

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Whether every constrained answer parses and validates, as Python's jsonschema sees it.
 
-    check_generations.py GENERATE_RECORDS TARGET DRAFT SCHEMAS.jsonl [--json OUT]
+    check_generations.py GENERATE_RECORDS TARGET DRAFT SCHEMAS.jsonl... [--json OUT]
 
 20 answers; SPECDEC_TEST_FULL=1: 1000 over all schemas. An answer that max_tokens cut off is counted and no more; of a
 member that stands twice the last counts, as JSON readers have it. Exit code 77: the model or jsonschema is not here.
@@ -36,8 +36,9 @@ def problem(schema, text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("generate_records", "target", "draft", "schemas"):
+    for name in ("generate_records", "target", "draft"):
         parser.add_argument(name)
+    parser.add_argument("schemas", nargs="+")
     parser.add_argument("--json", help="write the figures to this file")
     arguments = parser.parse_args()
     if not os.path.exists(arguments.target):
@@ -45,9 +46,11 @@ def main():
         return SKIPPED
 
     full = os.environ.get("SPECDEC_TEST_FULL") == "1"
-    with open(arguments.schemas, encoding="utf-8") as file:
-        schemas = [json.loads(line)["schema"] for line in file]
-    command = [arguments.generate_records, arguments.target, arguments.draft, arguments.schemas, "1000" if full else "20"]
+    schemas = []
+    for path in arguments.schemas:
+        with open(path, encoding="utf-8") as file:
+            schemas += [json.loads(line)["schema"] for line in file]
+    command = [arguments.generate_records, arguments.target, arguments.draft, "1000" if full else "20", *arguments.schemas]
     reasons = collections.Counter()
     complete = collections.Counter()  # by schema
     bad = []

@@ -1,9 +1,10 @@
 // Constrained answers of the real model at temperature 1, under every drafter and several policies
 // for whitespace: what check_generations.py validates.
 //
-//   generate_records TARGET DRAFT SCHEMAS.jsonl COUNT > ANSWERS.jsonl
+//   generate_records TARGET DRAFT COUNT SCHEMAS.jsonl... > ANSWERS.jsonl
 //
-// A line of SCHEMAS has "schema"; one of ANSWERS the schema's index, "text" and "finish_reason".
+// A line of SCHEMAS has "schema"; one of ANSWERS the schema's index over all files, "text" and
+// "finish_reason".
 // COUNT answers are complete; those that max_tokens cuts off come on top, three for each at most.
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -42,13 +44,15 @@ Request make_request(Engine& engine, const std::string& schema, std::size_t inde
   return request;
 }
 
-void run(const std::string& target, const std::string& draft, const std::string& schemas_path,
-         std::size_t count) {
-  std::ifstream file(schemas_path);
+void run(const std::string& target, const std::string& draft, std::size_t count,
+         std::span<char*> schema_paths) {
   std::vector<std::string> schemas;
-  for (std::string line; std::getline(file, line);)
-    schemas.push_back(ordered_json::parse(line).at("schema").dump());
-  if (schemas.empty()) throw Error(ErrorCode::io, schemas_path + " holds no schemas");
+  for (const char* path : schema_paths) {
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);)
+      schemas.push_back(ordered_json::parse(line).at("schema").dump());
+  }
+  if (schemas.empty()) throw Error(ErrorCode::io, "no schemas in the files");
 
   Config config;
   config.target.model = target;
@@ -90,12 +94,13 @@ void run(const std::string& target, const std::string& draft, const std::string&
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) {
-    std::fprintf(stderr, "usage: generate_records TARGET DRAFT SCHEMAS.jsonl COUNT\n");
+  if (argc < 5) {
+    std::fprintf(stderr, "usage: generate_records TARGET DRAFT COUNT SCHEMAS.jsonl...\n");
     return 2;
   }
   try {
-    run(argv[1], argv[2], argv[3], static_cast<std::size_t>(std::atoi(argv[4])));
+    run(argv[1], argv[2], static_cast<std::size_t>(std::atoi(argv[3])),
+        {argv + 4, static_cast<std::size_t>(argc - 4)});
   } catch (const std::exception& error) {
     std::fprintf(stderr, "generate_records: %s\n", error.what());
     return 1;

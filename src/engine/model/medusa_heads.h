@@ -12,7 +12,8 @@ namespace specdec {
 /// Medusa heads on a backend.
 class MedusaHeads final : public HiddenStateTap {
  public:
-  /// `target` and `output_norm` [hidden]: the target's shape and its final norm.
+  /// `target` and `output_norm` [hidden]: the target's shape and its final norm. Throws
+  /// Error(unsupported) for a backend that does not compute on the host.
   MedusaHeads(Backend& backend, const MedusaSource& source, const ModelConfig& target,
               std::span<const float> output_norm);
 

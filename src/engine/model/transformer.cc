@@ -154,8 +154,9 @@ void Transformer::reserve(int outputs, Stream stream) {
   enqueued_logits_ = backend_.allocate(count * sizeof(float), MemoryUse::scratch);
 }
 
-const float* Transformer::enqueue(const kernels::BatchView& batch, Stream stream) {
-  run_layers(batch, weights_.config.num_layers, stream, nullptr);
+const float* Transformer::enqueue(const kernels::BatchView& batch, Stream stream,
+                                  HiddenStateTap* tap) {
+  run_layers(batch, weights_.config.num_layers, stream, tap);
   kernels::NormHeadParams params = head_params(batch);
   params.logits = enqueued_logits_.as<float>();
   backend_.norm_head(params, stream);

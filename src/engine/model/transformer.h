@@ -103,7 +103,8 @@ class Transformer {
   /// The same without the host: `batch` is what Backend::stage would make of one, and the logits
   /// are left in the backend's memory. Once reserve() has made room it neither allocates nor
   /// synchronises, so that a graph can be captured of it.
-  const float* enqueue(const kernels::BatchView& batch, Stream stream);
+  const float* enqueue(const kernels::BatchView& batch, Stream stream,
+                       HiddenStateTap* tap = nullptr);
   /// Makes room for the logits that enqueue() leaves, of `outputs` rows at most, and fills in the
   /// angles of every position. Once, before the first enqueue().
   void reserve(int outputs, Stream stream);

@@ -127,9 +127,11 @@ CodePointSet CodePointSet::all() {
   return set;
 }
 
-void CodePointSet::normalise() {
-  std::sort(ranges_.begin(), ranges_.end(),
-            [](const CodePointRange& a, const CodePointRange& b) { return a.first < b.first; });
+// The ranges up to `sorted` are a set, those from there on as well.
+void CodePointSet::normalise(std::size_t sorted) {
+  std::inplace_merge(
+      ranges_.begin(), ranges_.begin() + static_cast<std::ptrdiff_t>(sorted), ranges_.end(),
+      [](const CodePointRange& a, const CodePointRange& b) { return a.first < b.first; });
   std::size_t kept = 0;
   for (const CodePointRange& range : ranges_) {
     if (kept > 0 && range.first <= ranges_[kept - 1].last + 1)
@@ -142,13 +144,22 @@ void CodePointSet::normalise() {
 
 void CodePointSet::add(char32_t first, char32_t last) {
   if (first > last) return;
-  ranges_.push_back({first, last});
-  if (ranges_.size() > 1 && ranges_[ranges_.size() - 2].last + 1 >= first) normalise();
+  const std::size_t sorted = ranges_.size();
+  if (sorted == 0 || ranges_.back().last + 1 < first) {
+    ranges_.push_back({first, last});
+  } else if (ranges_.back().first <= first) {
+    ranges_.back().last = std::max(ranges_.back().last, last);
+  } else {
+    ranges_.push_back({first, last});
+    normalise(sorted);
+  }
 }
 
 void CodePointSet::add(const CodePointSet& other) {
+  if (other.ranges_.size() == 1) return add(other.ranges_[0].first, other.ranges_[0].last);
+  const std::size_t sorted = ranges_.size();
   ranges_.insert(ranges_.end(), other.ranges_.begin(), other.ranges_.end());
-  normalise();
+  normalise(sorted);
 }
 
 CodePointSet CodePointSet::inverted() const {
@@ -179,10 +190,9 @@ CodePointSet CodePointSet::ascii_case_closed() const {
   CodePointSet closed = *this;
   constexpr char32_t kDistance = U'a' - U'A';
   for (const CodePointRange& r : intersected({U'A', U'Z'}).ranges_)
-    closed.ranges_.push_back({r.first + kDistance, r.last + kDistance});
+    closed.add(r.first + kDistance, r.last + kDistance);
   for (const CodePointRange& r : intersected({U'a', U'z'}).ranges_)
-    closed.ranges_.push_back({r.first - kDistance, r.last - kDistance});
-  closed.normalise();
+    closed.add(r.first - kDistance, r.last - kDistance);
   return closed;
 }
 

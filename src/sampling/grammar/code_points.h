@@ -1,5 +1,6 @@
 #pragma once
 
+#include <compare>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -13,7 +14,7 @@ inline constexpr char32_t kMaxCodePoint = 0x10FFFF;
 struct CodePointRange {
   char32_t first = 0;
   char32_t last = 0;
-  bool operator==(const CodePointRange&) const = default;
+  auto operator<=>(const CodePointRange&) const = default;
 };
 
 /// A set of code points as ascending ranges that neither overlap nor touch. Surrogates may be
@@ -36,7 +37,7 @@ class CodePointSet {
   const std::vector<CodePointRange>& ranges() const noexcept { return ranges_; }
 
  private:
-  void normalise();
+  void normalise(std::size_t sorted);
   std::vector<CodePointRange> ranges_;
 };
 

@@ -1,8 +1,8 @@
 #include "sampling/grammar/regex_syntax.h"
 
 #include <array>
+#include <map>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "sampling/grammar/regex_parser.h"
@@ -72,9 +72,7 @@ class Compiler {
   }
 
   RegexRef character(const CodePointSet& set) {
-    if (set.ranges().size() != 1 || set.ranges()[0].first != set.ranges()[0].last)
-      return encode(set);
-    const auto [entry, added] = characters_.try_emplace(set.ranges()[0].first);
+    const auto [entry, added] = characters_.try_emplace(set.ranges());
     if (added) entry->second = encode(set);
     return entry->second;
   }
@@ -186,7 +184,7 @@ class Compiler {
   std::string_view pattern_;
   std::optional<RegexRef> any_;
   std::optional<RegexRef> word_;
-  std::unordered_map<char32_t, RegexRef> characters_;
+  std::map<std::vector<CodePointRange>, RegexRef> characters_;
 };
 
 }  // namespace
