@@ -50,6 +50,7 @@ residual_of_other_kind        model_tests
 draft_position_off_by_one     model_tests
 guessed_features_kept         test_engine
 draft_tokens_shifted          test_engine
+medusa_feature_before         test_engine
 exit_layer_off_by_one         test_engine
 shared_kv_moved_twice         test_engine
 lookahead_window_left_behind  test_draft
