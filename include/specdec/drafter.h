@@ -44,8 +44,9 @@ class DraftProposal {
     return add(token, static_cast<int>(tokens_.size()) - 1, confidence);
   }
 
-  /// Asks for the token that the target gives behind this node, accepted or not: the node is
-  /// verified even where it is not expected to pay, and Drafter::watched() tells.
+  /// Asks for the token that the target gives behind this node, accepted or not: see
+  /// Drafter::watched(). With adaptive lengths the watched nodes of a proposal are verified
+  /// together, as long as what their drafter brings is worth all of their rows.
   void watch(int node) { watched_.push_back(node); }
 
   std::span<const TokenId> tokens() const noexcept { return tokens_; }
@@ -84,8 +85,8 @@ class SPECDEC_API Drafter {
                        std::span<DraftProposal> proposals) = 0;
   /// What the target gives behind the nodes that the latest proposal for this request watched, in
   /// that order: the token that plain decoding would emit there. kNoAnswer: the node was left out
-  /// (a grammar, no room), or nothing may follow it. Comes once after each proposal that watched
-  /// something, unless the request ended.
+  /// (a grammar, no room, it did not pay), or nothing may follow it. Does not come where the
+  /// proposal was refused, the step failed or the request ended.
   virtual void watched(RequestId /*id*/, std::span<const TokenId> /*answers*/) {}
   /// The request has ended: forget what is kept under its id.
   virtual void finished(RequestId /*id*/) {}

@@ -76,6 +76,9 @@ void DraftHistory::observe_depth(int depth, bool taken) {
   Depth& at = depths_[static_cast<std::size_t>(std::min(depth, kDepths) - 1)];
   at.seen = kMemory * at.seen + 1;
   at.taken = kMemory * at.taken + (taken ? 1 : 0);
+  if (depth > 1 || !taken) return;
+  interval_ = kFirstProbe;
+  plain_steps_ = kFirstProbe - 1;
 }
 
 bool DraftHistory::probe() {

@@ -59,7 +59,8 @@ class DraftHistory {
   void observe_depth(int depth, bool taken);
 
   /// Drafting does not pay at present: true when this step should try all the same, after 8, 16, 32
-  /// and then every 64 plain steps.
+  /// and then every 64 plain steps, or at once where the latest draft began rightly: the text may
+  /// have changed, and one draft in 64 steps would take hundreds of them to show it.
   bool probe();
   void paid() noexcept {
     interval_ = kFirstProbe;

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "engine/model/eagle_source.h"
+#include "engine/model/tensor_view.h"
 #include "fuzz_input.h"
 #include "specdec/error.h"
 

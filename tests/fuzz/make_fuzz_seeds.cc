@@ -98,9 +98,9 @@ int main(int argc, char** argv) {
   write_file(root / "safetensors" / "llama3", hf_seed(scaled, {}));
   EagleOptions eagle{.feature_layers = {2, 3}};
   write_file(root / "eagle" / "plain", eagle_seed(0, 2, eagle));
+  eagle.type = DataType::bf16;
   write_file(root / "eagle" / "quantised", eagle_seed(3, 32, eagle));
   eagle.draft_vocab_size = 4;
-  eagle.type = DataType::bf16;
   write_file(root / "eagle" / "smaller_vocabulary", eagle_seed(0, 2, eagle));
   eagle.speculators = eagle.own_embedding = eagle.norm_before_residual = true;
   write_file(root / "eagle" / "speculators", eagle_seed(0, 2, eagle));
