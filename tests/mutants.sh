@@ -36,6 +36,15 @@ regex_nullable_head_ignored   test_grammar
 grammar_rows_not_merged       test_grammar
 grammar_mask_without_crossings test_grammar
 grammar_plain_one_more        test_grammar
+grammar_long_tokens_dropped   test_grammar
+grammar_run_without_end       test_grammar
+grammar_kinds_not_asked       test_grammar
+grammar_forced_past_end       test_grammar
+regex_near_beyond_ceiling     test_grammar
+schema_required_ignored       test_grammar
+schema_one_member_more        test_grammar
+schema_one_of_is_any_of       test_grammar
+grammar_undecided_taken       test_engine
 grammar_mask_shifted          test_engine
 mask_rows_mixed               test_grammar
 grammar_end_ignored           test_engine
@@ -50,6 +59,7 @@ residual_of_other_kind        model_tests
 draft_position_off_by_one     model_tests
 guessed_features_kept         test_engine
 draft_tokens_shifted          test_engine
+medusa_feature_before         test_engine
 exit_layer_off_by_one         test_engine
 shared_kv_moved_twice         test_engine
 lookahead_window_left_behind  test_draft

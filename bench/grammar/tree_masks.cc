@@ -1,5 +1,6 @@
 // Times the masks of whole draft trees over MaskBench: the nodes' matchers, forked from their
-// parents', and then a mask for each, on several threads. The trees are drawn with a second copy of
+// parents', and then a mask for each; a tree on one thread, as the engine's MaskMaker does it, or
+// each node on any thread. The trees are drawn with a second copy of
 // the grammar, so the one that is timed meets every state for the first time in a tree.
 
 #include <CLI/CLI.hpp>
@@ -85,7 +86,7 @@ double microseconds(Clock::time_point begin, Clock::time_point end) {
 
 class TreeTimer {
  public:
-  explicit TreeTimer(int threads) : pool_(threads) {}
+  TreeTimer(int threads, bool node_by_node) : pool_(threads), node_by_node_(node_by_node) {}
 
   void time(const GrammarMatcher& place, const std::vector<Node>& nodes, Times& times) {
     std::vector<GrammarMatcher> matchers;
@@ -98,11 +99,16 @@ class TreeTimer {
       matchers.back().accept(nodes[i].token);
     }
     const Clock::time_point forked = Clock::now();
-    pool_.parallel_for(static_cast<int>(nodes.size()), [&](int i) {
+    const auto make = [&](int i) {
       try {
         masks[i] = matchers[i].mask();
       } catch (const Error&) {  // a limit; the engine would fail the request
       }
+    };
+    const int count = static_cast<int>(nodes.size());
+    pool_.parallel_for(node_by_node_ ? count : 1, [&](int task) {
+      if (node_by_node_) return make(task);
+      for (int i = 0; i < count; ++i) make(i);
     });
     const Clock::time_point end = Clock::now();
     times.forks_us.push_back(microseconds(begin, forked));
@@ -112,6 +118,7 @@ class TreeTimer {
 
  private:
   kernels::ThreadPool pool_;
+  bool node_by_node_;
 };
 
 nlohmann::json summary_of(const std::vector<double>& times) {
@@ -133,12 +140,14 @@ int main(int argc, char** argv) {
   app.add_option("--stride", stride, "Tokens from one tree to the next");
   app.add_option("--nodes", num_nodes, "Of a tree");
   app.add_option("--threads", threads, "That make masks");
+  bool node_by_node = false;
+  app.add_flag("--node-by-node", node_by_node, "Any thread takes any node");
   CLI11_PARSE(app, argc, argv);
 
   const grammar_tool::Vocabulary source(path);
   const Tokenizer& tokenizer = source.tokenizer();
   const GrammarVocabulary vocabulary(tokenizer);
-  TreeTimer timer(threads);
+  TreeTimer timer(threads, node_by_node);
   Times times;
   std::mt19937_64 random(1);
   std::ifstream lines(file);
@@ -166,6 +175,7 @@ int main(int argc, char** argv) {
   const nlohmann::json report = {{"vocabulary", tokenizer.vocab_size()},
                                  {"nodes", num_nodes},
                                  {"threads", threads},
+                                 {"node_by_node", node_by_node},
                                  {"trees", times.both_us.size()},
                                  {"forks_us", summary_of(times.forks_us)},
                                  {"masks_us", summary_of(times.masks_us)},

@@ -122,6 +122,7 @@ class Model:
                 x = x[:, -1:]
             return F.linear(rms_norm(x, self.norm), self.head)
 
+        torch.cuda.synchronize()  # what was made above, before another stream reads it
         with torch.no_grad():
             stream = torch.cuda.Stream()
             with torch.cuda.stream(stream):

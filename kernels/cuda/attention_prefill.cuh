@@ -56,73 +56,38 @@ struct PrefillShared {
   }
 };
 
-/// One of kFetchWarps warps' share of the copies of the tiles that all queries find in the same
-/// slots: an eight of the keys, as many dimension tiles of the values. Looks a tile's blocks up
-/// when the tile before it is fetched, since the look-up takes longer than the copies' issue.
+/// Enqueues one of kFetchWarps warps' share of the copies of a tile that all queries find in the
+/// same slots: one eight of the keys, as many dimension tiles of the values.
 template <int kChunks>
-struct TileFetch {
-  /// 8 positions of a tile, which never straddle a block.
-  struct Eight {
-    int in_tile;
-    int block = 0;   // of the pool, for the tile to be fetched next
-    int offset = 0;  // of the eight in it
-  };
-
-  const AttentionWarp<kChunks>& attention;
-  Eight key;
-  Eight value;
-
-  __device__ TileFetch(const AttentionWarp<kChunks>& warp_attention, int warp)
-      : attention(warp_attention),
-        key{warp / 4 * 32 + attention.lane / 8 * 8},
-        value{warp % 2 * 32 + attention.lane % 4 * 8} {
-    const int size = attention.args.kv.block_size;
-    key.offset = key.in_tile % size;
-    value.offset = value.in_tile % size;
-    look_up(0);
-  }
-
-  __device__ void look_up(int base) {
-    const QueryTile& tile = attention.tile;
-    const int size = attention.args.kv.block_size;
-    for (Eight* eight : {&key, &value}) {
-      const int position = base + eight->in_tile;
-      if (position > tile.last) continue;
-      if (kAttentionTile % size != 0) eight->offset = position % size;
-      eight->block = tile.table[position / size];
-    }
-  }
-
-  __device__ void fetch(const KvStage<kChunks>& to, int base, int warp) {
-    const KvLayer& kv = attention.args.kv;
-    const int lane = attention.lane;
-    const int dim = kv.head_dim;
-    const int size = kv.block_size;
-    const auto base_of = [&](const Eight& eight) {
-      return (static_cast<std::size_t>(eight.block) * kv.num_kv_heads + attention.kv_head) *
-             static_cast<std::size_t>(size * dim);
-    };
-    const int in_eight = warp % 4 * 2 + lane / 4 % 2;
-    const bool has_key = base + key.in_tile + in_eight <= attention.tile.last;
-    const __half* keys = static_cast<const __half*>(kv.keys);
-    if (has_key) keys += base_of(key) + (key.offset + in_eight) * dim;
+__device__ __forceinline__ void fetch_part(const AttentionWarp<kChunks>& attention,
+                                           const KvStage<kChunks>& to, int base, int warp) {
+  const SlotMap map = attention.map_of(0, true);
+  const KvLayer& kv = attention.args.kv;
+  const int lane = attention.lane;
+  const int dim = kv.head_dim;
+  const int size = kv.block_size;
+  {
+    const int position = base + warp / 4 * 32 + lane / 8 * 8 + warp % 4 * 2 + lane / 4 % 2;
+    const bool there = position <= map.limit;
+    const __half* key = static_cast<const __half*>(kv.keys);
+    if (there) key += attention.block_base(map, position) + position % size * dim;
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
       const int first = chunk * 32 + lane % 4 * 8;
-      copy_async(&to.key(warp, chunk, lane), keys + first, has_key && first < dim);
+      copy_async(&to.key(warp, chunk, lane), key + first, there && first < dim);
     }
-    const bool has_value = base + value.in_tile <= attention.tile.last;
-    const __half* values = static_cast<const __half*>(kv.values);
-    if (has_value) values += base_of(value) + lane / 4 * size + value.offset;
-#pragma unroll
-    for (int i = 0; i < kChunks; ++i) {
-      const int d = i * 4 + warp / 2;
-      copy_async(&to.value(d, warp % 2, lane), values + d * 8 * size,
-                 has_value && d * 8 + lane / 4 < dim);
-    }
-    look_up(base + kAttentionTile);
   }
-};
+  const int half = warp % 2;
+  const int first = base + half * 32 + lane % 4 * 8;
+  const bool there = first <= map.limit;
+  const __half* values = static_cast<const __half*>(kv.values);
+  if (there) values += attention.block_base(map, first) + lane / 4 * size + first % size;
+#pragma unroll
+  for (int i = 0; i < kChunks; ++i) {
+    const int d = i * 4 + warp / 2;
+    copy_async(&to.value(d, half, lane), values + d * 8 * size, there && d * 8 + lane / 4 < dim);
+  }
+}
 
 /// A tree's own positions, from tile `first` on: each token finds others there, so the warp fetches
 /// for itself. A call of its own, since the kernel's registers do not fit beside its outputs; the
@@ -183,11 +148,10 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   auto& sums = shared.sums[warp];
 #pragma unroll
   for (int d = 0; d < kChunks * 4; ++d) sums[d][lane] = {0.0f, 0.0f, 0.0f, 0.0f};
-  TileFetch<kChunks> fetcher(attention, warp);
   int free_stage = 0;
   const auto fetch = [&](int index) {
     if (index < shared_tiles && warp < kFetchWarps)
-      fetcher.fetch(shared.stage(free_stage), index * kAttentionTile, warp);
+      fetch_part(attention, shared.stage(free_stage), index * kAttentionTile, warp);
     if (++free_stage == args.stages) free_stage = 0;
     commit_copies();
   };

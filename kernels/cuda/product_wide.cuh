@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/cuda/product.cuh"
+#include "kernels/cuda/tile_map.h"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace specdec::kernels::cuda {
@@ -35,20 +36,6 @@ __device__ __forceinline__ void put_gated_tile(const Product& product, int first
         by_token;
 }
 
-/// Whether the values of two tokens lie side by side: by single stores of two bytes each, every one
-/// would be a sector of its own.
-__device__ __forceinline__ bool in_one_word(const KvLayer& kv, const Inputs (&pair)[2]) {
-  return kv.type == DataType::f16 && pair[0].at >= 0 && pair[0].at % 2 == 0 &&
-         pair[1].at == pair[0].at + 1;
-}
-__device__ __forceinline__ void put_two_values(const KvLayer& kv, std::int64_t at,
-                                               const float (&sums)[4]) {
-  const auto finite = [](float value) { return isnan(value) ? 0.0f : value; };
-  std::uint32_t* const to = reinterpret_cast<std::uint32_t*>(static_cast<__half*>(kv.values) + at);
-  to[0] = operand_pair<__half>(finite(sums[0]), finite(sums[1]));
-  to[kv.head_dim / 2 * kv.block_size / 2] = operand_pair<__half>(finite(sums[2]), finite(sums[3]));
-}
-
 /// The product of many tokens (prefill) on Hopper: blocks of 128 rows x 256 tokens, in clusters
 /// that share the tokens, so that these come out of the second-level cache once for all. Every sum
 /// is again one float accumulator over ascending steps of 16 columns, so its bits are those of
@@ -56,7 +43,9 @@ __device__ __forceinline__ void put_two_values(const KvLayer& kv, std::int64_t a
 /// units only: a branch between the asynchronous products would serialise them.
 template <DataType kType, int kCluster>
 __global__ void __launch_bounds__(kWideThreads, 1)
-    wide_product_kernel(const __grid_constant__ ProductArgs args) {
+    wide_product_kernel(const __grid_constant__ ProductArgs args,
+                        const __grid_constant__ TileMap weight_map,
+                        const __grid_constant__ TileMap token_map) {
 #ifdef SPECDEC_HAS_WGMMA
   using Format = Weights<kType>;
   using Operand = typename Format::Operand;
@@ -103,30 +92,23 @@ __global__ void __launch_bounds__(kWideThreads, 1)
   if (warp >= kWideTiles) {
     // The registers go to those that hold the sums.
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    // Lane i fetches weight tile i, and token tile i of the block's share for the whole cluster.
-    constexpr int kShare = kWideTokenTiles / kCluster;
-    const int own_token = rank * kShare + lane;
-    constexpr auto kAllBlocks = static_cast<std::uint16_t>((1 << kCluster) - 1);
-    for (int item = first_item; item < items && warp == kWideTiles; item += item_step) {
-      const int tile = min(weight_group(item) * kWideTiles + lane, args.tiles - 1);
-      const int token_tile =
-          min(token_group(item) * kWideTokenTiles + own_token, args.token_tiles - 1);
-      const std::byte* weights = static_cast<const std::byte*>(args.product.weight.data) +
-                                 static_cast<std::size_t>(tile) * args.units * Format::kUnitBytes;
-      const std::byte* tokens =
-          args.product.tokens + static_cast<std::size_t>(token_tile) * args.units * kTokenUnit;
-      for (int chunk = 0; chunk < chunks; ++chunk) {
-        Barrier::wait(&used[stage], phase ^ 1);
-        Fill{&filled[stage], lane}.expect(kWideTiles * kTileBytes + kWideTokenTiles * kTokenBytes);
-        __syncwarp();
-        std::byte* to = shared + stage * kStageBytes;
-        const Fill fill{&filled[stage], 0};  // every lane issues its own copies
-        if (lane < kWideTiles)
-          fill.copy(to + lane * kTileBytes, weights + chunk * kTileBytes, kTileBytes);
-        if (lane < kShare)
-          fill.copy_to_blocks(to + kWeightBytes + own_token * kTokenBytes,
-                              tokens + chunk * kTokenBytes, kTokenBytes, kAllBlocks);
-        advance();
+    if (warp == kWideTiles && lane == 0) {
+      // The block's weights, and its share of the tokens for the whole cluster.
+      constexpr int kShare = kWideTokenTiles / kCluster;
+      constexpr auto kAllBlocks = static_cast<std::uint16_t>((1 << kCluster) - 1);
+      for (int item = first_item; item < items; item += item_step) {
+        const int tile = weight_group(item) * kWideTiles;
+        const int token_tile = token_group(item) * kWideTokenTiles + rank * kShare;
+        for (int chunk = 0; chunk < chunks; ++chunk) {
+          Barrier::wait(&used[stage], phase ^ 1);
+          const Fill fill{&filled[stage], 0};
+          fill.expect(kWideTiles * kTileBytes + kWideTokenTiles * kTokenBytes);
+          std::byte* to = shared + stage * kStageBytes;
+          fill.copy_tiles(to, weight_map, chunk * kTileBytes, tile);
+          fill.copy_tiles_to_blocks(to + kWeightBytes + rank * kShare * kTokenBytes, token_map,
+                                    chunk * kTokenBytes, token_tile, kAllBlocks);
+          advance();
+        }
       }
     }
   } else {
@@ -211,13 +193,6 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 #pragma unroll
           for (int i = 0; i < kAtOnce * 2; ++i) {
             const int token = first_token + (first + i / 2) * kTokenTile + i % 2;
-            if constexpr (kSink == Sink::value) {
-              if (in_one_word(args.product.kv, inputs[i / 2])) {
-                if (i % 2 == 0)
-                  put_two_values(args.product.kv, inputs[i / 2][0].at, sums[first + i / 2]);
-                continue;
-              }
-            }
             if (token < args.product.num_tokens)
               put<kSink>(args.product, inputs[i / 2][i % 2], token, row, partner,
                          sums[first + i / 2][i % 2], sums[first + i / 2][i % 2 + 2]);
@@ -235,10 +210,19 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 
 template <DataType kType, int kCluster>
 cudaError_t launch_wide_clusters(const ProductArgs& args, int clusters, const Launch& to) {
-  return launch_clusters(to, wide_product_kernel<kType, kCluster>,
-                         dim3(static_cast<unsigned>(clusters * kCluster)), dim3(kCluster),
-                         kWideThreads,
-                         static_cast<std::size_t>(args.stages * kWideStageBytes<kType>), args);
+  constexpr int kUnitBytes = Weights<kType>::kUnitBytes;
+  TileMap weights;
+  TileMap tokens;
+  cudaError_t status = map_tiles(args.product.weight.data, args.tiles, args.units * kUnitBytes,
+                                 kWideTiles, kWideChunk * kUnitBytes, weights);
+  if (status != cudaSuccess) return status;
+  status = map_tiles(args.product.tokens, args.token_tiles, args.units * 512,
+                     kWideTokenTiles / kCluster, kWideChunk * 512, tokens);
+  if (status != cudaSuccess) return status;
+  return launch_clusters(
+      to, wide_product_kernel<kType, kCluster>, dim3(static_cast<unsigned>(clusters * kCluster)),
+      dim3(kCluster), kWideThreads, static_cast<std::size_t>(args.stages * kWideStageBytes<kType>),
+      args, weights, tokens);
 }
 
 template <DataType kType>

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/tile_map.h"
 
 namespace specdec::kernels::cuda {
 
@@ -82,15 +83,25 @@ struct Fill {
                    : "memory");
 #endif
   }
-  /// Copies to the same place in each of the cluster's `blocks` (a bit a rank), whose barriers
-  /// count the bytes. By the lane that calls.
-  __device__ void copy_to_blocks(std::byte* to, const std::byte* from, int bytes,
-                                 std::uint16_t blocks) const {
+  /// Copies a box of tiles (tile_map.h), from byte `at` of each and tile `tile` on. By one lane.
+  __device__ void copy_tiles(std::byte* to, const TileMap& map, int at, int tile) const {
 #if __CUDA_ARCH__ >= 900
     asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
-        "[%0], [%1], %2, [%3], %4;" ::"r"(shared_address(to)),
-        "l"(from), "r"(bytes), "r"(shared_address(barrier)), "h"(blocks)
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+        "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared_address(to)),
+        "l"(&map), "r"(at / 8), "r"(tile), "r"(shared_address(barrier))
+        : "memory");
+#endif
+  }
+  /// The same to one place in each of the cluster's `blocks` (a bit a rank), whose barriers count
+  /// the bytes.
+  __device__ void copy_tiles_to_blocks(std::byte* to, const TileMap& map, int at, int tile,
+                                       std::uint16_t blocks) const {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(to)),
+        "l"(&map), "r"(at / 8), "r"(tile), "r"(shared_address(barrier)), "h"(blocks)
         : "memory");
 #endif
   }

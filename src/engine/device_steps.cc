@@ -353,7 +353,7 @@ std::unique_ptr<DeviceSteps> make_device_steps(const StepParts& parts,
   const Config& config = parts.config;
   auto* const backend = dynamic_cast<CudaBackend*>(&parts.backend);
   if (backend == nullptr || !config.backend.device_loop || config.verify.method != "coupled" ||
-      config.draft.length.mode == "adaptive")
+      config.draft.length.mode == "adaptive" || !config.draft.tree.choices.empty())
     return nullptr;
   DeviceLoopOptions options{.device = backend->device(),
                             .stream = backend->stream(),

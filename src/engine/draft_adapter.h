@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <vector>
@@ -18,9 +20,21 @@ class DraftAdapter : public DraftModel {
   virtual void begin(std::span<Sequence* const> sequences) = 0;
   /// The draft's own slices of the cache's blocks; null: it keeps no KV beside the target's.
   virtual const KvPoolStorage* pool() const noexcept = 0;
+  /// The deepest level that it can draft.
+  virtual int max_depth() const noexcept { return std::numeric_limits<int>::max(); }
   /// Runs rows as they are and returns their logits: forward() without sequences, or what shows the
   /// cost of a pass.
   virtual std::span<const float> run(const ForwardBatch& batch) = 0;
+};
+
+/// A draft that reads the target's hidden states.
+class FeatureAdapter : public DraftAdapter {
+ public:
+  /// For the target's next pass.
+  virtual HiddenStateTap& tap() noexcept = 0;
+  /// Keeps features of that pass, its `rows`, for the entries of `sequence` from first_entry on: an
+  /// entry joins a token with the feature of the token before.
+  virtual void keep(Sequence& sequence, int first_entry, std::span<const std::int32_t> rows) = 0;
 };
 
 /// A draft that needs nothing but tokens and KV.

@@ -24,8 +24,9 @@ constexpr std::string_view kNone = "none";
 constexpr std::string_view kDraftModel = "draft_model";
 constexpr std::string_view kEagle3 = "eagle3";
 constexpr std::string_view kEarlyExit = "early_exit";
+constexpr std::string_view kMedusa = "medusa";
 constexpr std::string_view kLookahead = "lookahead";
-constexpr std::array kModelMethods = {kDraftModel, kEagle3, kEarlyExit};
+constexpr std::array kModelMethods = {kDraftModel, kEagle3, kEarlyExit, kMedusa};
 
 bool is_model_method(std::string_view method) {
   return std::ranges::find(kModelMethods, method) != kModelMethods.end();
@@ -97,8 +98,15 @@ void DraftStage::set_model(std::unique_ptr<EagleHead> head) {
   auto adapter = std::make_unique<EagleAdapter>(
       backend_, std::move(head), max_context_,
       scheduler.max_num_batched_tokens + scheduler.max_num_seqs * 2 * kMostPending);
-  eagle_ = adapter.get();
+  features_ = eagle_ = adapter.get();
   set_adapter(kEagle3, std::move(adapter));
+}
+
+void DraftStage::set_model(std::unique_ptr<MedusaHeads> heads) {
+  auto adapter = std::make_unique<MedusaAdapter>(backend_, std::move(heads), max_context_,
+                                                 config_.scheduler.max_num_seqs);
+  features_ = adapter.get();
+  set_adapter(kMedusa, std::move(adapter));
 }
 
 void DraftStage::set_early_exit(Transformer& target, int exit_layer) {
@@ -113,12 +121,15 @@ void DraftStage::set_model(std::unique_ptr<TranslatedDrafter> draft) {
 void DraftStage::set_adapter(std::string_view method, std::unique_ptr<DraftAdapter> adapter) {
   model_method_ = method;
   adapter_ = std::move(adapter);
+  std::optional<StaticTree> shape;
+  if (!config_.draft.tree.choices.empty()) shape = StaticTree::parse(config_.draft.tree.choices);
   model_drafter_ = std::make_unique<ModelDrafter>(
       *adapter_, backend_.host_executor(),
       ModelDrafterOptions{.topk = config_.draft.tree.topk,
                           .num_draft_tokens = config_.draft.tree.num_draft_tokens,
                           .min_confidence = config_.draft.length.min_confidence,
-                          .sampled = sampled_});
+                          .sampled = sampled_,
+                          .shape = shape});
 }
 
 DraftStage::~DraftStage() = default;
@@ -193,13 +204,18 @@ std::string DraftStage::method_list() const {
 }
 
 bool DraftStage::uses_features(std::string_view method) const noexcept {
-  return eagle_ != nullptr && names(method, kEagle3);
+  return features_ != nullptr && names(method, model_method_);
+}
+
+PrefixHit DraftStage::prefix_hit(std::string_view method) const noexcept {
+  return uses_features(method) && adapter_->pool() != nullptr ? PrefixHit::with_features
+                                                              : PrefixHit::target;
 }
 
 HiddenStateTap* DraftStage::tap(std::span<Sequence* const> sequences) noexcept {
   const bool wanted = std::any_of(sequences.begin(), sequences.end(),
                                   [](const Sequence* sequence) { return sequence->uses_features; });
-  return wanted ? &eagle_->tap() : nullptr;
+  return wanted ? &features_->tap() : nullptr;
 }
 
 void DraftStage::keep_features(Sequence& sequence) {
@@ -209,7 +225,7 @@ void DraftStage::keep_features(Sequence& sequence) {
   const int root_row = sequence.first_row + sequence.num_known - 1;
   for (const std::int32_t node : sequence.path.nodes)
     if (node > 0) rows.push_back(root_row + node);
-  eagle_->keep(sequence, sequence.kv.length(KvPool::target) + 1, rows);
+  features_->keep(sequence, sequence.kv.length(KvPool::target) + 1, rows);
 }
 
 DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max_rows) const {
@@ -246,9 +262,9 @@ DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max
 /// How deep the draft model may draft, as far as it is concerned; 0 when it may not.
 int DraftStage::model_limit(const Sequence& sequence) const {
   if (model_drafter_ == nullptr || !names(sequence.draft_method, model_method_)) return 0;
-  // An EAGLE head starts from the hidden state of the token before the root.
+  // Heads start from the hidden state of the token before the root.
   if (sequence.uses_features && sequence.features.end() != sequence.size()) return 0;
-  return std::max(0, adapter_->max_position() - sequence.size());
+  return std::clamp(adapter_->max_position() - sequence.size(), 0, adapter_->max_depth());
 }
 
 void DraftStage::propose(std::span<Sequence* const> sequences) {
@@ -280,7 +296,7 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
     propose_on_host(host, drafting(host_drafters_[host].drafter->name()));
   if (model_drafter_ != nullptr) propose_with_model(drafting(model_method_));
   if (translated_ != nullptr) propose_translated(drafting(model_method_));
-  if (eagle_ != nullptr) flush_features(sequences);
+  if (features_ != nullptr && adapter_->pool() != nullptr) flush_features(sequences);
   for (Sequence* sequence : sequences)
     for (const auto& [drafter, proposal] : sequence->host_drafts)
       graft(proposal, drafter, *sequence);
@@ -453,16 +469,16 @@ void DraftStage::flush_features(std::span<Sequence* const> sequences) {
     if (sequence->features.size() <= kMostPending || !sequence->reservation.claim_draft()) continue;
     int& length = sequence->draft_length;
     length = std::max(1, sequence->kv.length(KvPool::draft));
-    eagle_->begin({&sequence, 1});
+    features_->begin({&sequence, 1});
     while (length < sequence->features.end()) {
       DraftRows rows{.sequence = 0, .context_len = length, .rows = {}};
-      const int end = std::min(sequence->features.end(), length + eagle_->max_rows());
+      const int end = std::min(sequence->features.end(), length + features_->max_rows());
       for (int entry = length; entry < end; ++entry)
         rows.rows.push_back({.token = sequence->tokens[static_cast<std::size_t>(entry)],
                              .position = entry,
                              .path_slots = {},
                              .wants_logits = false});
-      eagle_->forward({&rows, 1});
+      features_->forward({&rows, 1});
       length = end;
     }
     sequence->features.drop_before(length);

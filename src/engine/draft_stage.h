@@ -13,7 +13,9 @@
 #include "engine/draft_adapter.h"
 #include "engine/draft_pacing.h"
 #include "engine/eagle_adapter.h"
+#include "engine/medusa_adapter.h"
 #include "engine/model/eagle_head.h"
+#include "engine/model/medusa_heads.h"
 #include "engine/model/transformer.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
@@ -32,9 +34,10 @@ class DraftStage {
   ~DraftStage();
 
   /// The one draft model of the engine, before the first step: it becomes the method "draft_model",
-  /// "eagle3" or "early_exit".
+  /// "eagle3", "medusa" or "early_exit".
   void set_model(std::unique_ptr<Transformer> draft);
   void set_model(std::unique_ptr<EagleHead> head);
+  void set_model(std::unique_ptr<MedusaHeads> heads);
   /// The first `exit_layer` layers of the target, which must outlive this.
   void set_early_exit(Transformer& target, int exit_layer);
   void set_model(std::unique_ptr<TranslatedDrafter> draft);
@@ -51,6 +54,8 @@ class DraftStage {
   std::string method_list() const;
   /// Whether the method reads the target's hidden states. Thread-safe.
   bool uses_features(std::string_view method) const noexcept;
+  /// What a cached prefix must hold for the method. Thread-safe.
+  PrefixHit prefix_hit(std::string_view method) const noexcept;
 
   /// How far `sequence` may draft in a step with `batch_size` decoding sequences and `max_rows`
   /// rows for it.
@@ -100,6 +105,7 @@ class DraftStage {
   Backend& backend_;
   std::string_view model_method_;  // one of kModelMethods, or empty
   std::unique_ptr<DraftAdapter> adapter_;
+  FeatureAdapter* features_ = nullptr;             // adapter_, if it is one
   EagleAdapter* eagle_ = nullptr;                  // adapter_, if it is one
   Transformer* transformer_ = nullptr;             // see transformer()
   std::unique_ptr<ModelDrafter> model_drafter_;    // null: no draft model of this vocabulary

@@ -12,7 +12,7 @@ namespace specdec {
 
 /// An EAGLE-3 head as a draft model. A row of a committed token joins it with the target's feature
 /// of the token before; a row of a draft token with the head's own output at its parent.
-class EagleAdapter final : public DraftAdapter {
+class EagleAdapter final : public FeatureAdapter {
  public:
   /// `max_pending`: feature rows that sequences may hold between them.
   EagleAdapter(Backend& backend, std::unique_ptr<EagleHead> head, int max_context, int max_pending);
@@ -28,10 +28,8 @@ class EagleAdapter final : public DraftAdapter {
     return head_->forward(batch, Stream{});
   }
 
-  /// For the target's next pass.
-  HiddenStateTap& tap() noexcept { return *head_; }
-  /// Keeps features of that pass, its `rows`, for the entries of `sequence` from first_entry on.
-  void keep(Sequence& sequence, int first_entry, std::span<const std::int32_t> rows);
+  HiddenStateTap& tap() noexcept override { return *head_; }
+  void keep(Sequence& sequence, int first_entry, std::span<const std::int32_t> rows) override;
   /// Puts the features of `sequence` back into rows of the head's own, in order.
   void restore(const Sequence& sequence, std::span<const std::int32_t> rows);
   EagleHead& head() noexcept { return *head_; }

@@ -1,11 +1,14 @@
 #include "engine/engine_impl.h"
 
 #include <algorithm>
+#include <array>
 #include <random>
 #include <string>
+#include <string_view>
 
 #include "engine/log.h"
 #include "engine/model/eagle_source.h"
+#include "engine/model/medusa_source.h"
 #include "engine/model/token_list.h"
 #include "specdec/error.h"
 
@@ -95,41 +98,68 @@ void check_exit_layer(const Config& config, const ModelConfig& target) {
                     std::to_string(target.num_layers - 1));
 }
 
-/// The file of draft.model, opened and checked against the target; at most one of the two is set.
+/// The file of draft.model, opened and checked against the target; at most one of the three is set.
 struct DraftSource {
   std::unique_ptr<ModelSource> model;
   std::unique_ptr<EagleSource> head;
+  std::unique_ptr<MedusaSource> medusa;
   std::vector<TokenId> tokens = {};      // that the model's head is to know; empty: all
   std::unique_ptr<Tokenizer> tokenizer;  // the model's, when its text is to be translated
 
+  /// The shape of what has KV of its own; null: nothing has.
   const ModelConfig* config() const {
     return model != nullptr ? &model->config() : head != nullptr ? &head->layer : nullptr;
   }
 };
+
+/// What draft.model holds: the method that drafts with it, and its name in messages.
+struct DraftKind {
+  std::string_view method;
+  std::string_view what;
+};
+constexpr std::array kDraftKinds = {DraftKind{"draft_model", "a language model"},
+                                    DraftKind{"eagle3", "an EAGLE-3 head"},
+                                    DraftKind{"medusa", "a folder of Medusa heads"}};
+
+const DraftKind& kind_of(const std::string& path) {
+  return kDraftKinds[is_eagle_head(path) ? 1 : is_medusa(path) ? 2 : 0];
+}
+
+void check_draft_kind(const Config& config, const DraftKind& kind) {
+  const std::string& path = config.draft.model;
+  for (const DraftKind& other : kDraftKinds) {
+    const std::string method(other.method);
+    if (other.method == kind.method ||
+        ("+" + config.draft.method + "+").find("+" + method + "+") == std::string::npos)
+      continue;
+    throw Error(ErrorCode::invalid_config,
+                path + " is " + std::string(kind.what) + ", and draft.method is \"" + method +
+                    "\": set draft.method = \"" + std::string(kind.method) + "\"");
+  }
+  if (!config.draft.vocabulary_list.empty() && kind.method != "draft_model")
+    throw Error(ErrorCode::invalid_config, "draft.vocabulary_list is for draft models, and " +
+                                               path + " is " + std::string(kind.what) +
+                                               ": leave it out");
+}
 
 DraftSource open_draft(const Config& config, const ModelConfig& target,
                        const Tokenizer& tokenizer) {
   DraftSource source;
   const std::string& path = config.draft.model;
   if (path.empty()) return source;
-  const bool is_head = is_eagle_head(path);
-  const std::string method = is_head ? "draft_model" : "eagle3";
-  if (("+" + config.draft.method + "+").find("+" + method + "+") != std::string::npos)
-    throw Error(ErrorCode::invalid_config,
-                path + (is_head ? " is an EAGLE-3 head" : " is no EAGLE-3 head") +
-                    ", and draft.method is \"" + method + "\": set draft.method = \"" +
-                    (is_head ? "eagle3" : "draft_model") + "\"");
-  const std::string& list = config.draft.vocabulary_list;
-  if (is_head) {
-    if (!list.empty())
-      throw Error(ErrorCode::invalid_config,
-                  "draft.vocabulary_list is for draft models, and " + path +
-                      " is an EAGLE-3 head, which has a vocabulary of its own: leave it out");
-    source.head = open_eagle_head(
-        path, target,
-        config.draft.weight_type == "q8_0" ? EagleWeights::q8_0 : EagleWeights::as_stored);
+  const DraftKind& kind = kind_of(path);
+  check_draft_kind(config, kind);
+  const HeadWeights weights =
+      config.draft.weight_type == "q8_0" ? HeadWeights::q8_0 : HeadWeights::as_stored;
+  if (kind.method == "eagle3") {
+    source.head = open_eagle_head(path, target, weights);
     return source;
   }
+  if (kind.method == "medusa") {
+    source.medusa = open_medusa(path, target, weights);
+    return source;
+  }
+  const std::string& list = config.draft.vocabulary_list;
   source.model = open_model(path);
   if (config.draft.vocabulary == "translate") {
     if (!list.empty())
@@ -195,6 +225,9 @@ Engine::Impl::Impl(const Config& engine_config)
         *backend, *draft.head, target->embedding(),
         make_pool(*backend, draft.head->layer, config, shape.num_blocks),
         config.scheduler.max_num_batched_tokens));
+  if (draft.medusa)
+    drafts->set_model(std::make_unique<MedusaHeads>(*backend, *draft.medusa, source->config(),
+                                                    source->output_norm()));
   if (config.draft.early_exit.exit_layer > 0)
     drafts->set_early_exit(*target, config.draft.early_exit.exit_layer);
   if (config.draft.length.mode == "adaptive") find_costs(shape.num_blocks);
@@ -271,6 +304,7 @@ RequestId Engine::Impl::submit(Request request) {
     throw Error(ErrorCode::invalid_argument, "no drafter is named \"" + sequence->draft_method +
                                                  "\": this engine has " + drafts->method_list());
   sequence->uses_features = drafts->uses_features(sequence->draft_method);
+  sequence->prefix_hit = drafts->prefix_hit(sequence->draft_method);
   sequence->max_draft = request.speculation.num_speculative_tokens.value_or(
       config.draft.length.num_speculative_tokens);
   constexpr int kLongestDraft = 64;

@@ -1,6 +1,5 @@
 #include "engine/mask_maker.h"
 
-#include <algorithm>
 #include <exception>
 
 namespace specdec {
@@ -20,16 +19,15 @@ MaskMaker::~MaskMaker() {
 }
 
 MaskMaker::Due MaskMaker::begin(std::span<Sequence* const> batch) {
-  rows_.clear();
+  trees_.clear();
   for (Sequence* sequence : batch) {
     if (!sequence->grammar || !sequence->samples) continue;
-    const std::size_t nodes = sequence->node_grammar.size();
-    sequence->node_masks.assign(nodes, nullptr);
-    for (std::size_t node = 0; node < nodes; ++node) rows_.push_back({sequence, node});
+    sequence->node_masks.assign(sequence->node_grammar.size(), nullptr);
+    trees_.push_back(sequence);
   }
   if (!worker_.joinable()) {
     make();
-  } else if (!rows_.empty()) {
+  } else if (!trees_.empty()) {
     {
       const std::lock_guard lock(mutex_);
       pending_ = true;
@@ -58,19 +56,16 @@ void MaskMaker::work() {
   }
 }
 
-// A few neighbours go together: they are often of one grammar, whose matchers take turns.
+// A tree's nodes go together: its matchers take turns in their grammar, and what one of them finds
+// out the next one has.
 void MaskMaker::make() {
-  constexpr std::size_t kRowsATask = 8;
-  const std::size_t tasks = (rows_.size() + kRowsATask - 1) / kRowsATask;
-  executor_.parallel_for(static_cast<int>(tasks), [&](int task) {
-    const std::size_t begin = static_cast<std::size_t>(task) * kRowsATask;
-    const std::size_t end = std::min(begin + kRowsATask, rows_.size());
-    for (const Row& row : std::span(rows_).subspan(begin, end - begin)) {
-      const GrammarMatcher& grammar = row.sequence->node_grammar[row.node];
+  executor_.parallel_for(static_cast<int>(trees_.size()), [&](int tree) {
+    Sequence& sequence = *trees_[static_cast<std::size_t>(tree)];
+    for (std::size_t node = 0; node < sequence.node_grammar.size(); ++node) {
+      const GrammarMatcher& grammar = sequence.node_grammar[node];
       try {
         // Behind the grammar's end nothing is kept: what is drawn there does not matter.
-        if (row.node == 0 || !grammar.must_end())
-          row.sequence->node_masks[row.node] = grammar.mask();
+        if (node == 0 || !grammar.must_end()) sequence.node_masks[node] = grammar.mask();
       } catch (const std::exception&) {  // left to sample(), if the walk comes here
       }
     }

@@ -12,8 +12,9 @@
 
 namespace specdec {
 
-/// Makes the grammars' masks for every node of a step's draft trees on the host's threads: while
-/// the target's pass runs when that leaves them idle, else before it. They are due at `sample`.
+/// Makes the grammars' masks for every node of a step's draft trees on the host's threads, a tree
+/// on each: while the target's pass runs when that leaves them idle, else before it. They are due
+/// at `sample`.
 ///
 /// For one thread.
 class MaskMaker {
@@ -47,13 +48,8 @@ class MaskMaker {
   void make();
   void work();
 
-  struct Row {
-    Sequence* sequence;
-    std::size_t node;
-  };
-
   kernels::Executor& executor_;
-  std::vector<Row> rows_;  // of the step in progress
+  std::vector<Sequence*> trees_;  // of the step in progress
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -45,8 +45,9 @@ struct Sequence {
   RequestId id = 0;
   Request request;
   std::uint64_t seed = 0;
-  std::string draft_method;         // names joined by '+'; "none": plain decoding
-  bool uses_features = false;       // the drafter reads the target's hidden states
+  std::string draft_method;    // names joined by '+'; "none": plain decoding
+  bool uses_features = false;  // the drafter reads the target's hidden states
+  PrefixHit prefix_hit = PrefixHit::target;
   int max_draft = 0;                // longest draft that the request allows
   std::vector<TokenId> end_tokens;  // EOS and stop ids
   Clock::time_point submitted;

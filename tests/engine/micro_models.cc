@@ -35,6 +35,7 @@ struct TemporaryModels {
              .draft = (folder / "draft.gguf").string(),
              .first_layers = (folder / "first_layers.gguf").string(),
              .some_tokens = (folder / "tokens.txt").string(),
+             .medusa = (folder / "medusa").string(),
              .eagle = (folder / "eagle").string()};
     const GgufOptions target_types{.type = kernels::DataType::q4_1,
                                    .embedding_type = kernels::DataType::q8_0};
@@ -48,6 +49,7 @@ struct TemporaryModels {
     for (int token = config.vocab_size - 1; token >= 0; --token)
       if (token % 3 != 1) list += std::to_string(token) + "\n";
     write_file(paths.some_tokens, list);
+    write_medusa_folder(paths.medusa, random_medusa(config, 4));
     const EagleOptions eagle{.type = kernels::DataType::bf16, .draft_vocab_size = 100};
     write_eagle_folder(paths.eagle, random_eagle_head(config, 3, eagle), eagle);
   }
@@ -95,6 +97,13 @@ Config micro_early_exit_config() {
   return config;
 }
 
+Config micro_medusa_config() {
+  Config config = micro_config();
+  config.draft.model = micro_models().medusa;
+  config.draft.method = "medusa";
+  return config;
+}
+
 Config micro_trimmed_config() {
   Config config = micro_config();
   config.draft.vocabulary_list = micro_models().some_tokens;
@@ -102,7 +111,10 @@ Config micro_trimmed_config() {
 }
 
 std::vector<Config> micro_model_configs() {
-  return {micro_config(), micro_eagle_config(), micro_early_exit_config(), micro_trimmed_config()};
+  std::vector<Config> configs = {micro_config(), micro_eagle_config(), micro_early_exit_config(),
+                                 micro_trimmed_config()};
+  if (test_device() == "cpu") configs.push_back(micro_medusa_config());
+  return configs;
 }
 
 }  // namespace specdec::testing

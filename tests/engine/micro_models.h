@@ -15,6 +15,7 @@ struct MicroModels {
   std::string draft;
   std::string first_layers;  // the target's first three layers as a model of their own
   std::string some_tokens;   // a list of two thirds of the vocabulary
+  std::string medusa;        // random Medusa heads
   std::string eagle;         // a random EAGLE-3 head that knows a third of the vocabulary
 };
 const MicroModels& micro_models();
@@ -25,6 +26,8 @@ Config micro_config();
 Config micro_eagle_config();
 /// The target's first three layers in their place.
 Config micro_early_exit_config();
+/// Medusa heads in the draft model's place.
+Config micro_medusa_config();
 /// The draft model with a head for the listed tokens alone.
 Config micro_trimmed_config();
 /// All of them: a configuration for each way in which a model drafts.

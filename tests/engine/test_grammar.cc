@@ -1,9 +1,14 @@
 #include <doctest/doctest.h>
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
 #include <random>
 
 #include "engine/micro_models.h"
 #include "support/engine_runs.h"
+#include "support/model_writer.h"
 
 // Constrained decoding on micro models: every answer is a text of its grammar, and the exactness
 // law holds under it.
@@ -236,4 +241,54 @@ TEST_CASE("requests whose grammar cannot begin are refused at once") {
   REQUIRE(!outputs.empty());
   CHECK(outputs.back().text.empty());
   CHECK(outputs.back().finish_reason == FinishReason::eos);
+}
+
+TEST_CASE("a grammar that admits nothing under the vocabulary is refused at submit") {
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("specdec-no-tilde-" + std::to_string(::getpid()));
+  const RandomModel model = random_model(micro_model_config(), 1);
+  TestTokenizer tokenizer(model.config.vocab_size, true);
+  const auto tilde = std::ranges::find(tokenizer.tokens, "~");  // in no merge
+  REQUIRE(tilde != tokenizer.tokens.end());
+  *tilde = "no text has this token";
+  GgufFileSpec spec = gguf_spec(model);
+  spec.set_strings("tokenizer.ggml.tokens", tokenizer.tokens);
+  write_file(path, spec.bytes());
+  Config config = micro_config();
+  config.target.model = path.string();
+  config.draft.method = "none";
+  config.draft.model.clear();
+  Engine engine = Engine::load(config);
+  std::filesystem::remove(path);
+  Request request;
+  request.prompt_tokens = {1};
+  request.sampling.max_tokens = 3;
+  request.grammar = Grammar::regex("~+");
+  CHECK_THROWS_WITH_AS(engine.submit(request), doctest::Contains("vocabulary"), Error);
+  CHECK_FALSE(engine.step());
+  request.grammar = Grammar::regex("r+|~+");
+  CHECK(run_requests(engine, {request}, 1).front().text == "rrr");
+}
+
+// Behind "h" two expressions have nothing in common, which only a hundred thousand states show. As
+// long as "e" may follow instead, nobody need know.
+TEST_CASE("a grammar past its limits ends its request, with a message, and no other") {
+  for (const char* method : {"none", "ngram"}) {
+    CAPTURE(method);
+    std::vector<Request> requests(3);
+    for (Request& request : requests) {
+      request.prompt_tokens = {1, 2, 3};
+      request.sampling.max_tokens = 12;
+      request.grammar = Grammar::regex("[cd]{12}");
+    }
+    requests[1].grammar = Grammar::regex("[cd]{3}(e|h(?=[ab]*a[ab]{17}g)[ab]*b[ab]{17}g)");
+    const std::vector<RunResult> results = run(micro_config(), requests, method, 3);
+    CHECK(results[1].finish_reason == FinishReason::error);
+    CHECK(results[1].error.find("limit") != std::string::npos);
+    CHECK(results[1].text.size() <= 3);
+    for (const std::size_t other : {std::size_t{0}, std::size_t{2}}) {
+      CHECK(results[other].error.empty());
+      CHECK(results[other].text.size() == 12);
+    }
+  }
 }

@@ -83,7 +83,7 @@ TEST_CASE("a vocabulary list where it has no place is refused") {
   };
   Config config = micro_eagle_config();
   config.draft.vocabulary_list = micro_models().some_tokens;
-  CHECK(message(config).find("a vocabulary of its own") != std::string::npos);
+  CHECK(message(config).find("is for draft models") != std::string::npos);
   config = micro_early_exit_config();
   config.draft.vocabulary_list = micro_models().some_tokens;
   CHECK(message(config).find("draft.model is not") != std::string::npos);

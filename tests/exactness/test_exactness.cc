@@ -59,6 +59,7 @@ struct Setting {
   bool eagle = false;  // the EAGLE-3 head in the draft model's place
   const char* mode = "fixed";
   const char* kv_type = "f16";
+  int exit_layer = 0;  // above 0: the target's first layers in the draft model's place
 };
 
 Config config_for(const Setting& setting) {
@@ -66,6 +67,8 @@ Config config_for(const Setting& setting) {
   config.target.model = real_target_path();
   config.draft.model =
       setting.eagle ? SPECDEC_SOURCE_DIR "/models/smollm2-135m-eagle3" : draft_model_path();
+  config.draft.early_exit.exit_layer = setting.exit_layer;
+  if (setting.exit_layer > 0) config.draft.model.clear();
   config.draft.length.mode = setting.mode;
   config.draft.tree.topk = setting.topk;
   config.draft.tree.num_draft_tokens = setting.num_draft_tokens;
@@ -135,6 +138,12 @@ std::vector<Setting> all_settings() {
        .eagle = true,
        .mode = "adaptive"},
       {.name = "lookahead, batch 3", .batch = 3, .method = "lookahead", .length = 6},
+      {.name = "early exit after 6 layers, trees, batch 3",
+       .topk = 2,
+       .batch = 3,
+       .method = "early_exit",
+       .length = 3,
+       .exit_layer = 6},
       {.name = "plain, batch 8, shuffled", .batch = 8, .order_seed = 13, .method = "none"},
   };
 }

@@ -48,7 +48,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     const auto head =
         read_eagle_head(config, "fuzz/config.json", file, target_of((data[0] & 2) != 0 ? 32 : 2),
-                        (data[0] & 1) != 0 ? EagleWeights::q8_0 : EagleWeights::as_stored);
+                        (data[0] & 1) != 0 ? HeadWeights::q8_0 : HeadWeights::as_stored);
     int sum = 0;
     for (const MatrixSource& fc : head->fc) sum ^= checksum(fc);
     for (const MatrixSource* matrix :

@@ -17,6 +17,7 @@ struct Method {
 /// A method that drafts with a model or a window needs its line here; any other copies text.
 constexpr std::array kMethods = {
     Method{"draft_model", Kind::model}, Method{"eagle3", Kind::model},
+    Method{"early_exit", Kind::model},  Method{"medusa", Kind::model},
     Method{"ngram", Kind::text},        Method{"suffix", Kind::text},
     Method{"lookahead", Kind::window},
 };
@@ -45,6 +46,9 @@ std::string Setting::label() const {
 
 Config Setting::applied_to(const Config& config) const {
   Config applied = config;
+  // What belongs to another draft model does not come along.
+  if (!draft_model.empty()) applied.draft.early_exit.exit_layer = 0;
+  if (draft_model != config.draft.model) applied.draft.vocabulary_list.clear();
   applied.draft.model = draft_model;
   applied.draft.method = method;
   applied.draft.length.mode = mode;

@@ -28,8 +28,9 @@ enum class MemoryUse : std::uint8_t {
 /// A device that computes: the fused operations of kernels/ops.h, its memory, and its weight
 /// layout. Pointers in params structs are the backend's own memory, but for `moves` and their block
 /// table and the row ids of copy_rows, which are host memory and read before the call returns; a
-/// batch is what stage() made of it. An operation is ordered after those before it on the same stream. Used from one thread at a
-/// time. Where a device can fail, any call may throw Error(device), and then all later ones do.
+/// batch is what stage() made of it. An operation is ordered after those before it on the same
+/// stream. Used from one thread at a time. Where a device can fail, any call may throw
+/// Error(device), and then all later ones do.
 class Backend {
  public:
   virtual ~Backend() = default;

@@ -111,7 +111,8 @@ void Config::validate() const {
   const auto drafts_with = [&](const std::string& name) {
     return ("+" + draft.method + "+").find("+" + name + "+") != std::string::npos;
   };
-  require((!drafts_with("draft_model") && !drafts_with("eagle3")) || !draft.model.empty(),
+  require((!drafts_with("draft_model") && !drafts_with("eagle3") && !drafts_with("medusa")) ||
+              !draft.model.empty(),
           named(*this, "draft.method") + " is \"" + draft.method +
               "\" and draft.model is not set; name the draft model under [draft], "
               "or take draft.method = \"ngram\", which needs none");
@@ -139,6 +140,10 @@ void Config::validate() const {
               named(*this, "draft.tree.topk") + " is " + std::to_string(draft.tree.topk) +
               "; set draft.tree.topk = 1, or take verify.method = \"traversal\", which verifies "
               "trees");
+  require(verify.method != "block" || draft.tree.choices.empty(),
+          named(*this, "verify.method") + " is \"block\", which verifies chains, and " +
+              named(*this, "draft.tree.choices") +
+              " is a tree; leave it out, or take verify.method = \"traversal\"");
   require(draft.ngram.prompt_lookup_min <= draft.ngram.prompt_lookup_max,
           named(*this, "draft.ngram.prompt_lookup_min") + " is " +
               std::to_string(draft.ngram.prompt_lookup_min) + ", more than " +

@@ -23,17 +23,20 @@ constexpr std::array kKeys = {
               ConfigKey::Kind::path},
     ConfigKey{
         "draft.method", SPECDEC_FIELD(draft.method),
-        "none, ngram, suffix, lookahead, draft_model, eagle3, early_exit or a drafter of your "
-        "own; A+B mixes them",
+        "none, ngram, suffix, lookahead, draft_model, eagle3, early_exit, medusa or a drafter "
+        "of your own; A+B mixes them",
         0, 0, "", ConfigKey::Kind::method},
-    ConfigKey{"draft.model", SPECDEC_FIELD(draft.model),
-              "draft model: a GGUF file, a Hugging Face folder, or the folder of an EAGLE-3 head",
-              0, 0, "", ConfigKey::Kind::path},
+    ConfigKey{
+        "draft.model", SPECDEC_FIELD(draft.model),
+        "draft model: a GGUF file, a Hugging Face folder, or the folder of an EAGLE-3 head or "
+        "of Medusa heads",
+        0, 0, "", ConfigKey::Kind::path},
     ConfigKey{"draft.vocabulary", SPECDEC_FIELD(draft.vocabulary),
               "a draft model's: the target's, or another whose text is translated", 0, 0,
               "same|translate"},
     ConfigKey{"draft.weight_type", SPECDEC_FIELD(draft.weight_type),
-              "what an EAGLE-3 head's matrices are kept in", 0, 0, "q8_0|file"},
+              "what the matrices of an EAGLE-3 head or of Medusa heads are kept in", 0, 0,
+              "q8_0|file"},
     ConfigKey{"draft.vocabulary_list", SPECDEC_FIELD(draft.vocabulary_list),
               "file with the tokens, a number a line, that a draft model's head is cut down to", 0,
               0, "", ConfigKey::Kind::path},
@@ -54,6 +57,9 @@ constexpr std::array kKeys = {
               1, 64},
     ConfigKey{"draft.tree.num_draft_tokens", SPECDEC_FIELD(draft.tree.num_draft_tokens),
               "most draft tokens in a tree, when topk > 1", 1, 512},
+    ConfigKey{
+        "draft.tree.choices", SPECDEC_FIELD(draft.tree.choices),
+        "a static tree: paths of ranks, \"0\", \"0.0\", \"1\"; none: trees grow by confidence"},
     ConfigKey{"draft.ngram.prompt_lookup_min", SPECDEC_FIELD(draft.ngram.prompt_lookup_min),
               "shortest suffix that is looked up", 1, 64},
     ConfigKey{"draft.ngram.prompt_lookup_max", SPECDEC_FIELD(draft.ngram.prompt_lookup_max),

@@ -12,6 +12,7 @@ namespace specdec::grammar {
 /// one word, and is compared with what a lexeme takes in one operation.
 using ByteKinds = std::uint64_t;
 
+inline constexpr int kNumByteKinds = 64;
 inline constexpr int kKindBeyondAscii = 63;
 inline constexpr ByteKinds kBeyondAscii = ByteKinds{1} << kKindBeyondAscii;
 
@@ -42,8 +43,8 @@ constexpr int kind_of(unsigned char byte) noexcept {
 
 /// The bytes of a kind.
 inline const ByteSet& bytes_of(int kind) noexcept {
-  static const std::array<ByteSet, 64> sets = [] {
-    std::array<ByteSet, 64> made{};
+  static const std::array<ByteSet, kNumByteKinds> sets = [] {
+    std::array<ByteSet, kNumByteKinds> made{};
     for (unsigned byte = 0; byte < 256; ++byte)
       made[static_cast<std::size_t>(kind_of(static_cast<unsigned char>(byte)))].insert(byte);
     return made;

@@ -124,7 +124,7 @@ ByteSet CompiledGrammar::next_bytes(GrammarState state) {
 
 std::string CompiledGrammar::forced_text(GrammarState state, std::size_t max_bytes) {
   std::string text;
-  while (text.size() < max_bytes && !accepts(state)) {
+  while (text.size() < max_bytes && (!accepts(state) || mutant_active("grammar_forced_past_end"))) {
     const ByteSet next = next_bytes(state);
     if (next.size() != 1) break;
     const auto byte = static_cast<unsigned char>(next.first());

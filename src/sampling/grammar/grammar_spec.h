@@ -28,7 +28,7 @@ struct GrammarLimits {
   std::uint32_t symbols = 1'000'000;
   std::uint32_t production_symbols = 8'000'000;  ///< of all right-hand sides together
   std::uint64_t fuel = 3'000'000;  ///< derivatives that compiling, a byte or a mask may take
-  std::uint64_t emptiness_fuel = 200'000;        ///< derivatives to decide whether a lexeme is dead
+  std::uint64_t emptiness_fuel = 200'000;  ///< derivatives to decide whether a lexeme is dead
 };
 
 /// A context-free grammar whose terminals are lexemes: regular expressions over bytes. Its language

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "sampling/mutation.h"
+
 namespace specdec::grammar {
 namespace {
 
@@ -68,6 +70,18 @@ std::optional<std::size_t> PlainReach::counted(LexerState state) {
   return repeat->max ? std::size_t{*repeat->max} : kEndless;
 }
 
+// A pattern that is not anchored goes on with any text, then with what it looks for.
+bool PlainReach::begins_with_any_text(LexerState state) {
+  const RegexPool& regexes = lexer_.regexes();
+  for (std::size_t i = 0; i < lexer_.progress(state).size(); ++i)
+    if (regexes.any_option(lexer_.progress(state)[i].rest, [&](RegexRef option) {
+          const auto repeat = regexes.leading_repeat(option);
+          return repeat && !repeat->max && is_any_char(repeat->body);
+        }))
+      return true;
+  return false;
+}
+
 bool PlainReach::is_any_char(RegexRef body) {
   const auto [entry, added] = any_char_.try_emplace(body.id, false);
   if (!added) return entry->second;
@@ -85,6 +99,10 @@ bool PlainReach::is_any_char(RegexRef body) {
 bool PlainReach::endless(LexerState state) {
   if (const auto count = counted(state)) return *count == kEndless;
   if (const Known known = entry(state).endless; known != Known::unknown) return known == Known::yes;
+  if (begins_with_any_text(state)) {
+    entry(state).endless = Known::yes;
+    return true;
+  }
   std::vector<LexerState> closure{state};
   bool closed = true;
   for (std::size_t i = 0; i < closure.size() && closed; ++i) {
@@ -176,13 +194,25 @@ bool PlainReach::takes(LexerState state, ByteKinds kinds, std::size_t length) {
   if (!runs_[state].made) runs_[state] = new_run(state);
   // stays() makes states, not runs.
   Run& run = runs_[state];
-  if ((kinds & run.known & ~run.taken) != 0 || length > run.length) return false;
+  if (length > run.length && !mutant_active("grammar_run_without_end")) return false;
+  if ((kinds & run.known & ~run.taken) != 0) return false;
   for (ByteKinds rest = kinds & ~run.known; rest != 0; rest &= rest - 1) {
     run.known |= rest & -rest;
-    if (!stays(state, std::countr_zero(rest))) return false;
+    if (!stays(state, std::countr_zero(rest)) && !mutant_active("grammar_kinds_not_asked"))
+      return false;
     run.taken |= rest & -rest;
   }
   return true;
+}
+
+ByteKinds PlainReach::kinds_taken(LexerState state, std::size_t length) {
+  const ByteSet first = lexer_.first_bytes(state);
+  ByteKinds kinds = kinds_within(first) & ~kBeyondAscii;
+  if ((first & kLeads) == kLeads) kinds |= kBeyondAscii;
+  ByteKinds taken = 0;
+  for (; kinds != 0; kinds &= kinds - 1)
+    if (takes(state, kinds & -kinds, length)) taken |= kinds & -kinds;
+  return taken;
 }
 
 // A repeat of one byte says by its counter what it takes; elsewhere it is asked kind by kind.

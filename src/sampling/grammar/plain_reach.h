@@ -31,6 +31,8 @@ class PlainReach {
   bool surely_endless(LexerState state) { return counted(state) == kEndless; }
   /// Any text of at most `length` bytes of these kinds may follow; beyond ASCII, whole characters.
   bool takes(LexerState state, ByteKinds kinds, std::size_t length);
+  /// The kinds of which any text of at most `length` bytes may follow.
+  ByteKinds kinds_taken(LexerState state, std::size_t length);
   std::size_t memory_bytes() const noexcept {
     return entries_.capacity() * sizeof(Entry) + runs_.capacity() * sizeof(Run) +
            successors_.capacity() * sizeof(LexerState);
@@ -60,6 +62,7 @@ class PlainReach {
   /// How many times a repeat of one character stands at the beginning, by its counter: no state
   /// need be visited.
   std::optional<std::size_t> counted(LexerState state);
+  bool begins_with_any_text(LexerState state);
   bool is_any_char(RegexRef body);
   template <class State, class Take>
   bool each_plain_char(State from, Take step, std::vector<State>& reached) const;

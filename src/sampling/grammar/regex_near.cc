@@ -89,10 +89,10 @@ RegexPool::Near RegexPool::near(std::uint32_t id) {
   return made;
 }
 
-// Bytes by which every beginning of a match can be completed; kNoMatch where there are more than a
-// few derivatives, or that is not known of one of them.
+// Bytes that complete any beginning of a match, at most; kNoMatch where there are too many
+// derivatives, or that is not known of one of them. Holds for all of these derivatives as well.
 std::uint32_t RegexPool::longest_match(std::uint32_t root) {
-  constexpr std::size_t kMost = 16;
+  constexpr std::size_t kMost = 64;
   constexpr std::uint64_t kFuel = 1000;
   if (const std::uint32_t known = longest_.find(root, 0); known != PairTable::kNone)
     return known == kNoMatch - 1 ? kNoMatch : known;
@@ -110,7 +110,9 @@ std::uint32_t RegexPool::longest_match(std::uint32_t root) {
       if (found.size() > kMost) longest = kNoMatch;
     }
   }
-  longest_.insert(root, 0, longest == kNoMatch ? kNoMatch - 1 : longest);
+  for (const std::uint32_t id : found)
+    if (longest_.find(id, 0) == PairTable::kNone)
+      longest_.insert(id, 0, longest == kNoMatch ? kNoMatch - 1 : longest);
   return longest;
 }
 

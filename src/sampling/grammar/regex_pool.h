@@ -93,6 +93,15 @@ class RegexPool {
   /// No value when the expression does not begin with a repeat, or with anything that is not plain
   /// behind it.
   std::optional<Repeat> leading_repeat(RegexRef regex) const;
+  /// Whether `holds(regex)`, or that of a part where the expression is a union.
+  template <class Holds>
+  bool any_option(RegexRef regex, Holds holds) const {
+    const Node node = nodes_[regex.id];
+    if (node.kind != Kind::any_of) return holds(regex);
+    for (std::uint32_t i = 0; i < node.second; ++i)  // holds() may make expressions
+      if (holds(RegexRef{lists_[node.first + i]})) return true;
+    return false;
+  }
   /// The bytes of a byte class; no value for other expressions.
   std::optional<ByteSet> byte_set(RegexRef regex) const {
     const Node& node = nodes_[regex.id];

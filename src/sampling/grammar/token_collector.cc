@@ -31,6 +31,11 @@ void TokenCollector::remove(std::span<const TokenId> tokens) {
     bits_[static_cast<std::size_t>(token) >> 6] &= ~(1ull << (token & 63));
 }
 
+void TokenCollector::remove_bits(std::span<const std::uint64_t> bits) {
+  make_dense();
+  for (std::size_t i = 0; i < bits.size(); ++i) bits_[i] &= ~bits[i];
+}
+
 void TokenCollector::make_dense() {
   if (dense_) return;
   dense_ = true;

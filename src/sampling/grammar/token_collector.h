@@ -29,6 +29,7 @@ class TokenCollector {
   }
   void add_bits(std::span<const std::uint64_t> bits);
   void remove(std::span<const TokenId> tokens);
+  void remove_bits(std::span<const std::uint64_t> bits);
 
  private:
   friend class TokenSets;

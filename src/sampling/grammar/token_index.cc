@@ -23,7 +23,9 @@ std::size_t plain_chars(std::string_view token) {
 }  // namespace
 
 TokenIndex::TokenIndex(std::span<const std::string_view> bytes)
-    : words_((bytes.size() + 63) / 64), bits_(kMaxShortBytes * words_, 0) {
+    : words_((bytes.size() + 63) / 64),
+      bits_(kMaxShortBytes * words_, 0),
+      holding_(kNumByteKinds * words_, 0) {
   std::vector<TokenId> marked, plain, long_marked, long_plain;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     if (bytes[i].empty()) continue;
@@ -36,6 +38,11 @@ TokenIndex::TokenIndex(std::span<const std::string_view> bytes)
     (chars == 0 ? marked : plain).push_back(token);
     for (std::size_t row = chars; 0 < row && row <= kMaxShortBytes; ++row)
       bits_[(row - 1) * words_ + (i >> 6)] |= 1ull << (i & 63);
+    if (chars == 0) continue;
+    for (const char byte : bytes[i]) {
+      const auto kind = static_cast<std::size_t>(kind_of(static_cast<unsigned char>(byte)));
+      holding_[kind * words_ + (i >> 6)] |= 1ull << (i & 63);
+    }
   }
   marked_ = TokenTrie(bytes, std::move(marked));
   plain_ = TokenTrie(bytes, std::move(plain));

@@ -35,14 +35,20 @@ class TokenIndex {
     return {bits_.data() + (chars - 1) * words_, words_};
   }
   std::span<const std::uint64_t> all_plain() const noexcept { return plain_up_to(kMaxShortBytes); }
+  /// The short plain tokens that hold a byte of the kind. [words()]
+  std::span<const std::uint64_t> holding(int kind) const noexcept {
+    return {holding_.data() + static_cast<std::size_t>(kind) * words_, words_};
+  }
   std::size_t memory_bytes() const noexcept {
     return marked_.memory_bytes() + plain_.memory_bytes() + long_marked_.memory_bytes() +
-           long_plain_.memory_bytes() + bits_.capacity() * sizeof(std::uint64_t);
+           long_plain_.memory_bytes() +
+           (bits_.capacity() + holding_.capacity()) * sizeof(std::uint64_t);
   }
 
  private:
   std::size_t words_;
-  std::vector<std::uint64_t> bits_;  // [kMaxShortBytes, words_]
+  std::vector<std::uint64_t> bits_;     // [kMaxShortBytes, words_]
+  std::vector<std::uint64_t> holding_;  // [kNumByteKinds, words_]
   TokenTrie marked_, plain_, long_marked_, long_plain_;
 };
 

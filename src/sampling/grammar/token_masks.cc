@@ -1,6 +1,7 @@
 #include "sampling/grammar/token_masks.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "sampling/mutation.h"
 
@@ -97,8 +98,10 @@ void TokenMasks::add_pieces(LexerState lexer, std::vector<std::uint32_t>& pieces
 std::uint32_t TokenMasks::long_piece(LexerState lexer) {
   const std::size_t crossings = crossings_.size();
   found_.clear();
-  collect(index_.long_marked(), lexer);
-  collect(index_.long_plain(), lexer);
+  if (!mutant_active("grammar_long_tokens_dropped")) {
+    collect(index_.long_marked(), lexer);
+    collect(index_.long_plain(), lexer);
+  }
   return finish_piece(crossings);
 }
 
@@ -168,14 +171,27 @@ void TokenMasks::collect(const TokenTrie& trie, LexerState lexer) {
           node != 0 && !endless[byte])
         found_.remove(trie.tokens_from(node));
   }
+  const ByteKinds taken = plain && !invert ? collect_kinds(lexer) : 0;
   for (unsigned byte = 0; byte < 256; ++byte) {
     if (next[byte] == kDeadLexer) continue;
     const std::uint32_t node = trie.top(static_cast<unsigned char>(byte));
     if (!endless[byte])
-      collect_below(trie, node, next[byte]);
+      collect_below(trie, node, next[byte], taken);
     else if (!invert)
       found_.add(trie.tokens_from(node));
   }
+}
+
+// Takes the tokens whose bytes are all of kinds that the state takes, as a pattern's character
+// class does, and returns these kinds: a few words of bits in place of walks.
+ByteKinds TokenMasks::collect_kinds(LexerState lexer) {
+  constexpr int kWorthBits = 4;  // fewer kinds are in few tokens
+  const ByteKinds taken = plain_reach_.kinds_taken(lexer, TokenIndex::kMaxShortBytes);
+  if (std::popcount(taken) < kWorthBits) return 0;
+  found_.add_bits(index_.all_plain());
+  for (ByteKinds rest = index_.plain().kinds_below(0) & ~taken; rest != 0; rest &= rest - 1)
+    found_.remove_bits(index_.holding(std::countr_zero(rest)));
+  return taken;
 }
 
 // Whether every token below the node goes on from `lexer`, the state behind it.
@@ -189,17 +205,25 @@ bool TokenMasks::takes_all_below(const TokenTrie& trie, std::uint32_t node, Lexe
   return height < TokenTrie::kMaxHeight && plain_reach_.takes(lexer, kinds, height);
 }
 
-// The tokens of a subtree; `lexer` is the state behind the node's own byte.
-void TokenMasks::collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer) {
+// The tokens of a subtree; `lexer` is the state behind the node's own byte. Tokens whose bytes are
+// all of the kinds `taken` were found before.
+void TokenMasks::collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer,
+                               ByteKinds taken) {
   Lexer& lexers = grammar_.lexer();
   const auto nodes = trie.nodes();
   const std::uint32_t end = nodes[node].end;
   stack_.clear();
   LexerState state = lexer;
+  const auto is_taken = [&](std::uint32_t at) {
+    return (taken >> kind_of(nodes[at].byte) & 1) != 0;
+  };
+  bool all_taken = is_taken(node);
   for (std::uint32_t at = node;;) {
     // Here `state`, alive, is the state behind node `at`.
     const TokenTrie::Node& here = nodes[at];
-    if (here.end - at > kWorthAsking && takes_all_below(trie, at, state)) {
+    if (all_taken && (trie.kinds_below(at) & ~taken) == 0) {
+      at = here.end;
+    } else if (here.end - at > kWorthAsking && takes_all_below(trie, at, state)) {
       found_.add(trie.tokens_from(at));
       at = here.end;
     } else {
@@ -207,7 +231,7 @@ void TokenMasks::collect_below(const TokenTrie& trie, std::uint32_t node, LexerS
       if (here.end > at + 1) {
         if (const LexemeSet complete = lexers.complete(state); complete != 0)
           crossings_.push_back({at, complete, &trie});
-        stack_.push_back({here.end, state});
+        stack_.push_back({here.end, state, all_taken});
       }
       ++at;
     }
@@ -219,6 +243,7 @@ void TokenMasks::collect_below(const TokenTrie& trie, std::uint32_t node, LexerS
       at = nodes[at].end;
     }
     if (at >= end) return;
+    all_taken = stack_.back().taken && is_taken(at);
   }
 }
 
@@ -234,7 +259,7 @@ std::uint32_t TokenMasks::across(std::uint32_t piece, Row row) {
     const std::uint32_t end = nodes[crossing.node].end;
     const GrammarState after = grammar_.after(row, crossing.complete);
     if (grammar_.is_over(after)) continue;
-    stack_.assign(1, {end, after.id});
+    stack_.assign(1, {end, after.id, false});
     for (std::uint32_t at = crossing.node + 1; at < end;) {
       while (stack_.back().end == at) stack_.pop_back();
       const TokenTrie::Node& node = nodes[at];
@@ -244,7 +269,7 @@ std::uint32_t TokenMasks::across(std::uint32_t piece, Row row) {
         continue;
       }
       found_.add(trie.tokens_at(at));
-      if (node.end > at + 1) stack_.push_back({node.end, next.id});
+      if (node.end > at + 1) stack_.push_back({node.end, next.id, false});
       ++at;
     }
   }

@@ -55,6 +55,7 @@ class TokenMasks {
   struct Open {
     std::uint32_t end = 0;    // of the subtree
     std::uint32_t state = 0;  // before the bytes of its children
+    bool taken = false;       // its bytes so far are of kinds that were taken as a whole
   };
 
   /// The pieces of a state, made if need be.
@@ -69,7 +70,9 @@ class TokenMasks {
   void collect(const TokenTrie& trie, LexerState lexer);
   void collect_literal(const TokenTrie& trie, std::string_view text, const Lexer::Progress& behind);
   bool takes_all_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer);
-  void collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer);
+  ByteKinds collect_kinds(LexerState lexer);
+  void collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer,
+                     ByteKinds taken = 0);
 
   CompiledGrammar& grammar_;
   const TokenIndex& index_;

@@ -175,6 +175,31 @@ TEST_CASE("negations of what arrays and objects ask") {
       {R"({"a":1})", R"({"b":null})", R"({"a":null,"b":1})"}, {"{}", R"({"a":null})"});
 }
 
+TEST_CASE("a member that could have met a need leaves no text without an end") {
+  for (const bool ordered : {false, true}) {
+    CAPTURE(ordered);
+    JsonSchemaOptions options;
+    options.schema_order = ordered;
+    // Among "a" and "b" one value above 20.
+    JsonSchemaGrammar made = compile_json_schema(
+        R"({"allOf":[{"properties":{"a":{"type":"integer"},"b":{"type":"integer"}},
+            "additionalProperties":false},
+            {"not":{"patternProperties":{"^[ab]$":{"maximum":20}}}}]})",
+        options);
+    CompiledGrammar grammar(std::move(made.spec));
+    CHECK(grammar.matches(R"({"a":21})"));
+    CHECK(grammar.matches(R"({"a":1,"b":21})"));
+    CHECK(grammar.matches(R"({"a":21,"b":1})"));
+    CHECK_FALSE(grammar.matches(R"({"a":1,"b":1})"));
+    const std::string_view both = R"({"a":1,"b":)";
+    CHECK_FALSE(grammar.is_dead(grammar.advance(grammar.start(), both)));
+    const GrammarState one = grammar.advance(grammar.start(), R"({"a":1,"b":1)");
+    const ByteSet next = grammar.next_bytes(one);  // 1 is to become a larger number
+    CHECK_FALSE(next.contains(','));
+    CHECK_FALSE(next.contains('}'));
+  }
+}
+
 TEST_CASE("nothing is dropped in silence") {
   CHECK(compile_json_schema(R"({"type":"string"})").unenforced.empty());
   CHECK(compile_json_schema(R"({"format":"no-such"})").unenforced.size() == 1);

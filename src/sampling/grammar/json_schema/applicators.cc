@@ -2,6 +2,7 @@
 #include <array>
 
 #include "sampling/grammar/json_schema/schema_shapes.h"
+#include "sampling/mutation.h"
 #include "specdec/error.h"
 
 namespace specdec::grammar {
@@ -92,7 +93,8 @@ Shape SchemaShapes::one_of(std::span<const Condition> options, bool negated) {
       if (i == j) continue;
       const Goal together =
           conditions_.both(conditions_.goal(options[i]), conditions_.goal(options[j]));
-      if (!surely_empty(together)) only = algebra_.both(only, of(options[j].negated()));
+      if (!surely_empty(together) && !mutant_active("schema_one_of_is_any_of"))
+        only = algebra_.both(only, of(options[j].negated()));
     }
     shape = algebra_.either(shape, only);
   }

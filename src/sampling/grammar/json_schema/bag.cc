@@ -18,6 +18,9 @@ Bag::Bag(Rules rules) : rules_(std::move(rules)) {
       last_filler_[slot] = std::max(last_filler_[slot], first);
     }
   }
+  for (std::uint32_t i = 0; i < num_slots; ++i) {
+    if (capacity_[i] == 0 && rules_.slots[i].min > 0) shared_.push_back(i);
+  }
   std::uint32_t bits = 0;
   for (std::uint32_t i = 0; i < num_slots; ++i) {
     const Slot& slot = rules_.slots[i];
@@ -98,11 +101,32 @@ std::uint64_t Bag::cover(const std::vector<std::uint32_t>& slots) const {
   return fewest.back();
 }
 
+bool Bag::has_room(const State& state, const Element& element) const {
+  return std::none_of(element.slots.begin(), element.slots.end(), [&](std::uint32_t slot) {
+    return rules_.slots[slot].max != kUnbounded && count(state, slot) >= rules_.slots[slot].max;
+  });
+}
+
+/// Whether elements that may still come can fill each shared slot that needs one. A name that fills
+/// it with some of its values may be gone with another. Past `steps` it counts as so.
+bool Bag::can_share(const State& state, std::uint32_t from, int& steps) const {
+  const auto open = std::find_if(shared_.begin(), shared_.end(), [&](std::uint32_t slot) {
+    return count(state, slot) < rules_.slots[slot].min;
+  });
+  if (open == shared_.end() || --steps < 0) return true;
+  return std::any_of(rules_.elements.begin(), rules_.elements.end(), [&](const Element& element) {
+    return element.slots.front() >= from &&
+           std::find(element.slots.begin(), element.slots.end(), *open) != element.slots.end() &&
+           has_room(state, element) && can_share(after(state, element), from, steps);
+  });
+}
+
 bool Bag::feasible(const State& state, const Element& element, std::uint64_t missing) const {
-  for (const std::uint32_t slot : element.slots) {
-    if (rules_.slots[slot].max != kUnbounded && count(state, slot) >= rules_.slots[slot].max) {
-      return false;
-    }
+  if (!has_room(state, element)) return false;
+  if (!shared_.empty()) {
+    int steps = 1000;
+    const std::uint32_t from = rules_.ordered ? element.slots.front() : 0;
+    if (!can_share(after(state, element), from, steps)) return false;
   }
   // Far from the limit there is no need to look ahead.
   if (total_bounded_ && std::uint64_t{total(state)} + 1 + missing > rules_.max_total &&

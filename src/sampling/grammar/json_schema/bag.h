@@ -53,6 +53,8 @@ class Bag : public std::enable_shared_from_this<Bag> {
   State after(const State& state, const Element& element) const;
   std::uint64_t missing(const State& state) const;
   std::uint64_t cover(const std::vector<std::uint32_t>& slots) const;
+  bool has_room(const State& state, const Element& element) const;
+  bool can_share(const State& state, std::uint32_t from, int& steps) const;
   bool feasible(const State& state, const Element& element, std::uint64_t missing) const;
   bool feasible_in_order(const State& state, const Element& element) const;
   bool may_go_on(const State& state) const;
@@ -62,6 +64,7 @@ class Bag : public std::enable_shared_from_this<Bag> {
   Rules rules_;
   std::vector<Counter> counters_;           // [slots]
   std::vector<std::uint32_t> required_;     // slots with a minimum
+  std::vector<std::uint32_t> shared_;       // those that no element has as its first
   std::vector<std::uint32_t> last_filler_;  // [slots] the highest first slot of its elements
   std::vector<std::uint64_t> capacity_;  // [slots] as a first slot: its max, or 0 if none fills it
   std::uint64_t most_ = 0;               // of all capacities

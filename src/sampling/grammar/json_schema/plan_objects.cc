@@ -3,6 +3,7 @@
 #include <unordered_map>
 
 #include "sampling/grammar/json_schema/plan.h"
+#include "sampling/mutation.h"
 #include "specdec/error.h"
 
 namespace specdec::grammar {
@@ -38,6 +39,7 @@ void Planner::plan_object(const ObjectAtom& atom, std::vector<ObjectPlan>& plans
   ObjectPlan plan;
   plan.min_members = atom.min_members;
   plan.max_members = atom.max_members;
+  if (mutant_active("schema_one_member_more") && plan.max_members != kUnbounded) ++plan.max_members;
   const auto add_member = [&](Slot slot) {
     plan.members.push_back(
         {pool_.never(), kAnyValue, {static_cast<std::uint32_t>(plan.slots.size())}});
@@ -64,7 +66,7 @@ void Planner::plan_object(const ObjectAtom& atom, std::vector<ObjectPlan>& plans
     }
     const std::size_t i = index.at(need.names.names.front());
     plan.members[i].value = conditions_.both(plan.members[i].value, need.value);
-    plan.slots[i].min = 1;
+    plan.slots[i].min = mutant_active("schema_required_ignored") ? 0 : 1;
   }
 
   // The names that are not mentioned, by the patterns they match.
