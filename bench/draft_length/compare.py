@@ -43,11 +43,12 @@ def workload(per_kind):
 
 def bench(options, prompts_file, mode, methods):
     with tempfile.NamedTemporaryFile(suffix=".json") as out:
-        command = [options.bench, "--config", options.config, "--draft-model", options.draft_model, "--prompts",
-                   prompts_file, "--turns", "all", "--temperature", str(options.temperature), "--max-tokens",
-                   str(options.max_tokens), "--draft-length-mode", mode, "--num-speculative-tokens",
-                   str(options.most), "--draft-topk", str(options.topk), "--num-draft-tokens", str(options.nodes),
-                   "--threads", str(options.threads), "--methods", ",".join(methods), "--json", out.name]
+        command = [options.bench, "--config", options.config, "--draft-model", options.draft_model, "--draft-method",
+                   options.method, "--prompts", prompts_file, "--turns", "all", "--temperature",
+                   str(options.temperature), "--max-tokens", str(options.max_tokens), "--draft-length-mode", mode,
+                   "--num-speculative-tokens", str(options.most), "--draft-topk", str(options.topk),
+                   "--num-draft-tokens", str(options.nodes), "--threads", str(options.threads), "--methods",
+                   ",".join(methods), "--json", out.name]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return json.load(open(out.name, encoding="utf-8"))
 
