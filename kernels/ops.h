@@ -88,6 +88,7 @@ struct EmbedRowsParams {
 struct NormQkvRopeAppendParams {
   BatchView batch;
   const float* x = nullptr;            // [num_rows, hidden]
+  DataType x_type = DataType::f32;     // f32 if there is a norm; see ProjectResidualParams::in_type
   const float* norm_weight = nullptr;  // [hidden]; null: no norm
   float norm_eps = 0;
   PackedMatrix qkv;  // [(num_heads + 2 * num_kv_heads) * head_dim, hidden]: q rows, k rows, v rows
@@ -107,7 +108,7 @@ struct TreeAttentionParams {
   float scale = 0;
   KvLayer kv;
   float* out = nullptr;               // [num_rows, num_heads * head_dim]
-  DataType out_type = DataType::f32;  // see ProjectResidualParams::in
+  DataType out_type = DataType::f32;  // see ProjectResidualParams::in_type
   /// Positions below it get weight 0 (an EAGLE head has no entry at position 0); what their slots
   /// hold must be finite. At most 127 and at most the position of any row.
   int first_position = 0;
@@ -124,12 +125,12 @@ struct ProjectParams {
 /// x += W * in
 struct ProjectResidualParams {
   int num_rows = 0;
-  /// [num_rows, weight.cols]. Floats on the CPU; on a GPU the operand tiles
-  /// (kernels/cuda/operand.h) that the op before wrote when its out_type was the backend's
-  /// operand_type(weight).
-  const float* in = nullptr;
-  PackedMatrix weight;  // [hidden, weight.cols]
-  float* x = nullptr;   // [num_rows, hidden]
+  const float* in = nullptr;  // [num_rows, weight.cols]
+  PackedMatrix weight;        // [hidden, weight.cols]
+  float* x = nullptr;         // [num_rows, hidden]
+  /// What `in` holds: floats (f32), or what the op before wrote when its out_type was the backend's
+  /// operand_type(weight): on a GPU operand tiles (kernels/cuda/operand.h).
+  DataType in_type = DataType::f32;
 };
 
 /// out = silu(gate) * up with (gate, up) = W * rms_norm(x)
@@ -140,7 +141,7 @@ struct NormGateUpParams {
   float norm_eps = 0;
   PackedMatrix gate_up;               // [2 * ffn, hidden]: gate rows, then up rows
   float* out = nullptr;               // [num_rows, ffn]
-  DataType out_type = DataType::f32;  // see ProjectResidualParams::in
+  DataType out_type = DataType::f32;  // see ProjectResidualParams::in_type
 };
 
 /// logits[i] = W * rms_norm(x[row_ids[i]])
@@ -163,13 +164,15 @@ struct NormConcatParams {
   const float* first_norm_weight = nullptr;   // [hidden]
   const float* second_norm_weight = nullptr;  // [hidden]
   float norm_eps = 0;
-  float* out = nullptr;         // [num_rows, 2 * hidden]
-  float* second_out = nullptr;  // [num_rows, hidden]: the normed second rows again; may be
-                                // `second`; null: not wanted
+  float* out = nullptr;               // [num_rows, 2 * hidden]
+  float* second_out = nullptr;        // [num_rows, hidden]: the normed second rows again; may be
+                                      // `second`; null: not wanted
+  DataType out_type = DataType::f32;  // of `out`; see ProjectResidualParams::in_type
 };
 
 /// destination[destination_rows[i]] = source[source_rows[i]] for rows of `cols` floats; null row
-/// ids stand for 0, 1, ... The two do not overlap.
+/// ids stand for 0, 1, ... The two do not overlap. Row ids are host memory, read before the call
+/// returns; a destination is given once.
 struct CopyRowsParams {
   int num_rows = 0;
   int cols = 0;

@@ -58,6 +58,15 @@ features_off_by_one           test_acceptance
 residual_of_other_kind        model_tests
 draft_position_off_by_one     model_tests
 guessed_features_kept         test_engine
+draft_tokens_shifted          test_engine
+medusa_feature_before         test_engine
+exit_layer_off_by_one         test_engine
+shared_kv_moved_twice         test_engine
+lookahead_window_left_behind  test_draft
+watched_parent_read           test_engine
+translated_by_number          test_engine
+twin_text_cut_in_words        test_text
+translated_position_off       test_engine
 '
 
 build=${1:-build/mutants}

@@ -38,7 +38,7 @@ struct Counts {
 
 class Measure {
  public:
-  Measure(const std::string& target, const std::string& head, EagleWeights weights)
+  Measure(const std::string& target, const std::string& head, HeadWeights weights)
       : backend_(make_backend({})),
         source_(open_model(target)),
         head_source_(open_eagle_head(head, source_->config(), weights)),
@@ -149,8 +149,7 @@ int main(int argc, char** argv) {
   }
   try {
     const std::string type = argc > 6 ? argv[6] : "q8_0";
-    Measure measure(argv[1], argv[2],
-                    type == "file" ? EagleWeights::as_stored : EagleWeights::q8_0);
+    Measure measure(argv[1], argv[2], type == "file" ? HeadWeights::as_stored : HeadWeights::q8_0);
     Config config;
     config.target.model = argv[1];
     Engine engine = Engine::load(config);

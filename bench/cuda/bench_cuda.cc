@@ -2,85 +2,18 @@
 // the bytes that a pass must read to a copy measured in the same run.
 //   bench_cuda [--models llama-8b,smollm2] [--json FILE]
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "random_weights.h"
 #include "synthetic_model.h"
+#include "timer.h"
 
 using namespace specdec::kernels;
 using namespace specdec::kernels::bench;
 using nlohmann::json;
 
 namespace {
-
-constexpr int kRepeats = 21;
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-class Timer {
- public:
-  Timer() {
-    require(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-    require(cudaEventCreate(&begin_));
-    require(cudaEventCreate(&end_));
-  }
-  ~Timer() {
-    cudaEventDestroy(begin_);
-    cudaEventDestroy(end_);
-    cudaStreamDestroy(stream_);
-  }
-  cudaStream_t stream() const { return stream_; }
-
-  /// Microseconds of one `enqueue`, which is captured into a graph and replayed.
-  template <class Enqueue>
-  double measure(Enqueue enqueue, int repeats = kRepeats) {
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t runnable = nullptr;
-    require(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeGlobal));
-    enqueue(stream_);
-    require(cudaStreamEndCapture(stream_, &graph));
-    require(cudaGraphInstantiate(&runnable, graph, 0));
-    std::vector<double> times;
-    for (int i = 0; i < repeats + 3; ++i) {
-      require(cudaEventRecord(begin_, stream_));
-      require(cudaGraphLaunch(runnable, stream_));
-      require(cudaEventRecord(end_, stream_));
-      require(cudaStreamSynchronize(stream_));
-      float milliseconds = 0;
-      require(cudaEventElapsedTime(&milliseconds, begin_, end_));
-      if (i >= 3) times.push_back(milliseconds * 1e3);
-    }
-    require(cudaGraphExecDestroy(runnable));
-    require(cudaGraphDestroy(graph));
-    return median(times);
-  }
-
- private:
-  cudaStream_t stream_ = nullptr;
-  cudaEvent_t begin_ = nullptr;
-  cudaEvent_t end_ = nullptr;
-};
-
-/// GB/s of a device-to-device copy, bytes read and written.
-double copy_rate(Timer& timer) {
-  const std::size_t bytes = std::size_t{2} << 30;
-  void* from = nullptr;
-  void* to = nullptr;
-  require(cudaMalloc(&from, bytes));
-  require(cudaMalloc(&to, bytes));
-  require(cudaMemset(from, 0x5a, bytes));
-  const double us = timer.measure(
-      [&](cudaStream_t stream) { require(copy_on_processors(to, from, bytes, stream)); });
-  cudaFree(from);
-  cudaFree(to);
-  return 2.0 * static_cast<double>(bytes) / us / 1e3;
-}
 
 ModelShape shape_of(const std::string& name) {
   if (name == "llama-8b")
@@ -156,21 +89,11 @@ int main(int argc, char** argv) {
     return 1;
   }
   const cuda::DeviceInfo device = cuda::device_info(0, properties);
-  int driver = 0;
-  int clock_khz = 0;
-  cudaDriverGetVersion(&driver);
-  cudaDeviceGetAttribute(&clock_khz, cudaDevAttrClockRate, 0);
   try {
     Timer timer;
     const double copy = copy_rate(timer);
-    std::printf("%s, CUDA driver %d, clock up to %d MHz, copy %.0f GB/s\n", properties.name, driver,
-                clock_khz / 1000, copy);
-    json report = {{"device", properties.name},
-                   {"cuda_driver_version", driver},
-                   {"clock_mhz_max", clock_khz / 1000},
-                   {"copy_gb_s", copy},
-                   {"models", json::array()}};
-    for (int i = 0; i < argc; ++i) report["command"].push_back(argv[i]);
+    json report = describe_run(properties, copy, argc, argv);
+    report["models"] = json::array();
     for (const std::string& name : models)
       report["models"].push_back(run_model(name, device, timer, copy));
     if (!json_path.empty()) std::ofstream(json_path) << report.dump(2) << '\n';

@@ -37,30 +37,36 @@ PackedMatrix SyntheticModel::matrix(DataType type, int rows, int cols, int pair_
   return {type, rows, cols, data, pair_distance};
 }
 
+float* SyntheticModel::floats(std::size_t rows, int cols) {
+  return reinterpret_cast<float*>(take((rows + 7) * static_cast<std::size_t>(cols + 31) * 4));
+}
+
+KvLayer SyntheticModel::kv_layer() {
+  const std::size_t half = static_cast<std::size_t>(max_positions_) *
+                           static_cast<std::size_t>(shape_.kv_heads) *
+                           static_cast<std::size_t>(shape_.head_dim) * 2;
+  std::byte* const keys = take(half);
+  std::byte* const values = take(half);
+  require(fill_random(keys, half, DataType::f16, 1));
+  require(fill_random(values, half, DataType::f16, 2));
+  return {keys, values, DataType::f16, shape_.kv_heads, shape_.head_dim, kBlockSize};
+}
+
 SyntheticModel::SyntheticModel(const ModelShape& shape, const cuda::DeviceInfo& device,
                                int max_rows, int max_positions)
     : shape_(shape), max_positions_(max_positions) {
   const int qkv_rows = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
-  const std::size_t half_kv = static_cast<std::size_t>(max_positions) * shape.kv_heads *
-                              static_cast<std::size_t>(shape.head_dim) * 2;
   for (int i = 0; i < shape.layers; ++i) {
     Layer layer;
     layer.qkv = matrix(shape.type, qkv_rows, shape.hidden, shape.head_dim / 2);
     layer.output = matrix(shape.type, shape.hidden, shape.heads * shape.head_dim, 0);
     layer.gate_up = matrix(shape.type, 2 * shape.ffn, shape.hidden, shape.ffn);
     layer.down = matrix(shape.type, shape.hidden, shape.ffn, 0);
-    std::byte* keys = take(half_kv);
-    std::byte* values = take(half_kv);
-    require(fill_random(keys, half_kv, DataType::f16, 1));
-    require(fill_random(values, half_kv, DataType::f16, 2));
-    layer.kv = {keys, values, DataType::f16, shape.kv_heads, shape.head_dim, kBlockSize};
+    layer.kv = kv_layer();
     layers_.push_back(layer);
   }
   head_ = matrix(shape.head_type, shape.vocab, shape.hidden, 0);
 
-  const auto floats = [&](std::size_t rows, int cols) {
-    return reinterpret_cast<float*>(take((rows + 7) * static_cast<std::size_t>(cols + 31) * 4));
-  };
   const auto rows = static_cast<std::size_t>(max_rows);
   const std::vector<float> ones(static_cast<std::size_t>(shape.hidden), 1.0f);
   norm_ = floats(1, shape.hidden);
@@ -151,14 +157,42 @@ std::size_t SyntheticModel::kv_bytes(const Workload& work) const {
          static_cast<std::size_t>(shape_.head_dim) * 4;
 }
 
-void SyntheticModel::forward(cudaStream_t stream, int parts) {
+cuda::KvPoolView SyntheticModel::pool() {
+  std::vector<void*> pointers;
+  for (const Layer& layer : layers_) pointers.push_back(layer.kv.keys);
+  for (const Layer& layer : layers_) pointers.push_back(layer.kv.values);
+  const std::size_t bytes = pointers.size() * sizeof(void*);
+  auto* const on_device = reinterpret_cast<void**>(take(bytes));
+  require(cudaMemcpy(on_device, pointers.data(), bytes, cudaMemcpyHostToDevice));
+  const std::int64_t dims = shape_.head_dim;
+  const cuda::KvHalf keys{.layers = on_device,
+                          .block_stride = dims * kBlockSize * shape_.kv_heads,
+                          .head_stride = dims * kBlockSize,
+                          .dim_stride = 1,
+                          .position_stride = dims};
+  cuda::KvHalf values = keys;
+  values.layers = on_device + layers_.size();
+  values.dim_stride = kBlockSize;
+  values.position_stride = 1;
+  return {.num_layers = shape_.layers,
+          .num_kv_heads = shape_.kv_heads,
+          .head_dim = shape_.head_dim,
+          .block_size = kBlockSize,
+          .element_bytes = 2,
+          .keys = keys,
+          .values = values};
+}
+
+void SyntheticModel::forward(const BatchView& batch, cudaStream_t stream, int parts,
+                             const Observe& observe) {
   launch_.stream = stream;
-  const int rows = view_.num_rows;
+  const int rows = batch.num_rows;
   const DataType operand = cuda::operand_type(shape_.type);
-  if (parts & embed) require(cuda::embed_rows({rows, view_.device->tokens, head_, x_}, launch_));
+  if (parts & embed) require(cuda::embed_rows({rows, batch.device->tokens, head_, x_}, launch_));
   for (const Layer& layer : layers_) {
+    if (observe) observe(static_cast<int>(&layer - layers_.data()), x_);
     if (parts & qkv)
-      require(cuda::norm_qkv_rope_append({.batch = view_,
+      require(cuda::norm_qkv_rope_append({.batch = batch,
                                           .x = x_,
                                           .norm_weight = norm_,
                                           .norm_eps = 1e-5f,
@@ -170,7 +204,7 @@ void SyntheticModel::forward(cudaStream_t stream, int parts) {
                                           .q = q_},
                                          launch_));
     if (parts & attention)
-      require(cuda::tree_attention({.batch = view_,
+      require(cuda::tree_attention({.batch = batch,
                                     .q = q_,
                                     .num_heads = shape_.heads,
                                     .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
@@ -179,14 +213,15 @@ void SyntheticModel::forward(cudaStream_t stream, int parts) {
                                     .out_type = operand},
                                    launch_));
     if (parts & output)
-      require(cuda::project_residual({rows, attention_, layer.output, x_}, launch_));
+      require(cuda::project_residual({rows, attention_, layer.output, x_, operand}, launch_));
     if (parts & gate_up)
       require(cuda::norm_gate_up({rows, x_, norm_, 1e-5f, layer.gate_up, ffn_, operand}, launch_));
-    if (parts & down) require(cuda::project_residual({rows, ffn_, layer.down, x_}, launch_));
+    if (parts & down)
+      require(cuda::project_residual({rows, ffn_, layer.down, x_, operand}, launch_));
   }
   if (parts & head)
-    require(cuda::norm_head({.num_outputs = view_.num_outputs,
-                             .row_ids = view_.device->output_rows,
+    require(cuda::norm_head({.num_outputs = batch.num_outputs,
+                             .row_ids = batch.device->output_rows,
                              .x = x_,
                              .norm_weight = norm_,
                              .norm_eps = 1e-5f,

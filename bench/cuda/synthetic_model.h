@@ -2,11 +2,13 @@
 
 #include <cuda_runtime_api.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "kernels/cuda/batch_buffers.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/step/commit.h"
 #include "kernels/ops.h"
 
 namespace specdec::kernels::bench {
@@ -44,9 +46,26 @@ class SyntheticModel {
   static constexpr int kAll = 127;
 
   void stage(const Workload& work);
-  void forward(cudaStream_t stream, int parts = kAll);
+  void forward(cudaStream_t stream, int parts = kAll) { forward(view_, stream, parts); }
+  /// A batch that lies on the device; observe(layer, x) sees the input of every layer.
+  using Observe = std::function<void(int layer, const float* x)>;
+  void forward(const BatchView& batch, cudaStream_t stream, int parts = kAll,
+               const Observe& observe = {});
 
   const ModelShape& shape() const { return shape_; }
+  const cuda::Launch& launch() const { return launch_; }
+  const BatchView& view() const { return view_; }
+  float* logits() const { return logits_; }  // [64, vocab]
+  const PackedMatrix& embedding() const { return head_; }
+  const float* angles() const { return rope_; }
+  /// All layers, for kernels that move KV.
+  cuda::KvPoolView pool();
+
+  /// Memory and weights that live as long as the model.
+  std::byte* take(std::size_t bytes);
+  PackedMatrix matrix(DataType type, int rows, int cols, int pair_distance);
+  float* floats(std::size_t rows, int cols);
+  KvLayer kv_layer();
   std::size_t weight_bytes() const { return weight_bytes_; }
   /// Bytes of keys and values that the staged batch reads.
   std::size_t kv_bytes(const Workload& work) const;
@@ -56,9 +75,6 @@ class SyntheticModel {
     PackedMatrix qkv, output, gate_up, down;
     KvLayer kv;
   };
-  std::byte* take(std::size_t bytes);
-  PackedMatrix matrix(DataType type, int rows, int cols, int pair_distance);
-
   ModelShape shape_;
   cuda::Launch launch_;
   std::vector<std::byte*> memory_;

@@ -62,7 +62,7 @@ def main():
     parser.add_argument("--most", type=int, default=8, help="bound of the adaptive mode")
     parser.add_argument("--topk", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=8)
-    parser.add_argument("--per-kind", type=int, default=4, help="prompts of each kind")
+    parser.add_argument("--per-kind", type=int, default=8, help="prompts of each kind")
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0)
     parser.add_argument("--threads", type=int, default=2)

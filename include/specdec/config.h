@@ -42,6 +42,9 @@ struct DraftLengthConfig {
 struct DraftTreeConfig {
   int topk = 1;               ///< children per node; 1 = a chain
   int num_draft_tokens = 16;  ///< most nodes below the root, when topk > 1
+  /// A static tree in their place: paths of ranks below the root, "0", "0.0", "1": the best token,
+  /// the best after it, the second best. Empty: trees grow where the draft is sure.
+  std::vector<std::string> choices;
 
   bool operator==(const DraftTreeConfig&) const = default;
 };
@@ -65,17 +68,45 @@ struct SuffixConfig {
   bool operator==(const SuffixConfig&) const = default;
 };
 
+/// `[draft.early_exit]`: the target drafts for itself (LayerSkip, arXiv 2404.16710)
+struct EarlyExitConfig {
+  /// The target's first layers that draft, below all of its layers; takes a draft model's place. 0
+  /// = off.
+  int exit_layer = 0;
+
+  bool operator==(const EarlyExitConfig&) const = default;
+};
+
+/// `[draft.lookahead]`: Lookahead decoding (arXiv 2402.02057)
+struct LookaheadConfig {
+  int window_size = 4;            ///< columns of the window, 1 to 64
+  int ngram_size = 4;             ///< tokens of an n-gram, the first included, 3 to 16
+  int verification_set_size = 4;  ///< n-grams that a step verifies, 1 to 64
+  int pool_size = 1024;           ///< n-grams that a request keeps
+
+  bool operator==(const LookaheadConfig&) const = default;
+};
+
 /// `[draft]`
 struct DraftConfig {
-  /// none | ngram | suffix | draft_model | eagle3 | the name of a drafter added with
-  /// Engine::add_drafter; several joined by '+' (a list in TOML) feed one tree.
+  /// none | ngram | suffix | lookahead | draft_model | eagle3 | early_exit | medusa | the name of a
+  /// drafter added with Engine::add_drafter; several joined by '+' (a list in TOML) feed one tree.
   std::string method = "none";
-  std::string model;  ///< draft model or EAGLE-3 head; loaded when set, whatever the method
-  std::string weight_type = "q8_0";  ///< q8_0 | file: what an EAGLE-3 head's matrices are kept in
+  /// Draft model, EAGLE-3 head or Medusa heads; loaded when set, whatever the method.
+  std::string model;
+  /// same | translate: what a draft model of another vocabulary gets: an error that shows the first
+  /// difference, or its text in the target's tokens (string-level exact match, arXiv 2502.05202).
+  std::string vocabulary = "same";
+  std::string weight_type = "q8_0";  ///< q8_0 | file: what the matrices of heads are kept in
+  /// A file of token numbers, one a line: a draft model's head knows these alone (FR-Spec, arXiv
+  /// 2502.14856), and is read that much faster. Empty: all of them.
+  std::string vocabulary_list;
   DraftLengthConfig length;
   DraftTreeConfig tree;
   NgramConfig ngram;
   SuffixConfig suffix;
+  EarlyExitConfig early_exit;
+  LookaheadConfig lookahead;
 
   bool operator==(const DraftConfig&) const = default;
 };

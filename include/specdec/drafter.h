@@ -44,19 +44,27 @@ class DraftProposal {
     return add(token, static_cast<int>(tokens_.size()) - 1, confidence);
   }
 
+  /// Asks for the token that the target gives behind this node, accepted or not: see
+  /// Drafter::watched(). With adaptive lengths the watched nodes of a proposal are verified
+  /// together, as long as what their drafter brings is worth all of their rows.
+  void watch(int node) { watched_.push_back(node); }
+
   std::span<const TokenId> tokens() const noexcept { return tokens_; }
   std::span<const int> parents() const noexcept { return parents_; }
   std::span<const float> confidences() const noexcept { return confidences_; }
+  std::span<const int> watched() const noexcept { return watched_; }
   void clear() noexcept {
     tokens_.clear();
     parents_.clear();
     confidences_.clear();
+    watched_.clear();
   }
 
  private:
   std::vector<TokenId> tokens_;
   std::vector<int> parents_;
   std::vector<float> confidences_;
+  std::vector<int> watched_;
 };
 
 /// A source of draft tokens that runs on the host. Derive from it to speculate with your own
@@ -66,6 +74,8 @@ class DraftProposal {
 /// step decode plainly and is logged.
 class SPECDEC_API Drafter {
  public:
+  static constexpr TokenId kNoAnswer = -1;
+
   virtual ~Drafter() = default;
 
   virtual std::string_view name() const noexcept = 0;
@@ -73,6 +83,11 @@ class SPECDEC_API Drafter {
   /// per step for all sequences, so that a drafter with a model can run one batch.
   virtual void propose(std::span<const DraftContext> contexts,
                        std::span<DraftProposal> proposals) = 0;
+  /// What the target gives behind the nodes that the latest proposal for this request watched, in
+  /// that order: the token that plain decoding would emit there. kNoAnswer: the node was left out
+  /// (a grammar, no room, it did not pay), or nothing may follow it. Does not come where the
+  /// proposal was refused, the step failed or the request ended.
+  virtual void watched(RequestId /*id*/, std::span<const TokenId> /*answers*/) {}
   /// The request has ended: forget what is kept under its id.
   virtual void finished(RequestId /*id*/) {}
 };

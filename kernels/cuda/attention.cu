@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_f32.h"
 #include "kernels/cuda/attention_groups.cuh"
 #include "kernels/cuda/attention_prefill.cuh"
 
@@ -77,11 +78,25 @@ cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const La
   dim3 cluster(1);
   int threads = 128;
   if (split == AttentionSplit::whole) {
-    kernel = attention_prefill_kernel<kChunks>;
-    threads = kPrefillWarps * 32;
-    most_shared = static_cast<int>(sizeof(PrefillShared<kChunks>));
-    const int tiles = query_tiles(args.batch, args.tile_tokens * kPrefillWarps);
-    blocks = dim3(heads, static_cast<unsigned>(tiles));
+    const auto choose = [&](auto warps, auto trees) {
+      constexpr int kWarps = decltype(warps)::value;
+      using Shared = PrefillShared<kChunks, kWarps>;
+      const auto room = static_cast<std::size_t>(to.device.max_block_shared);
+      args.stages = Shared::bytes(kMostPrefillStages) <= room ? kMostPrefillStages : 2;
+      most_shared = static_cast<int>(Shared::bytes(args.stages));
+      kernel = attention_prefill_kernel<kChunks, kWarps, decltype(trees)::value>;
+      threads = kWarps * 32;
+      const int tiles = query_tiles(args.batch, args.tile_tokens * kWarps);
+      blocks = dim3(heads, static_cast<unsigned>(tiles));
+    };
+    using Most = std::integral_constant<int, kMostPrefillWarps>;
+    using Few = std::integral_constant<int, kFewPrefillWarps>;
+    if (args.batch.has_paths)
+      choose(Few(), std::true_type());
+    else if (grid.counters < 2 * kMostPrefillWarps * to.device.num_processors)
+      choose(Few(), std::false_type());
+    else
+      choose(Most(), std::false_type());
   } else if (!fits(grid)) {
     return cudaErrorInvalidConfiguration;
   } else if (split == AttentionSplit::groups) {
@@ -109,13 +124,14 @@ cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const La
 }  // namespace
 
 bool attention_supported(int num_heads, const KvLayer& kv) noexcept {
-  return kv.type == DataType::f16 && kv.head_dim % 8 == 0 && kv.head_dim <= 128 &&
-         kv.block_size % 8 == 0 && num_heads % kv.num_kv_heads == 0 &&
+  return (kv.type == DataType::f16 || kv.type == DataType::f32) && kv.head_dim % 8 == 0 &&
+         kv.head_dim <= 128 && kv.block_size % 8 == 0 && num_heads % kv.num_kv_heads == 0 &&
          num_heads / kv.num_kv_heads <= kQueries;
 }
 
 std::size_t attention_partial_bytes(const DeviceBatch& batch, int num_heads,
                                     const KvLayer& kv) noexcept {
+  if (kv.type == DataType::f32) return attention_f32_partial_bytes(batch, num_heads);
   // A sequence's last group may be all but empty.
   const int tokens = kQueries / (num_heads / kv.num_kv_heads);
   const int spare = batch.num_rows > batch.num_sequences ? kMostBlockTiles : 1;
@@ -127,6 +143,7 @@ std::size_t attention_partial_bytes(const DeviceBatch& batch, int num_heads,
 }
 
 int attention_counters(const DeviceBatch& batch, int num_heads, const KvLayer& kv) noexcept {
+  if (kv.type == DataType::f32) return attention_f32_counters(batch, num_heads);
   return query_tiles(batch, kQueries / (num_heads / kv.num_kv_heads)) * kv.num_kv_heads;
 }
 
@@ -134,6 +151,7 @@ cudaError_t tree_attention(const TreeAttentionParams& params, AttentionSplit spl
                            const Launch& to) {
   if (params.batch.device == nullptr || !attention_supported(params.num_heads, params.kv))
     return cudaErrorInvalidValue;
+  if (params.kv.type == DataType::f32) return attention_f32(params, split, to);
   AttentionArgs args{};
   args.batch = *params.batch.device;
   args.kv = params.kv;
@@ -142,6 +160,7 @@ cudaError_t tree_attention(const TreeAttentionParams& params, AttentionSplit spl
   args.out_type = params.out_type;
   args.num_heads = params.num_heads;
   args.group = params.num_heads / params.kv.num_kv_heads;
+  args.first_position = params.first_position;
   args.tile_tokens = kQueries / args.group;
   args.scale_log2 = params.scale * kLog2E;
   args.partials = to.workspace.partials;

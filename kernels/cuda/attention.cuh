@@ -15,9 +15,11 @@ struct AttentionArgs {
   void* out;
   DataType out_type;
   int num_heads;
-  int group;         // query heads a KV head
-  int tile_tokens;   // tokens whose group fits into one set of queries
-  int block_tiles;   // sets of queries of a block (attention_groups_kernel)
+  int group;           // query heads a KV head
+  int first_position;  // those before it have no weight
+  int tile_tokens;     // tokens whose group fits into one set of queries
+  int block_tiles;     // sets of queries of a block (attention_groups_kernel)
+  int stages;          // of a block's ring (attention_prefill_kernel), 2 or 3
   bool tight;        // values take the place of the keys in shared memory (attention_units_kernel)
   float scale_log2;  // scale * log2(e)
   float* partials;
@@ -311,16 +313,28 @@ struct AttentionWarp {
       fetch_values(map, base);
   }
 
-  /// Scores of the 8 positions whose columns are score tile `n` (of 8).
-  __device__ void score(int n, float (&sum)[4]) const {
+  /// Scores of kCount eights of positions, whose keys are key_at(eight, chunk). Side by side: each
+  /// is a chain of products that wait for one another.
+  template <int kCount, class KeyAt>
+  __device__ void score(KeyAt key_at, float (&sums)[kCount][4]) const {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) sum[i] = 0.0f;
+    for (int n = 0; n < kCount; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sums[n][i] = 0.0f;
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
-      const uint4 k = stage.key(n, chunk, lane);
-      mma<__half>(sum, q[chunk * 2], k.x, k.y);
-      mma<__half>(sum, q[chunk * 2 + 1], k.z, k.w);
+      uint4 k[kCount];
+#pragma unroll
+      for (int n = 0; n < kCount; ++n) k[n] = key_at(n, chunk);
+#pragma unroll
+      for (int n = 0; n < kCount; ++n) mma<__half>(sums[n], q[chunk * 2], k[n].x, k[n].y);
+#pragma unroll
+      for (int n = 0; n < kCount; ++n) mma<__half>(sums[n], q[chunk * 2 + 1], k[n].z, k[n].w);
     }
+  }
+  /// Scores of the stage's 64 positions.
+  __device__ void score_stage(float (&sums)[8][4]) const {
+    score([&](int n, int chunk) { return stage.key(n, chunk, lane); }, sums);
   }
 
   /// Turns scores of the 64 positions from `base` on into weights, in steps of 16 positions.
@@ -335,7 +349,8 @@ struct AttentionWarp {
         for (int e = 0; e < 2; ++e) {
           const int position = base + n / 4 * 32 + lane % 4 * 8 + n % 4 * 2 + e;
           float& score = scores[n][i * 2 + e];
-          score = position <= positions[i] ? score * args.scale_log2 : -INFINITY;
+          const bool seen = position <= positions[i] && position >= args.first_position;
+          score = seen ? score * args.scale_log2 : -INFINITY;
           top = fmaxf(top, score);
         }
       top = fmaxf(top, __shfl_xor_sync(kFullWarp, top, 1));
@@ -359,19 +374,27 @@ struct AttentionWarp {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int n = step * 2 + i / 2;
-        weights[step][i] = operand_pair<__half>(scores[n][i % 2 * 2], scores[n][i % 2 * 2 + 1]);
+        // From 0 to 1: nothing to clamp.
+        const __half2 pair = __floats2half2_rn(scores[n][i % 2 * 2], scores[n][i % 2 * 2 + 1]);
+        weights[step][i] = reinterpret_cast<const std::uint32_t&>(pair);
       }
   }
 
-  /// Weighted values of dimension tile `d`, summed over the 64 positions.
-  __device__ void weigh(int d, const std::uint32_t (&weights)[4][4], float (&sum)[4]) const {
+  /// Weighted values of dimension tiles d .. d + 3, summed over the stage's 64 positions.
+  __device__ void weigh(int d, const std::uint32_t (&weights)[4][4], float (&sums)[4][4]) const {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) sum[i] = 0.0f;
+    for (int n = 0; n < 4; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sums[n][i] = 0.0f;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const uint4 v = stage.value(d, half, lane);
-      mma<__half>(sum, weights[half * 2], v.x, v.y);
-      mma<__half>(sum, weights[half * 2 + 1], v.z, v.w);
+      uint4 v[4];
+#pragma unroll
+      for (int n = 0; n < 4; ++n) v[n] = stage.value(d + n, half, lane);
+#pragma unroll
+      for (int n = 0; n < 4; ++n) mma<__half>(sums[n], weights[half * 2], v[n].x, v[n].y);
+#pragma unroll
+      for (int n = 0; n < 4; ++n) mma<__half>(sums[n], weights[half * 2 + 1], v[n].z, v[n].w);
     }
   }
 
@@ -389,14 +412,13 @@ struct AttentionWarp {
         wait_copies<1>();  // the values may still be on their way
       else
         wait_copies<0>();
+      float sums[8][4];
+      score_stage(sums);
 #pragma unroll
-      for (int n = 0; n < 8; ++n) {
-        float sum[4];
-        score(n, sum);
+      for (int n = 0; n < 8; ++n)
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-          if (shared || tokens[i / 2] == pass) scores[n][i] = sum[i];
-      }
+          if (shared || tokens[i / 2] == pass) scores[n][i] = sums[n][i];
       if (!shared && pass + 1 < end) fetch_keys(map_of(pass + 1, false), base);
     }
     if (!shared)
@@ -415,12 +437,14 @@ struct AttentionWarp {
       else
         wait_copies<0>();
 #pragma unroll
-      for (int d = 0; d < kDimTiles; ++d) {
-        float sum[4];
-        weigh(d, weights, sum);
+      for (int d = 0; d < kDimTiles; d += 4) {
+        float sums[4][4];
+        weigh(d, weights, sums);
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
-          if (shared || tokens[i / 2] == pass) out[d][i] = sum[i];
+        for (int n = 0; n < 4; ++n)
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            if (shared || tokens[i / 2] == pass) out[d + n][i] = sums[n][i];
       }
       if (!shared && pass + 1 < end) fetch_values(map_of(pass + 1, false), base);
     }

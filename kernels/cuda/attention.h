@@ -20,7 +20,8 @@ enum class AttentionSplit : std::uint8_t {
   whole,   // a block per (several sets of queries of a sequence): many rows
 };
 
-/// Head sizes that are a multiple of 8, up to 128; f16 cache; at most 16 query heads a KV head.
+/// Head sizes that are a multiple of 8, up to 128; f16 or f32 cache; at most 16 query heads a KV
+/// head.
 /// `batch` is params.batch.device; params.out is floats or an operand, as params.out_type says.
 bool attention_supported(int num_heads, const KvLayer& kv) noexcept;
 cudaError_t tree_attention(const TreeAttentionParams& params, AttentionSplit split,

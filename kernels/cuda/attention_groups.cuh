@@ -114,17 +114,19 @@ struct TreeWindow {
     const int lane = attention.lane;
     const std::uint8_t* const own_places = places + (base - first_slot);
     __syncwarp();
-    for (int eight = 0; eight * 8 < num_slots; ++eight) {
-      float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    // Columns past the last slot are nobody's.
+    constexpr int kAtOnce = 4;
+    for (int first = 0; first * 8 < num_slots; first += kAtOnce) {
+      float sums[kAtOnce][4];
+      attention.score(
+          [&](int n, int chunk) { return keys[((first + n) * kChunks + chunk) * 32 + lane]; },
+          sums);
+      float* const to = columns + lane / 4 * kPitch + first * 8 + lane % 4 * 2;
 #pragma unroll
-      for (int chunk = 0; chunk < kChunks; ++chunk) {
-        const uint4 k = keys[(eight * kChunks + chunk) * 32 + lane];
-        mma<__half>(sum, attention.q[chunk * 2], k.x, k.y);
-        mma<__half>(sum, attention.q[chunk * 2 + 1], k.z, k.w);
+      for (int n = 0; n < kAtOnce; ++n) {
+        *reinterpret_cast<float2*>(to + n * 8) = {sums[n][0], sums[n][1]};
+        *reinterpret_cast<float2*>(to + n * 8 + 8 * kPitch) = {sums[n][2], sums[n][3]};
       }
-      float* const to = columns + lane / 4 * kPitch + eight * 8 + lane % 4 * 2;
-      *reinterpret_cast<float2*>(to) = {sum[0], sum[1]};
-      *reinterpret_cast<float2*>(to + 8 * kPitch) = {sum[2], sum[3]};
     }
     __syncwarp();
     float scores[8][4];

@@ -19,6 +19,7 @@ struct DeviceBatch {
   int num_sequences = 0;
   int max_context = 0;  // no position of any row is this or more: how far attention is launched
   int table_stride = 0;
+  bool has_paths = true;  // some rows may have a path (trees)
 
   std::int32_t* tokens = nullptr;         // [num_rows]
   std::int32_t* positions = nullptr;      // [num_rows] absolute

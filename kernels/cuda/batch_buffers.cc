@@ -92,7 +92,8 @@ cudaError_t BatchBuffers::stage(const BatchView& batch, cudaStream_t stream) noe
   else
     std::fill_n(array(batch_.path_offsets), rows, -1);
   put(batch_.output_rows, batch.output_rows, batch.num_outputs);
-  put(batch_.path_slots, batch.path_slots, capacity_of(batch).path_slots);
+  const int path_slots = capacity_of(batch).path_slots;
+  put(batch_.path_slots, batch.path_slots, path_slots);
 
   const int sequences = static_cast<int>(batch.sequences.size());
   int max_position = 0;
@@ -112,6 +113,7 @@ cudaError_t BatchBuffers::stage(const BatchView& batch, cudaStream_t stream) noe
   batch_.num_outputs = batch.num_outputs;
   batch_.num_sequences = sequences;
   batch_.max_context = max_position + 1;
+  batch_.has_paths = path_slots > 0;
   const std::size_t used =
       static_cast<std::size_t>(reinterpret_cast<std::byte*>(batch_.block_tables) - device_) +
       static_cast<std::size_t>(sequences * capacity_.blocks_per_sequence) * sizeof(std::int32_t);

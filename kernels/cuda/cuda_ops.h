@@ -11,9 +11,10 @@ namespace specdec::kernels::cuda {
 /// says.
 cudaError_t norm_qkv_rope_append(const NormQkvRopeAppendParams& params, const Launch& to);
 cudaError_t tree_attention(const TreeAttentionParams& params, const Launch& to);
+cudaError_t project(const ProjectParams& params, const Launch& to);
 cudaError_t project_residual(const ProjectResidualParams& params, const Launch& to);
 cudaError_t norm_gate_up(const NormGateUpParams& params, const Launch& to);
 cudaError_t norm_head(const NormHeadParams& params, const Launch& to);
-// embed_rows: kernels/cuda/rows.h; moving and copying KV: kernels/cuda/kv.h
+// embed_rows, norm_concat, copy_rows: kernels/cuda/rows.h; moving and copying KV: kernels/cuda/kv.h
 
 }  // namespace specdec::kernels::cuda

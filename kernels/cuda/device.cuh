@@ -51,6 +51,23 @@ cudaError_t launch(const Launch& to, void (*kernel)(Params...), dim3 grid, int t
   return launch_clusters(to, kernel, grid, dim3(1), threads, shared_bytes, args...);
 }
 
+/// How many clusters of such blocks the device holds at once.
+template <class Kernel>
+cudaError_t max_resident_clusters(const Launch& to, Kernel* kernel, unsigned cluster, int threads,
+                                  std::size_t shared_bytes, int& clusters) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {cluster, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(cluster);
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = to.stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
+}
+
 /// A cluster's barrier, in halves: what a block wrote before it arrived, all may read after they
 /// waited. Blocks that have returned are not waited for.
 __device__ __forceinline__ void cluster_arrive() {

@@ -24,16 +24,17 @@ __device__ std::size_t value_at(const KvPool& pool, int slot, int head, int dim)
          slot % pool.block_size;
 }
 
+template <class Element>
 __device__ void carry(const KvPool& pool, const SlotMove* moves, int count) {
   const int element = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
   if (element >= pool.num_kv_heads * pool.head_dim) return;
   const int head = element / pool.head_dim;
   const int dim = element % pool.head_dim;
-  auto* keys = static_cast<__half*>(pool.keys[blockIdx.y]);
-  auto* values = static_cast<__half*>(pool.values[blockIdx.y]);
+  auto* keys = static_cast<Element*>(pool.keys[blockIdx.y]);
+  auto* values = static_cast<Element*>(pool.values[blockIdx.y]);
   for (int first = 0; first < count; first += kAtOnce) {
-    __half key[kAtOnce];
-    __half value[kAtOnce];
+    Element key[kAtOnce];
+    Element value[kAtOnce];
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       if (first + i >= count) break;
@@ -49,19 +50,26 @@ __device__ void carry(const KvPool& pool, const SlotMove* moves, int count) {
   }
 }
 
+__device__ void carry_elements(const KvPool& pool, const SlotMove* moves, int count) {
+  if (pool.element_bytes == 4)
+    carry<std::uint32_t>(pool, moves, count);
+  else
+    carry<std::uint16_t>(pool, moves, count);
+}
+
 /// grid: [elements of a slot / kThreads, layers]
 __global__ void __launch_bounds__(kThreads)
     move_few_kernel(const __grid_constant__ KvPool pool, const __grid_constant__ FewMoves moves) {
   let_next_start();
   wait_for_previous();
-  carry(pool, moves.moves, moves.count);
+  carry_elements(pool, moves.moves, moves.count);
 }
 __global__ void __launch_bounds__(kThreads)
     move_kernel(const __grid_constant__ KvPool pool, const SlotMove* moves,
                 const std::int32_t* count, int most) {
   let_next_start();
   wait_for_previous();
-  carry(pool, moves, min(*count, most));
+  carry_elements(pool, moves, min(*count, most));
 }
 
 /// grid: [kThreads * 16 bytes of a half block, layers, keys and values]
@@ -90,6 +98,7 @@ KvPool make_pool(std::span<const KvLayer> layers) noexcept {
   pool.num_kv_heads = layers.front().num_kv_heads;
   pool.head_dim = layers.front().head_dim;
   pool.block_size = layers.front().block_size;
+  pool.element_bytes = static_cast<int>(kv_element_bytes(layers.front().type));
   for (int i = 0; i < pool.num_layers; ++i) {
     pool.keys[i] = layers[static_cast<std::size_t>(i)].keys;
     pool.values[i] = layers[static_cast<std::size_t>(i)].values;
@@ -107,7 +116,7 @@ cudaError_t move_kv(const KvPool& pool, const FewMoves& moves, const Launch& to)
 }
 
 cudaError_t copy_block(const KvPool& pool, int source, int destination, const Launch& to) {
-  const int words = pool.num_kv_heads * pool.head_dim * pool.block_size * 2 / 16;
+  const int words = pool.num_kv_heads * pool.head_dim * pool.block_size * pool.element_bytes / 16;
   const dim3 grid(static_cast<unsigned>(ceil_div(words, kThreads)),
                   static_cast<unsigned>(pool.num_layers), 2);
   return launch(to, copy_kernel, grid, kThreads, 0, pool, source, destination, words);

@@ -14,6 +14,7 @@ struct KvPool {
   int num_kv_heads = 0;
   int head_dim = 0;
   int block_size = 0;
+  int element_bytes = 2;  // 2 or 4
   void* keys[kMostLayers] = {};
   void* values[kMostLayers] = {};
 };

@@ -51,11 +51,14 @@ __device__ __forceinline__ uint4 operand_group(const float (&v)[8]) {
   return {operand_pair<T>(v[0], v[1]), operand_pair<T>(v[2], v[3]), operand_pair<T>(v[4], v[5]),
           operand_pair<T>(v[6], v[7])};
 }
+__device__ __forceinline__ void scale_group(float (&v)[8], float scale, const float (&weight)[8]) {
+#pragma unroll
+  for (int k = 0; k < 8; ++k) v[k] = v[k] * scale * weight[k];
+}
 template <class T>
 __device__ __forceinline__ uint4 normed_group(float (&v)[8], float scale,
                                               const float (&weight)[8]) {
-#pragma unroll
-  for (int k = 0; k < 8; ++k) v[k] = v[k] * scale * weight[k];
+  scale_group(v, scale, weight);
   return operand_group<T>(v);
 }
 
@@ -103,7 +106,6 @@ struct WarpNorm {
 
 /// The norm of one row by kNormParts warps, a part each. The first kHeld groups of a thread stay in
 /// registers, and their weights are loaded ahead of the row.
-template <class T>
 struct BlockNorm {
   static constexpr int kHeld = 2;
 
@@ -118,9 +120,11 @@ struct BlockNorm {
     for (int i = 0; i < kHeld; ++i)
       load_group(weight, thread * 8 + i * kNormStride, cols, weights[i]);
   }
-  /// `part_sums` [kNormParts] in shared memory; sync() is a barrier of the warps.
-  template <class Sync, class Place>
-  __device__ void write(const float* x, float eps, float* part_sums, Sync sync, Place place) const {
+  /// Calls put(col, group) for all groups of 8 columns up to padded_cols(cols), zeros past the end.
+  /// `part_sums` [kNormParts] in shared memory; sync() is a barrier of the warps. Once a group is
+  /// put, its columns of `x` are no longer read.
+  template <class Sync, class Put>
+  __device__ void each(const float* x, float eps, float* part_sums, Sync sync, Put put) const {
     float values[kHeld][8];
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) load_group(x, thread * 8 + i * kNormStride, cols, values[i]);
@@ -142,15 +146,24 @@ struct BlockNorm {
     const int end = padded_cols(cols);
 #pragma unroll
     for (int i = 0; i < kHeld; ++i)
-      if (const int col = thread * 8 + i * kNormStride; col < end)
-        *place(col) = normed_group<T>(values[i], scale, weights[i]);
+      if (const int col = thread * 8 + i * kNormStride; col < end) {
+        scale_group(values[i], scale, weights[i]);
+        put(col, values[i]);
+      }
     for (int col = thread * 8 + kHeld * kNormStride; col < end; col += kNormStride) {
       float v[8];
       float w[8];
       load_group(x, col, cols, v);
       load_group(weight, col, cols, w);
-      *place(col) = normed_group<T>(v, scale, w);
+      scale_group(v, scale, w);
+      put(col, v);
     }
+  }
+  /// As an operand's elements; place(col) says where 8 columns go.
+  template <class T, class Sync, class Place>
+  __device__ void write(const float* x, float eps, float* part_sums, Sync sync, Place place) const {
+    each(x, eps, part_sums, sync,
+         [&](int col, const float(&v)[8]) { *place(col) = operand_group<T>(v); });
   }
 };
 

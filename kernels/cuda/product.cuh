@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cfloat>
+
 #include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/operand.h"
 #include "kernels/cuda/packing.h"
@@ -26,114 +28,149 @@ struct ProductArgs {
 
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
 
-/// What putting a sum and its partner away takes from memory, loaded before the sums are there.
-struct Inputs {
-  float row = 0;      // add: what is there; qkv: the angle's cosine
-  float partner = 0;  // ... sine
-  int slot = -1;      // qkv: over all sequences; -1: nowhere
+/// Where a row of the batch stands and where its keys and values go: what qkv looks up.
+struct TokenPlace {
+  int position = 0;
+  int offset = 0;           // within the block
+  std::int64_t block = -1;  // the block's first element in the pool; -1: the row goes nowhere
+
+  /// `appends`: the block is wanted too.
+  __device__ static TokenPlace of(const Product& product, int token, bool appends) {
+    TokenPlace place{.position = product.batch.positions[token]};
+    const int slot = appends ? product.batch.slots[token] : kPaddingSlot;
+    if (slot >= 0) {
+      const KvLayer& kv = product.kv;
+      const std::int32_t* table = product.batch.block_tables +
+                                  product.batch.row_sequences[token] * product.batch.table_stride;
+      place.offset = slot % kv.block_size;
+      place.block = static_cast<std::int64_t>(table[slot / kv.block_size]) *
+                    (kv.num_kv_heads * kv.block_size * kv.head_dim);
+    }
+    return place;
+  }
 };
 
-template <ProductOutput kOutput>
+/// Where a pair of rows' sums go: ProductOutput with the heads of qkv told apart.
+enum class Sink : std::uint8_t { add, store, gated, query, key, value };
+
+template <Sink kSink>
+struct SinkConstant {
+  static constexpr Sink kValue = kSink;
+};
+/// Calls body(SinkConstant) for the matrix row `row`: the choice is made once, not per sum.
+template <class Body>
+__device__ __forceinline__ void with_sink(const Product& product, int row, Body body) {
+  switch (product.output) {
+    case ProductOutput::add:
+      return body(SinkConstant<Sink::add>{});
+    case ProductOutput::store:
+      return body(SinkConstant<Sink::store>{});
+    case ProductOutput::gated:
+      return body(SinkConstant<Sink::gated>{});
+    case ProductOutput::qkv:
+      break;
+  }
+  const int head = row / product.kv.head_dim;
+  if (head < product.num_heads) return body(SinkConstant<Sink::query>{});
+  if (head < product.num_heads + product.kv.num_kv_heads) return body(SinkConstant<Sink::key>{});
+  return body(SinkConstant<Sink::value>{});
+}
+
+/// What putting a sum and its partner away takes from memory, loaded before the sums are there.
+struct Inputs {
+  float row = 0;         // add: what is there; query, key: the angle's cosine
+  float partner = 0;     // ... sine
+  std::int64_t at = -1;  // key, value: the element in the pool; -1: nowhere
+};
+
+/// Keys: [block][kv head][position][dimension]; values: [block][kv head][dimension][position].
+/// `place_of(token, appends)` is its TokenPlace.
+template <Sink kSink, class PlaceOf>
 __device__ __forceinline__ Inputs load_inputs(const Product& product, int token, int row,
-                                              int partner) {
+                                              int partner, const PlaceOf& place_of) {
   Inputs in;
-  if constexpr (kOutput == ProductOutput::add) {
+  if constexpr (kSink == Sink::add) {
     const float* out = product.out + static_cast<std::size_t>(token) * product.weight.rows;
     if (row < product.weight.rows) in.row = out[row];
     if (partner < product.weight.rows) in.partner = out[partner];
-  } else if constexpr (kOutput == ProductOutput::qkv) {
-    const int dim = product.kv.head_dim;
-    const int head = row / dim;
-    if (head < product.num_heads + product.kv.num_kv_heads) {
-      const std::size_t at =
-          static_cast<std::size_t>(product.batch.positions[token]) * (dim / 2) + row % dim;
+  } else if constexpr (kSink == Sink::query || kSink == Sink::key || kSink == Sink::value) {
+    const KvLayer& kv = product.kv;
+    const int i = row % kv.head_dim;
+    const TokenPlace place = place_of(token, kSink != Sink::query);
+    if constexpr (kSink != Sink::value) {
+      const std::size_t at = static_cast<std::size_t>(place.position) * (kv.head_dim / 2) + i;
       in.row = product.rope_cos[at];
       in.partner = product.rope_sin[at];
     }
-    if (head >= product.num_heads) {
-      const int slot = product.batch.slots[token];
-      const std::int32_t* table = product.batch.block_tables +
-                                  product.batch.row_sequences[token] * product.batch.table_stride;
-      if (slot >= 0)
-        in.slot = table[slot / product.kv.block_size] * product.kv.block_size +
-                  slot % product.kv.block_size;
+    if (kSink != Sink::query && place.block >= 0) {
+      const int head = row / kv.head_dim - product.num_heads;
+      in.at = place.block +
+              (kSink == Sink::key
+                   ? (head * kv.block_size + place.offset) * kv.head_dim + i
+                   : ((head - kv.num_kv_heads) * kv.head_dim + i) * kv.block_size + place.offset);
     }
   }
   return in;
 }
 
-/// Keys: [block][kv head][position][dimension]; values: [block][kv head][dimension][position].
-/// What is stored is finite (attention multiplies masked values by 0), but for a key that is NaN:
-/// it makes NaN of every row that sees it.
-__device__ __forceinline__ void append(const KvLayer& kv, int slot, int head, int dim,
-                                       float value) {
-  const bool is_value = head >= kv.num_kv_heads;
-  if (is_value) head -= kv.num_kv_heads;
-  const int offset = slot % kv.block_size;
-  const std::size_t base =
-      (static_cast<std::size_t>(slot / kv.block_size) * kv.num_kv_heads + head) *
-      static_cast<std::size_t>(kv.block_size) * kv.head_dim;
-  if (is_value) {
-    static_cast<__half*>(kv.values)[base + dim * kv.block_size + offset] =
-        to_operand<__half>(isnan(value) ? 0.0f : value);
-  } else {
-    static_cast<__half*>(kv.keys)[base + offset * kv.head_dim + dim] = to_operand<__half>(value);
-  }
+template <class T>
+__device__ __forceinline__ T to_cache(float value) {
+  return to_operand<T>(value);
+}
+template <>
+__device__ __forceinline__ float to_cache<float>(float value) {
+  return isinf(value) ? copysignf(FLT_MAX, value) : value;
 }
 
-/// Puts a sum and its partner (packing.h's TileRows) of one token away.
-template <ProductOutput kOutput>
+/// Two elements of keys or values, `distance` apart.
+__device__ __forceinline__ void append(DataType type, void* pool, std::int64_t at, int distance,
+                                       float a, float b) {
+  const auto write = [&](auto* to) {
+    using T = std::remove_pointer_t<decltype(to)>;
+    to[at] = to_cache<T>(a);
+    to[at + distance] = to_cache<T>(b);
+  };
+  if (type == DataType::f32)
+    write(static_cast<float*>(pool));
+  else
+    write(static_cast<__half*>(pool));
+}
+
+/// Puts a sum and its partner (packing.h's TileRows) of one token away. What is stored as a value
+/// is finite (attention multiplies masked ones by 0); a key that is NaN makes NaN of every row that
+/// sees it.
+template <Sink kSink>
 __device__ __forceinline__ void put(const Product& product, const Inputs& in, int token, int row,
                                     int partner, float sum, float partner_sum) {
   const int rows = product.weight.rows;
-  if constexpr (kOutput == ProductOutput::add || kOutput == ProductOutput::store) {
+  if constexpr (kSink == Sink::add || kSink == Sink::store) {
     float* out = product.out + static_cast<std::size_t>(token) * rows;
-    constexpr bool kAdds = kOutput == ProductOutput::add;
+    constexpr bool kAdds = kSink == Sink::add;
     if (row < rows) out[row] = kAdds ? in.row + sum : sum;
     if (partner < rows) out[partner] = kAdds ? in.partner + partner_sum : partner_sum;
-  } else if constexpr (kOutput == ProductOutput::gated) {
+  } else if constexpr (kSink == Sink::gated) {
     const float value = silu(sum) * partner_sum;
     const std::size_t at = operand_index(token, row, rows / 2);
     if (product.gated_type == DataType::bf16)
       reinterpret_cast<__nv_bfloat16*>(product.operand)[at] = to_operand<__nv_bfloat16>(value);
     else
       reinterpret_cast<__half*>(product.operand)[at] = to_operand<__half>(value);
+  } else if constexpr (kSink == Sink::value) {
+    if (in.at < 0) return;
+    const KvLayer& kv = product.kv;
+    append(kv.type, kv.values, in.at, kv.head_dim / 2 * kv.block_size, isnan(sum) ? 0.0f : sum,
+           isnan(partner_sum) ? 0.0f : partner_sum);
   } else {
-    const int dim = product.kv.head_dim;
-    const int head = row / dim;
-    const int i = row % dim;
-    if (head < product.num_heads + product.kv.num_kv_heads) {
-      const float a = sum;
-      sum = a * in.row - partner_sum * in.partner;
-      partner_sum = partner_sum * in.row + a * in.partner;
+    const int half = product.kv.head_dim / 2;
+    const float a = sum * in.row - partner_sum * in.partner;
+    const float b = partner_sum * in.row + sum * in.partner;
+    if constexpr (kSink == Sink::query) {
+      float* q = product.q + static_cast<std::size_t>(token) * product.num_heads * half * 2 + row;
+      q[0] = a;
+      q[half] = b;
+    } else if (in.at >= 0) {
+      append(product.kv.type, product.kv.keys, in.at, half, a, b);
     }
-    if (head < product.num_heads) {
-      float* q = product.q + (static_cast<std::size_t>(token) * product.num_heads + head) * dim;
-      q[i] = sum;
-      q[i + dim / 2] = partner_sum;
-    } else if (in.slot >= 0) {
-      append(product.kv, in.slot, head - product.num_heads, i, sum);
-      append(product.kv, in.slot, head - product.num_heads, i + dim / 2, partner_sum);
-    }
-  }
-}
-
-template <ProductOutput kOutput>
-struct OutputConstant {
-  static constexpr ProductOutput kValue = kOutput;
-};
-/// Calls body(OutputConstant) for the product's output: the choice is made once, not per sum.
-template <class Body>
-__device__ __forceinline__ void with_output(ProductOutput output, Body body) {
-  switch (output) {
-    case ProductOutput::add:
-      return body(OutputConstant<ProductOutput::add>{});
-    case ProductOutput::store:
-      return body(OutputConstant<ProductOutput::store>{});
-    case ProductOutput::gated:
-      return body(OutputConstant<ProductOutput::gated>{});
-    case ProductOutput::qkv:
-      return body(OutputConstant<ProductOutput::qkv>{});
   }
 }
 
@@ -226,6 +263,43 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
     return;
   }
 
+  const int own_tile = warp % args.block_tiles;
+  const int own_tokens = warp / args.block_tiles * kTokenTiles;
+  struct Place {
+    int tile_row;  // the tile's first
+    int row;
+    int partner;
+    int first_token;
+    bool has_rows;
+  };
+  const auto place_of_item = [&](int item) -> Place {
+    const int tile = item / args.token_groups * args.block_tiles + own_tile;
+    const TileRows rows = TileRows::of(tile, args.product.weight.pair_distance);
+    const int row = rows.first + lane / 4;
+    return {rows.first, row, row + rows.distance,
+            (item % args.token_groups * group_tokens + own_tokens) * kTokenTile + lane % 4 * 2,
+            tile < args.tiles && lane / 4 < rows.valid};
+  };
+  Inputs inputs[kTokenTiles][2];
+  const auto look_up = [&](int item) {
+    const Place place = place_of_item(item);
+    with_sink(args.product, place.tile_row, [&](auto sink) {
+#pragma unroll
+      for (int i = 0; i < kTokenTiles * 2; ++i) {
+        const int token = place.first_token + i / 2 * kTokenTile + i % 2;
+        if (place.has_rows && token < args.product.num_tokens)
+          inputs[i / 2][i % 2] = load_inputs<decltype(sink)::kValue>(
+              args.product, token, place.row, place.partner,
+              [&](int of, bool appends) { return TokenPlace::of(args.product, of, appends); });
+      }
+    });
+  };
+  // What qkv looks up lay there before the pass began (embed_kernel sees to that).
+  const int first_item = static_cast<int>(blockIdx.x);
+  const bool early =
+      args.product.output == ProductOutput::qkv && first_item < items && warp < consumers;
+  if (early) look_up(first_item);
+
   if (norms) {
     const int cols = args.product.weight.cols;
     const auto sync = [&] { asm volatile("bar.sync 1, %0;" ::"r"(args.workers * 32) : "memory"); };
@@ -245,37 +319,19 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
       wait_for_previous();
       if (warp < args.product.num_tokens) norm.write(row_of(warp), normed.norm_eps, place_of(warp));
     } else {
-      const BlockNorm<Operand> norm(normed.norm_weight, cols, static_cast<int>(threadIdx.x));
+      const BlockNorm norm(normed.norm_weight, cols, static_cast<int>(threadIdx.x));
       wait_for_previous();
-      norm.write(row_of(0), normed.norm_eps, part_sums, sync, place_of(0));
+      norm.write<Operand>(row_of(0), normed.norm_eps, part_sums, sync, place_of(0));
     }
     sync();
     if (warp >= consumers) return;
   } else {
     wait_for_previous();
   }
-  const int own_tile = warp % args.block_tiles;
-  const int own_tokens = warp / args.block_tiles * kTokenTiles;
   int stage = 0;
   int phase = 0;
-  for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
-    const int tile = item / args.token_groups * args.block_tiles + own_tile;
-    const TileRows rows = TileRows::of(tile, args.product.weight.pair_distance);
-    const int row = rows.first + lane / 4;
-    const int partner = row + rows.distance;
-    const bool has_rows = tile < args.tiles && lane / 4 < rows.valid;
-    const int first_token =
-        (item % args.token_groups * group_tokens + own_tokens) * kTokenTile + lane % 4 * 2;
-    Inputs inputs[kTokenTiles][2];
-    with_output(args.product.output, [&](auto output) {
-#pragma unroll
-      for (int i = 0; i < kTokenTiles * 2; ++i) {
-        const int token = first_token + i / 2 * kTokenTile + i % 2;
-        if (has_rows && token < args.product.num_tokens)
-          inputs[i / 2][i % 2] =
-              load_inputs<decltype(output)::kValue>(args.product, token, row, partner);
-      }
-    });
+  for (int item = first_item; item < items; item += static_cast<int>(gridDim.x)) {
+    if (!early || item != first_item) look_up(item);
     float sums[kTokenTiles][4] = {};
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int units = units_of(chunk);
@@ -309,14 +365,15 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
         phase ^= 1;
       }
     }
-    if (!has_rows) continue;
-    with_output(args.product.output, [&](auto output) {
+    const Place place = place_of_item(item);
+    if (!place.has_rows) continue;
+    with_sink(args.product, place.tile_row, [&](auto sink) {
 #pragma unroll
       for (int i = 0; i < kTokenTiles * 2; ++i) {
-        const int token = first_token + i / 2 * kTokenTile + i % 2;
+        const int token = place.first_token + i / 2 * kTokenTile + i % 2;
         if (token < args.product.num_tokens)
-          put<decltype(output)::kValue>(args.product, inputs[i / 2][i % 2], token, row, partner,
-                                        sums[i / 2][i % 2], sums[i / 2][i % 2 + 2]);
+          put<decltype(sink)::kValue>(args.product, inputs[i / 2][i % 2], token, place.row,
+                                      place.partner, sums[i / 2][i % 2], sums[i / 2][i % 2 + 2]);
       }
     });
   }

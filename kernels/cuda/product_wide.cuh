@@ -1,22 +1,51 @@
 #pragma once
 
 #include "kernels/cuda/product.cuh"
+#include "kernels/cuda/tile_map.h"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace specdec::kernels::cuda {
 
 inline constexpr int kWideTiles = 8;        // weight tiles of a block: 2 groups of 4 warps
 inline constexpr int kWideTokenTiles = 32;  // token tiles of a block
-inline constexpr int kWideChunk = 2;        // units of a stage
-inline constexpr int kWideThreads = 384;    // 8 warps that multiply, one of 4 others that fills
+inline constexpr int kWideTokens = kWideTokenTiles * kTokenTile;
+inline constexpr int kWideChunk = 2;      // units of a stage
+inline constexpr int kWideThreads = 384;  // 8 warps that multiply, one of 4 others that fills
 
-/// The product of many tokens (prefill) on Hopper: blocks of 128 rows x 256 tokens. Every sum is
-/// again one float accumulator over ascending steps of 16 columns, so its bits are those of
+template <DataType kType>
+inline constexpr int kWideStageBytes = (kWideTiles * kWideChunk * Weights<kType>::kUnitBytes +
+                                        127) /
+                                           128 * 128 +
+                                       kWideTokenTiles* kWideChunk * 512;
+
+/// Puts a token tile's gated sums away as the operand's 8 x 8 tile, 128 bytes by one store. All
+/// lanes call.
+__device__ __forceinline__ void put_gated_tile(const Product& product, int first_token, int row,
+                                               int lane, const float (&sums)[4]) {
+  const float a = silu(sums[0]) * sums[2];
+  const float b = silu(sums[1]) * sums[3];
+  const std::uint32_t by_row = product.gated_type == DataType::bf16
+                                   ? operand_pair<__nv_bfloat16>(a, b)
+                                   : operand_pair<__half>(a, b);
+  std::uint32_t by_token;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(by_token) : "r"(by_row));
+  const int token = first_token + lane / 4;
+  if (token < product.num_tokens)
+    reinterpret_cast<std::uint32_t*>(
+        product.operand)[operand_index(token, row + lane % 4 * 2, product.weight.rows / 2) / 2] =
+        by_token;
+}
+
+/// The product of many tokens (prefill) on Hopper: blocks of 128 rows x 256 tokens, in clusters
+/// that share the tokens, so that these come out of the second-level cache once for all. Every sum
+/// is again one float accumulator over ascending steps of 16 columns, so its bits are those of
 /// product_kernel. Weights are dequantised on their way to the registers, as there. Whole chunks of
 /// units only: a branch between the asynchronous products would serialise them.
-template <DataType kType>
+template <DataType kType, int kCluster>
 __global__ void __launch_bounds__(kWideThreads, 1)
-    wide_product_kernel(const __grid_constant__ ProductArgs args) {
+    wide_product_kernel(const __grid_constant__ ProductArgs args,
+                        const __grid_constant__ TileMap weight_map,
+                        const __grid_constant__ TileMap token_map) {
 #ifdef SPECDEC_HAS_WGMMA
   using Format = Weights<kType>;
   using Operand = typename Format::Operand;
@@ -28,19 +57,27 @@ __global__ void __launch_bounds__(kWideThreads, 1)
   extern __shared__ __align__(128) std::byte shared[];
   __shared__ std::uint64_t filled[8];
   __shared__ std::uint64_t used[8];
+  __shared__ TokenPlace places[kWideTokens];  // qkv: of the item's tokens
 
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int rank = static_cast<int>(blockIdx.x) % kCluster;
   const int chunks = args.units / kWideChunk;
-  const int items = args.weight_groups * args.token_groups;
+  const int items = ceil_div(args.weight_groups, kCluster) * args.token_groups;  // of a cluster
+  const int first_item = static_cast<int>(blockIdx.x) / kCluster;
+  const int item_step = static_cast<int>(gridDim.x) / kCluster;
+  const auto weight_group = [&](int item) { return item / args.token_groups * kCluster + rank; };
+  const auto token_group = [&](int item) { return item % args.token_groups; };
   if (threadIdx.x == 0) {
     for (int i = 0; i < args.stages; ++i) {
       Barrier::init(&filled[i], 1);
-      Barrier::init(&used[i], kWideTiles);
+      Barrier::init(&used[i], kWideTiles * kCluster);  // this block's copies go to all of them
     }
     asm volatile("fence.mbarrier_init.release.cluster;");
   }
   __syncthreads();
+  cluster_arrive();
+  cluster_wait();
   let_next_start();
   wait_for_previous();
   int stage = 0;
@@ -53,36 +90,44 @@ __global__ void __launch_bounds__(kWideThreads, 1)
   };
 
   if (warp >= kWideTiles) {
-    // Lane i fetches token tile i, and weight tile i of the first eight. The registers go to those
-    // that hold the sums.
+    // The registers go to those that hold the sums.
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (warp > kWideTiles) return;
-    for (int item = static_cast<int>(blockIdx.x); item < items;
-         item += static_cast<int>(gridDim.x)) {
-      const int tile = min(item / args.token_groups * kWideTiles + lane, args.tiles - 1);
-      const int token_tile =
-          min(item % args.token_groups * kWideTokenTiles + lane, args.token_tiles - 1);
-      const std::byte* weights = static_cast<const std::byte*>(args.product.weight.data) +
-                                 static_cast<std::size_t>(tile) * args.units * Format::kUnitBytes;
-      const std::byte* tokens =
-          args.product.tokens + static_cast<std::size_t>(token_tile) * args.units * kTokenUnit;
-      for (int chunk = 0; chunk < chunks; ++chunk) {
-        Barrier::wait(&used[stage], phase ^ 1);
-        Fill{&filled[stage], lane}.expect(kWideTiles * kTileBytes + kWideTokenTiles * kTokenBytes);
-        __syncwarp();
-        std::byte* to = shared + stage * kStageBytes;
-        const Fill fill{&filled[stage], 0};  // every lane issues its own copies
-        if (lane < kWideTiles)
-          fill.copy(to + lane * kTileBytes, weights + chunk * kTileBytes, kTileBytes);
-        fill.copy(to + kWeightBytes + lane * kTokenBytes, tokens + chunk * kTokenBytes,
-                  kTokenBytes);
-        advance();
+    if (warp == kWideTiles && lane == 0) {
+      // The block's weights, and its share of the tokens for the whole cluster.
+      constexpr int kShare = kWideTokenTiles / kCluster;
+      constexpr auto kAllBlocks = static_cast<std::uint16_t>((1 << kCluster) - 1);
+      for (int item = first_item; item < items; item += item_step) {
+        const int tile = weight_group(item) * kWideTiles;
+        const int token_tile = token_group(item) * kWideTokenTiles + rank * kShare;
+        for (int chunk = 0; chunk < chunks; ++chunk) {
+          Barrier::wait(&used[stage], phase ^ 1);
+          const Fill fill{&filled[stage], 0};
+          fill.expect(kWideTiles * kTileBytes + kWideTokenTiles * kTokenBytes);
+          std::byte* to = shared + stage * kStageBytes;
+          fill.copy_tiles(to, weight_map, chunk * kTileBytes, tile);
+          fill.copy_tiles_to_blocks(to + kWeightBytes + rank * kShare * kTokenBytes, token_map,
+                                    chunk * kTokenBytes, token_tile, kAllBlocks);
+          advance();
+        }
       }
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    for (int item = static_cast<int>(blockIdx.x); item < items;
-         item += static_cast<int>(gridDim.x)) {
+    // All blocks, whose copies come here too, hear that a stage is used up.
+    const auto release = [&](int which) {
+      if (lane < kCluster) Barrier::arrive_at(&used[which], lane);
+    };
+    const bool has_places = args.product.output == ProductOutput::qkv;
+    for (int item = first_item; item < items; item += item_step) {
+      const int item_token = token_group(item) * kWideTokens;
+      if (has_places) {
+        const auto sync = [] { asm volatile("bar.sync 1, %0;" ::"n"(kWideTiles * 32) : "memory"); };
+        sync();  // nobody reads those of the item before any more
+        const int token = static_cast<int>(threadIdx.x);
+        if (item_token + token < args.product.num_tokens)
+          places[token] = TokenPlace::of(args.product, item_token + token, true);
+        sync();
+      }
       float sums[kWideTokenTiles][4];
 #pragma unroll
       for (int i = 0; i < kWideTokenTiles; ++i)
@@ -102,7 +147,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
           wide_mma<Operand>(sums, a[step], operand_descriptor(tokens + step * 256, kTokenBytes));
         wide_mma_commit();
         wide_mma_wait<1>();
-        if (before >= 0 && lane == 0) Barrier::arrive(&used[before]);
+        if (before >= 0) release(before);
         Format::load(weights + Format::kUnitBytes, lane, b);
         wide_mma_fence();
 #pragma unroll
@@ -115,20 +160,26 @@ __global__ void __launch_bounds__(kWideThreads, 1)
         advance();
       }
       wide_mma_wait<0>();
-      if (lane == 0) Barrier::arrive(&used[before]);
+      release(before);
 
-      const int tile = item / args.token_groups * kWideTiles + warp;
+      const int tile = weight_group(item) * kWideTiles + warp;
       if (tile >= args.tiles) continue;
       const TileRows rows = TileRows::of(tile, args.product.weight.pair_distance);
       const int row = rows.first + lane / 4;
       const int partner = row + rows.distance;
-      if (lane / 4 >= rows.valid) continue;
-      const int first_token =
-          item % args.token_groups * kWideTokenTiles * kTokenTile + lane % 4 * 2;
-      // Several loads before the first store: one at a time they would wait for each other.
-      constexpr int kAtOnce = 8;
-      with_output(args.product.output, [&](auto output) {
-        constexpr ProductOutput kOutput = decltype(output)::kValue;
+      with_sink(args.product, rows.first, [&](auto sink) {
+        constexpr Sink kSink = decltype(sink)::kValue;
+        if (kSink == Sink::gated && rows.valid == kTileRows / 2) {
+#pragma unroll
+          for (int i = 0; i < kWideTokenTiles; ++i)
+            put_gated_tile(args.product, item_token + i * kTokenTile, rows.first, lane, sums[i]);
+          return;
+        }
+        if (lane / 4 >= rows.valid) return;
+        // Several loads before the first store: one at a time they would wait for each other.
+        constexpr int kAtOnce = 8;
+        const auto place_of = [&](int token, bool) { return places[token - item_token]; };
+        const int first_token = item_token + lane % 4 * 2;
 #pragma unroll
         for (int first = 0; first < kWideTokenTiles; first += kAtOnce) {
           Inputs inputs[kAtOnce][2];
@@ -136,37 +187,73 @@ __global__ void __launch_bounds__(kWideThreads, 1)
           for (int i = 0; i < kAtOnce * 2; ++i) {
             const int token = first_token + (first + i / 2) * kTokenTile + i % 2;
             if (token < args.product.num_tokens)
-              inputs[i / 2][i % 2] = load_inputs<kOutput>(args.product, token, row, partner);
+              inputs[i / 2][i % 2] =
+                  load_inputs<kSink>(args.product, token, row, partner, place_of);
           }
 #pragma unroll
           for (int i = 0; i < kAtOnce * 2; ++i) {
             const int token = first_token + (first + i / 2) * kTokenTile + i % 2;
             if (token < args.product.num_tokens)
-              put<kOutput>(args.product, inputs[i / 2][i % 2], token, row, partner,
-                           sums[first + i / 2][i % 2], sums[first + i / 2][i % 2 + 2]);
+              put<kSink>(args.product, inputs[i / 2][i % 2], token, row, partner,
+                         sums[first + i / 2][i % 2], sums[first + i / 2][i % 2 + 2]);
           }
         }
       });
     }
   }
+  // Nobody may copy to a block, or arrive at its barriers, that is no longer there.
+  __syncwarp();
+  cluster_arrive();
+  cluster_wait();
 #endif
+}
+
+template <DataType kType, int kCluster>
+cudaError_t launch_wide_clusters(const ProductArgs& args, int clusters, const Launch& to) {
+  constexpr int kUnitBytes = Weights<kType>::kUnitBytes;
+  TileMap weights;
+  TileMap tokens;
+  cudaError_t status = map_tiles(args.product.weight.data, args.tiles, args.units * kUnitBytes,
+                                 kWideTiles, kWideChunk * kUnitBytes, weights);
+  if (status != cudaSuccess) return status;
+  status = map_tiles(args.product.tokens, args.token_tiles, args.units * 512,
+                     kWideTokenTiles / kCluster, kWideChunk * 512, tokens);
+  if (status != cudaSuccess) return status;
+  return launch_clusters(
+      to, wide_product_kernel<kType, kCluster>, dim3(static_cast<unsigned>(clusters * kCluster)),
+      dim3(kCluster), kWideThreads, static_cast<std::size_t>(args.stages * kWideStageBytes<kType>),
+      args, weights, tokens);
 }
 
 template <DataType kType>
 cudaError_t launch_wide_product(ProductArgs args, const Launch& to) {
-  constexpr int kStageBytes =
-      (kWideTiles * kWideChunk * Weights<kType>::kUnitBytes + 127) / 128 * 128 +
-      kWideTokenTiles * kWideChunk * 512;
+  constexpr int kStatic = 5120;  // what the kernel has beside its ring, at most
   args.weight_groups = ceil_div(args.tiles, kWideTiles);
   args.token_groups = ceil_div(args.token_tiles, kWideTokenTiles);
-  args.stages = min(8, (to.device.max_block_shared - 2048) / kStageBytes);
-  const int shared = args.stages * kStageBytes;
-  const auto kernel = wide_product_kernel<kType>;
-  const cudaError_t status = allow_shared(to, kernel);
-  if (status != cudaSuccess) return status;
-  const int blocks = min(to.device.num_processors, args.weight_groups * args.token_groups);
-  return launch(to, kernel, dim3(static_cast<unsigned>(blocks)), kWideThreads,
-                static_cast<std::size_t>(shared), args);
+  args.stages = min(8, (to.device.max_block_shared - kStatic) / kWideStageBytes<kType>);
+  const auto shared = static_cast<std::size_t>(args.stages * kWideStageBytes<kType>);
+  // Large clusters read tokens less often, which makes a round a fifth shorter where there are
+  // many; with few, that their blocks wait for one another at each item's end costs as much.
+  constexpr int kLarge = 8;
+  constexpr int kSmall = 2;
+  constexpr int kManyRounds = 4;
+  int large = 0;
+  int small = 0;
+  const cudaError_t statuses[] = {allow_shared(to, wide_product_kernel<kType, kLarge>),
+                                  allow_shared(to, wide_product_kernel<kType, kSmall>),
+                                  max_resident_clusters(to, wide_product_kernel<kType, kLarge>,
+                                                        kLarge, kWideThreads, shared, large),
+                                  max_resident_clusters(to, wide_product_kernel<kType, kSmall>,
+                                                        kSmall, kWideThreads, shared, small)};
+  for (const cudaError_t status : statuses)
+    if (status != cudaSuccess) return status;
+  const auto items = [&](int cluster) {
+    return ceil_div(args.weight_groups, cluster) * args.token_groups;
+  };
+  const int rounds = large == 0 ? 0 : ceil_div(items(kLarge), large);
+  if (rounds >= kManyRounds && rounds * 4 <= ceil_div(items(kSmall), max(1, small)) * 5)
+    return launch_wide_clusters<kType, kLarge>(args, min(large, items(kLarge)), to);
+  return launch_wide_clusters<kType, kSmall>(args, min(max(1, small), items(kSmall)), to);
 }
 
 }  // namespace specdec::kernels::cuda

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/tile_map.h"
 
 namespace specdec::kernels::cuda {
 
@@ -21,6 +22,17 @@ struct Barrier {
     asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(
                      shared_address(barrier))
                  : "memory");
+  }
+  /// Arrives at the same barrier of the cluster's block `rank`.
+  __device__ static void arrive_at(std::uint64_t* barrier, int rank) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "{ .reg .b32 remote;\n"
+        "mapa.shared::cluster.u32 remote, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [remote]; }" ::"r"(shared_address(barrier)),
+        "r"(rank)
+        : "memory");
+#endif
   }
   __device__ static void wait(std::uint64_t* barrier, int phase) {
 #if __CUDA_ARCH__ >= 900
@@ -69,6 +81,28 @@ struct Fill {
       asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + at)),
                    "l"(from + at)
                    : "memory");
+#endif
+  }
+  /// Copies a box of tiles (tile_map.h), from byte `at` of each and tile `tile` on. By one lane.
+  __device__ void copy_tiles(std::byte* to, const TileMap& map, int at, int tile) const {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+        "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared_address(to)),
+        "l"(&map), "r"(at / 8), "r"(tile), "r"(shared_address(barrier))
+        : "memory");
+#endif
+  }
+  /// The same to one place in each of the cluster's `blocks` (a bit a rank), whose barriers count
+  /// the bytes.
+  __device__ void copy_tiles_to_blocks(std::byte* to, const TileMap& map, int at, int tile,
+                                       std::uint16_t blocks) const {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(to)),
+        "l"(&map), "r"(at / 8), "r"(tile), "r"(shared_address(barrier)), "h"(blocks)
+        : "memory");
 #endif
   }
   __device__ void done() const {

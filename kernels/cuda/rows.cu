@@ -1,5 +1,7 @@
 #include "kernels/cuda/rows.h"
 
+#include <algorithm>
+
 #include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/operand.h"
 #include "kernels/cuda/packing.h"
@@ -48,9 +50,9 @@ __global__ void __launch_bounds__(kThreads) operand_kernel(OperandRows rows) {
            static_cast<std::size_t>(rows.row_ids == nullptr ? row : rows.row_ids[row]) * rows.cols;
   };
   if (rows.norm_weight != nullptr) {
-    const BlockNorm<T> norm(rows.norm_weight, rows.cols, thread);
+    const BlockNorm norm(rows.norm_weight, rows.cols, thread);
     wait_for_previous();
-    norm.write(
+    norm.write<T>(
         source(), rows.norm_eps, part_sums, [] { __syncthreads(); }, place);
     return;
   }
@@ -60,6 +62,81 @@ __global__ void __launch_bounds__(kThreads) operand_kernel(OperandRows rows) {
     load_group(source(), col, rows.cols, v);
     *place(col) = operand_group<T>(v);
   }
+}
+
+/// Where norm_concat puts 8 columns of a row: floats, or a place in an operand.
+template <class T>
+__device__ __forceinline__ void put_group(T* out, int row, int col, int cols, const float (&v)[8]) {
+  *reinterpret_cast<uint4*>(out + operand_index(row, col, cols)) = operand_group<T>(v);
+}
+__device__ __forceinline__ void put_floats(float* to, const float (&v)[8]) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+    reinterpret_cast<float4*>(to)[i] = {v[i * 4], v[i * 4 + 1], v[i * 4 + 2], v[i * 4 + 3]};
+}
+template <>
+__device__ __forceinline__ void put_group<float>(float* out, int row, int col, int cols,
+                                                 const float (&v)[8]) {
+  put_floats(out + static_cast<std::size_t>(row) * cols + col, v);
+}
+
+/// grid: [num_rows, 2]; a block normalises one row of one of the two.
+template <class T>
+__global__ void __launch_bounds__(kThreads) concat_kernel(NormConcatParams params) {
+  __shared__ float part_sums[kNormParts];
+  let_next_start();
+  const int row = static_cast<int>(blockIdx.x);
+  const int thread = static_cast<int>(threadIdx.x);
+  const bool second = blockIdx.y == 1;
+  const int hidden = params.hidden;
+  const std::size_t begin = static_cast<std::size_t>(row) * hidden;
+  T* const out = reinterpret_cast<T*>(params.out);
+  const BlockNorm norm(second ? params.second_norm_weight : params.first_norm_weight, hidden,
+                       thread);
+  wait_for_previous();
+  norm.each((second ? params.second : params.first) + begin, params.norm_eps, part_sums,
+            [] { __syncthreads(); },
+            [&](int col, const float(&v)[8]) {
+              if (col >= hidden) return;  // padding of half a row
+              put_group(out, row, second ? hidden + col : col, 2 * hidden, v);
+              if (second && params.second_out != nullptr)
+                put_floats(params.second_out + begin + col, v);
+            });
+  if constexpr (sizeof(T) < sizeof(float))  // an operand's padding
+    if (second)
+      for (int col = 2 * hidden + thread * 8; col < padded_cols(2 * hidden); col += kNormStride)
+        put_group(out, row, col, 2 * hidden, {});
+}
+
+/// Row ids travel with the launch (4 KiB of parameters).
+struct RowCopies {
+  static constexpr int kMost = 480;
+  std::int32_t from[kMost];
+  std::int32_t to[kMost];
+};
+
+/// grid: [copies, ceil(cols / kThreads / Vector)]; a block copies a part of one row.
+template <class Vector>
+__global__ void __launch_bounds__(kThreads)
+    copy_kernel(const Vector* source, Vector* destination, int row_size,
+                const __grid_constant__ RowCopies copies) {
+  let_next_start();
+  wait_for_previous();
+  const int at = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
+  if (at >= row_size) return;
+  const auto first = [&](int row) { return static_cast<std::size_t>(row) * row_size; };
+  destination[first(copies.to[blockIdx.x]) + at] = source[first(copies.from[blockIdx.x]) + at];
+}
+
+template <class Vector>
+cudaError_t copy_some(const CopyRowsParams& params, const RowCopies& copies, int count,
+                      const Launch& to) {
+  const int row_size = params.cols / static_cast<int>(sizeof(Vector) / sizeof(float));
+  const dim3 grid(static_cast<unsigned>(count),
+                  static_cast<unsigned>(ceil_div(row_size, kThreads)));
+  return launch(to, copy_kernel<Vector>, grid, kThreads, 0,
+                reinterpret_cast<const Vector*>(params.source),
+                reinterpret_cast<Vector*>(params.destination), row_size, copies);
 }
 
 }  // namespace
@@ -87,6 +164,30 @@ cudaError_t write_operand(const OperandRows& rows, const Launch& to) {
   const auto kernel =
       rows.type == DataType::bf16 ? operand_kernel<__nv_bfloat16> : operand_kernel<__half>;
   return launch(to, kernel, dim3(static_cast<unsigned>(rows.num_rows)), kThreads, 0, rows);
+}
+
+cudaError_t norm_concat(const NormConcatParams& params, const Launch& to) {
+  if (params.hidden % 8 != 0) return cudaErrorInvalidValue;
+  const auto kernel = params.out_type == DataType::bf16  ? concat_kernel<__nv_bfloat16>
+                      : params.out_type == DataType::f16 ? concat_kernel<__half>
+                                                         : concat_kernel<float>;
+  return launch(to, kernel, dim3(static_cast<unsigned>(params.num_rows), 2), kThreads, 0, params);
+}
+
+cudaError_t copy_rows(const CopyRowsParams& params, const Launch& to) {
+  RowCopies copies{};
+  for (int first = 0; first < params.num_rows; first += RowCopies::kMost) {
+    const int count = std::min(RowCopies::kMost, params.num_rows - first);
+    for (int i = 0; i < count; ++i) {
+      const int row = first + i;
+      copies.from[i] = params.source_rows == nullptr ? row : params.source_rows[row];
+      copies.to[i] = params.destination_rows == nullptr ? row : params.destination_rows[row];
+    }
+    const cudaError_t status = params.cols % 4 == 0 ? copy_some<float4>(params, copies, count, to)
+                                                    : copy_some<float>(params, copies, count, to);
+    if (status != cudaSuccess) return status;
+  }
+  return cudaSuccess;
 }
 
 }  // namespace specdec::kernels::cuda

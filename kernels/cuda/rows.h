@@ -23,4 +23,9 @@ struct OperandRows {
 };
 cudaError_t write_operand(const OperandRows& rows, const Launch& to);
 
+/// kernels/ops.h; `hidden` is a multiple of 8.
+cudaError_t norm_concat(const NormConcatParams& params, const Launch& to);
+/// Row ids are host memory.
+cudaError_t copy_rows(const CopyRowsParams& params, const Launch& to);
+
 }  // namespace specdec::kernels::cuda

@@ -76,6 +76,9 @@ void DraftHistory::observe_depth(int depth, bool taken) {
   Depth& at = depths_[static_cast<std::size_t>(std::min(depth, kDepths) - 1)];
   at.seen = kMemory * at.seen + 1;
   at.taken = kMemory * at.taken + (taken ? 1 : 0);
+  if (depth > 1 || !taken) return;
+  interval_ = kFirstProbe;
+  plain_steps_ = kFirstProbe - 1;
 }
 
 bool DraftHistory::probe() {
@@ -83,6 +86,32 @@ bool DraftHistory::probe() {
   plain_steps_ = 0;
   interval_ = std::min(2 * interval_, kLongestProbe);
   return true;
+}
+
+bool WindowHistory::open(double cost) {
+  // Half a token a step is what a window of this kind brings in running text.
+  constexpr double kPrior = 0.5;
+  constexpr double kPriorWeight = 8;
+  if ((accepted_ + kPriorWeight * kPrior) / (seen_ + kPriorWeight) > cost) {
+    interval_ = kFirstTrial;
+    plain_steps_ = trial_left_ = 0;
+    return true;
+  }
+  if (trial_left_ > 0) {
+    --trial_left_;
+    return true;
+  }
+  if (++plain_steps_ < interval_) return false;
+  plain_steps_ = 0;
+  interval_ = std::min(2 * interval_, kLongestTrial);
+  trial_left_ = kTrialSteps - 1;
+  return true;
+}
+
+void WindowHistory::observe(int accepted) {
+  constexpr double kMemory = 0.95;
+  seen_ = kMemory * seen_ + 1;
+  accepted_ = kMemory * accepted_ + accepted;
 }
 
 NodeChoice choose_nodes(std::span<const float> survivals, double emitters, double spent,

@@ -59,7 +59,8 @@ class DraftHistory {
   void observe_depth(int depth, bool taken);
 
   /// Drafting does not pay at present: true when this step should try all the same, after 8, 16, 32
-  /// and then every 64 plain steps.
+  /// and then every 64 plain steps, or at once where the latest draft began rightly: the text may
+  /// have changed, and one draft in 64 steps would take hundreds of them to show it.
   bool probe();
   void paid() noexcept {
     interval_ = kFirstProbe;
@@ -79,6 +80,29 @@ class DraftHistory {
   double bias_ = 0;
   int interval_ = kFirstProbe;
   int plain_steps_ = 0;
+};
+
+/// Whether a window of watched nodes (lookahead) pays for one sequence. What it costs it costs at
+/// once, what it brings comes with later steps.
+class WindowHistory {
+ public:
+  /// Whether the coming step should verify the window. `cost`: tokens that plain decoding would
+  /// emit in the time that the window's rows take. Where it does not pay, steps in a row try it
+  /// again, after 256, 512 and then every 1024 steps without.
+  bool open(double cost);
+  /// A step verified the window, and so many draft tokens were accepted.
+  void observe(int accepted);
+
+ private:
+  static constexpr int kFirstTrial = 256;
+  static constexpr int kLongestTrial = 1024;
+  static constexpr int kTrialSteps = 16;  // until a window's n-grams are the target's own, and more
+
+  double accepted_ = 0;
+  double seen_ = 0;
+  int interval_ = kFirstTrial;
+  int plain_steps_ = 0;
+  int trial_left_ = 0;
 };
 
 /// How many draft nodes to verify.

@@ -24,8 +24,15 @@ struct ModelDrafter::Node {
   int depth = 0;
   float log_survival = 0;  // estimated log-probability that the target walks through this node
   DraftNode own = {};
+  int shape = 0;  // its node of the static tree, where there is one
   int slot = kNoSlot;
   std::optional<GrammarMatcher> grammar = {};  // behind the token, once the node is expanded
+};
+
+/// A child to be: which of its parent's best tokens, and the static tree's node where there is one.
+struct ModelDrafter::Child {
+  int rank = 0;
+  int shape = 0;
 };
 
 /// One sequence's tree while it grows. Node 0 is the root; parents come before children.
@@ -38,7 +45,7 @@ struct ModelDrafter::Growth {
   const GrowthControl* control = nullptr;
   std::vector<std::vector<float>> draft_probs;  // [nodes], sampled drafts only
 
-  void add(TokenId token, int parent, float log_confidence) {
+  void add(TokenId token, int parent, float log_confidence, int shape) {
     const Node& from = nodes[static_cast<std::size_t>(parent)];
     DraftNode own{.confidence = std::exp(log_confidence)};
     own.estimate =
@@ -48,7 +55,8 @@ struct ModelDrafter::Growth {
                      .parent = parent,
                      .depth = from.depth + 1,
                      .log_survival = from.log_survival + std::min(0.0f, log_estimate),
-                     .own = own});
+                     .own = own,
+                     .shape = shape});
   }
 
   std::vector<TokenId> path_to(int node) const {
@@ -68,11 +76,29 @@ ModelDrafter::ModelDrafter(DraftModel& model, kernels::Executor& executor,
   for (int i = 0; i < executor.num_threads(); ++i) samplers_.emplace_back(model.vocab_size());
 }
 
+bool ModelDrafter::is_chain() const noexcept {
+  return options_.shape ? options_.shape->is_chain() : options_.topk == 1;
+}
+
+std::vector<ModelDrafter::Child> ModelDrafter::children_of(const Node& node) const {
+  std::vector<Child> children;
+  if (options_.shape) {
+    const auto& shapes = options_.shape->nodes;
+    for (const int shape : shapes[static_cast<std::size_t>(node.shape)].children)
+      children.push_back({.rank = shapes[static_cast<std::size_t>(shape)].rank, .shape = shape});
+  } else {
+    for (int rank = 0; rank < options_.topk; ++rank) children.push_back({.rank = rank});
+  }
+  return children;
+}
+
 int ModelDrafter::max_nodes(int max_depth) const {
+  if (options_.shape) return options_.shape->num_nodes(max_depth);
   return options_.topk == 1 ? max_depth : options_.num_draft_tokens;
 }
 
 int ModelDrafter::slots_needed(int max_depth) const {
+  if (options_.shape) return 1 + max_nodes(max_depth);
   return 1 + std::max(max_nodes(max_depth), options_.topk * std::max(0, max_depth - 1));
 }
 
@@ -141,7 +167,7 @@ void ModelDrafter::propose(std::span<ModelDraftSequence> sequences, GrowthContro
                        .position = root_slot + depth,
                        .path_slots = {},
                        .wants_logits = true};
-          if (options_.topk > 1) {
+          if (!is_chain()) {
             row.path_slots.resize(static_cast<std::size_t>(depth));
             int ancestor = node;
             for (auto it = row.path_slots.rbegin(); it != row.path_slots.rend(); ++it) {
@@ -206,6 +232,7 @@ bool ModelDrafter::go_on(std::span<const Growth> growths,
 void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequence, int parent,
                                 std::span<const float> logits, RowSampler& sampler) const {
   Node& from = growth.nodes[static_cast<std::size_t>(parent)];
+  const std::vector<Child> children = children_of(from);
   const std::vector<TokenId> path = growth.path_to(parent);
   RowContext row = sequence.row;
   row.path = path;
@@ -223,17 +250,17 @@ void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequen
 
   if (options_.sampled && row.options->temperature > 0) {
     const int budget = sequence.max_nodes - (static_cast<int>(growth.nodes.size()) - 1);
-    const int children = std::min(options_.topk, budget);
-    if (children <= 0) return;
+    if (budget <= 0 || children.empty()) return;
     std::vector<float> probs(logits.size());
     sampler.probabilities(logits, row, probs);
     if (*std::max_element(probs.begin(), probs.end()) < options_.min_confidence) return;
     std::vector<TokenId> drawn;
     // Keyed by the step's first position and the node: no two draws of a run share a key.
-    draw_draft_children(probs, row.seed, sequence.row.position, parent, children, options_.topk > 1,
-                        drawn);
-    for (const TokenId token : drawn)
-      growth.add(token, parent, std::log(probs[static_cast<std::size_t>(token)]));
+    draw_draft_children(probs, row.seed, sequence.row.position, parent,
+                        std::min(budget, static_cast<int>(children.size())), !is_chain(), drawn);
+    for (std::size_t i = 0; i < drawn.size(); ++i)
+      growth.add(drawn[i], parent, std::log(probs[static_cast<std::size_t>(drawn[i])]),
+                 children[i].shape);
     growth.draft_probs.resize(growth.nodes.size());
     growth.draft_probs[static_cast<std::size_t>(parent)] = std::move(probs);
     return;
@@ -243,8 +270,8 @@ void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequen
   constexpr int kShares = 4;
   const bool noisy = row.options->temperature > 0;
   std::vector<DraftCandidate> candidates;
-  sampler.coupled_candidates(logits, row, noisy ? std::max(kShares, options_.topk) : options_.topk,
-                             candidates);
+  const int best = children.empty() ? 0 : children.back().rank + 1;
+  sampler.coupled_candidates(logits, row, noisy ? std::max(kShares, best) : best, candidates);
   if (candidates.empty()) return;
   if (options_.min_confidence > 0 && sampler.confidence(logits, row) < options_.min_confidence)
     return;
@@ -257,14 +284,22 @@ void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequen
       normaliser += row_math::exp_one(candidate.score - candidates.front().score);
     normaliser = candidates.front().score + static_cast<float>(fixed_log(normaliser));
   }
-  candidates.resize(std::min(candidates.size(), static_cast<std::size_t>(options_.topk)));
-  for (const DraftCandidate& candidate : candidates)
-    growth.add(candidate.token, parent, candidate.score - normaliser);
+  for (const Child& child : children) {
+    if (child.rank >= static_cast<int>(candidates.size())) break;
+    const DraftCandidate& candidate = candidates[static_cast<std::size_t>(child.rank)];
+    growth.add(candidate.token, parent, candidate.score - normaliser, child.shape);
+  }
 }
 
 void ModelDrafter::choose_frontier(Growth& growth) const {
   growth.frontier.resize(growth.nodes.size() - static_cast<std::size_t>(growth.level_begin));
   std::iota(growth.frontier.begin(), growth.frontier.end(), growth.level_begin);
+  if (options_.shape) {
+    std::erase_if(growth.frontier, [&](int node) {
+      return children_of(growth.nodes[static_cast<std::size_t>(node)]).empty();
+    });
+    return;
+  }
   if (static_cast<int>(growth.frontier.size()) <= options_.topk) return;
   std::stable_sort(growth.frontier.begin(), growth.frontier.end(), [&](int a, int b) {
     return growth.nodes[static_cast<std::size_t>(a)].log_survival >
@@ -304,7 +339,7 @@ void ModelDrafter::finish(Growth& growth, ModelDraftSequence& sequence) const {
   }
   if (sampled) {
     tree.sampling =
-        options_.topk > 1 ? DraftSampling::without_replacement : DraftSampling::with_replacement;
+        is_chain() ? DraftSampling::with_replacement : DraftSampling::without_replacement;
     tree.draft_probs = std::move(growth.draft_probs);
     tree.draft_probs.resize(static_cast<std::size_t>(tree.size()));
   }

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "draft/draft_model.h"
 #include "draft/draft_tree.h"
+#include "draft/static_tree.h"
 #include "kernels/executor.h"
 #include "sampling/sampler.h"
 #include "specdec/grammar.h"
@@ -57,6 +59,7 @@ struct ModelDrafterOptions {
   float min_confidence =
       0;                 // stop below a node whose best token has less draft probability; 0 = off
   bool sampled = false;  // draw the children (rejection rules); else take the best (coupled)
+  std::optional<StaticTree> shape = {};  // takes the place of topk and num_draft_tokens
 };
 
 /// Drafts with a small model: a chain, or a tree that grows level by level from the best nodes
@@ -82,6 +85,7 @@ class ModelDrafter {
 
  private:
   struct Node;
+  struct Child;
   struct Growth;
 
   void catch_up(std::span<ModelDraftSequence> sequences);
@@ -89,6 +93,8 @@ class ModelDrafter {
                     std::span<const float> logits, RowSampler& sampler) const;
   bool go_on(std::span<const Growth> growths, std::span<const ModelDraftSequence> sequences,
              int depth, GrowthControl& control) const;
+  bool is_chain() const noexcept;
+  std::vector<Child> children_of(const Node& node) const;
   void choose_frontier(Growth& growth) const;
   void finish(Growth& growth, ModelDraftSequence& sequence) const;
 

@@ -111,7 +111,9 @@ std::int64_t time_of(const json& entry) {
 std::string cost_key(const Config& config, std::string_view backend, int num_threads) {
   std::string key = "specdec " SPECDEC_VERSION "; target " + identity(config.target.model) +
                     "; draft " + identity(config.draft.model) + " " + config.draft.weight_type +
-                    "; " + std::string(backend) + " " + config.backend.isa + " x" +
+                    " " + identity(config.draft.vocabulary_list) + " " +
+                    std::to_string(config.draft.early_exit.exit_layer) + "; " +
+                    std::string(backend) + " " + config.backend.isa + " x" +
                     std::to_string(num_threads) + "; kv " + config.kv_cache.type + " " +
                     std::to_string(config.kv_cache.block_size) + "; " + cpu_model();
   std::erase_if(key, [](char c) { return static_cast<unsigned char>(c) >= 0x80; });

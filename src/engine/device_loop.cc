@@ -9,6 +9,7 @@
 
 #include "engine/backend/cuda_memory.h"
 #include "kernels/cuda/draft/candidates.h"
+#include "kernels/cuda/draft/eagle.h"
 #include "kernels/cuda/draft/growth.h"
 #include "kernels/cuda/sampling/accept.h"
 #include "kernels/cuda/step/tree_batch.h"
@@ -64,9 +65,10 @@ struct Entry {
   std::int32_t* max_depths = nullptr;      // [sequences] -1: not there
   std::int32_t* max_nodes = nullptr;       // [sequences]
   std::int32_t* draft_lengths = nullptr;   // [sequences]
-  std::int32_t* turn = nullptr;            // [1]
-  std::int32_t* block_tables = nullptr;    // [sequences, blocks]
-  std::int32_t* history = nullptr;         // [sequences, max_context]
+  cuda::PendingFeatures pending;
+  std::int32_t* turn = nullptr;          // [1]
+  std::int32_t* block_tables = nullptr;  // [sequences, blocks]
+  std::int32_t* history = nullptr;       // [sequences, max_context]
 
   void place(Arena& arena, const DeviceLoopOptions& options) {
     const auto most = static_cast<std::size_t>(options.max_sequences);
@@ -77,6 +79,9 @@ struct Entry {
     arena.take(max_depths, most);
     arena.take(max_nodes, most);
     arena.take(draft_lengths, most);
+    pending.capacity = options.depth + 1;
+    arena.take(pending.counts, most);
+    arena.take(pending.rows, most * static_cast<std::size_t>(pending.capacity));
     arena.take(turn, 1);
     arena.take(block_tables, most * static_cast<std::size_t>(options.blocks_per_sequence));
     arena.take(history, most * static_cast<std::size_t>(options.max_context));
@@ -103,7 +108,7 @@ struct GraphKey {
 
 class DeviceLoop::Impl {
  public:
-  Impl(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft);
+  Impl(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft, DeviceHead head);
 
   int rows_per_sequence() const { return 1 + options_.nodes; }
   int rows_per_sequence(const GraphKey& key) const { return key.drafts ? rows_per_sequence() : 1; }
@@ -133,6 +138,10 @@ class DeviceLoop::Impl {
   void enter(std::span<const DeviceSequence> sequences, int capacity);
   void enqueue_turn(const GraphKey& key, cudaGraphConditionalHandle condition);
   void propose(const GraphKey& key, const cuda::Launch& to);
+  const float* run_draft(const cuda::DeviceBatch& rows, bool at_roots) {
+    return with_head() ? head_.forward(rows, sources_, at_roots, stream_)
+                       : draft_.forward(rows, stream_);
+  }
   cuda::TreeBuffers trees(const GraphKey& key) const;
   cuda::DeviceBatch batch(const cuda::DeviceBatch& buffers, const GraphKey& key, int rows,
                           int outputs) const;
@@ -140,10 +149,14 @@ class DeviceLoop::Impl {
   Turn turn_at(int turn, std::size_t sequences) const;
 
   bool with_model() const { return options_.draft == DeviceDraft::draft_model; }
+  bool with_head() const { return options_.draft == DeviceDraft::eagle; }
+  /// Rows a sequence of the draft's pass at the roots; the last one is the root's.
+  int root_rows() const { return with_head() ? options_.depth + 1 : 2; }
 
   DeviceLoopOptions options_;
   DeviceModel target_;
   DeviceModel draft_;
+  DeviceHead head_;
   OwnedStream own_stream_;
   cudaStream_t stream_ = nullptr;
   cuda::Launch launch_;
@@ -174,13 +187,18 @@ class DeviceLoop::Impl {
   cuda::DeviceBatch plain_batch_;
   cuda::DeviceBatch root_batch_;
   cuda::DeviceBatch level_batch_;
+  std::int32_t* sources_ = nullptr;                         // [rows of a draft's pass]
   std::list<std::pair<GraphKey, OwnedExecutable>> graphs_;  // last used first
 };
 
-DeviceLoop::Impl::Impl(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft)
-    : options_(options), target_(std::move(target)), draft_(std::move(draft)) {
+DeviceLoop::Impl::Impl(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft,
+                       DeviceHead head)
+    : options_(options),
+      target_(std::move(target)),
+      draft_(std::move(draft)),
+      head_(std::move(head)) {
   if (options_.draft == DeviceDraft::none) options_.depth = options_.nodes = 0;
-  if (options_.draft != DeviceDraft::draft_model) options_.topk = 1;
+  if (!with_model() && !with_head()) options_.topk = 1;
   if (options_.topk == 1) options_.nodes = options_.depth;
   if (options_.depth + 1 > cuda::TurnEntry::kMostTokens || options_.topk > cuda::kMostCandidates)
     throw Error(ErrorCode::unsupported, "the device loop drafts at most " +
@@ -299,8 +317,10 @@ void DeviceLoop::Impl::place(Arena& arena) {
   };
   place_batch(target_batch_, rows, rows);
   place_batch(plain_batch_, sequences, sequences);
-  place_batch(root_batch_, 2 * sequences, frontier);
+  const std::size_t root_batch_rows = static_cast<std::size_t>(root_rows()) * sequences;
+  place_batch(root_batch_, root_batch_rows, frontier);
   place_batch(level_batch_, frontier, frontier);
+  arena.take(sources_, std::max(root_batch_rows, frontier));
 }
 
 // Which rows belong to which sequence never changes.
@@ -329,12 +349,13 @@ void DeviceLoop::Impl::fill_constants() {
   };
   fill(target_batch_, rows_per_sequence(), rows_per_sequence());
   fill(plain_batch_, 1, 1);
-  if (!with_model()) return;
+  if (!with_model() && !with_head()) return;
   fill(level_batch_, options_.topk, options_.topk);
   std::vector<std::int32_t> outputs;
-  fill(root_batch_, 2, options_.topk);
+  fill(root_batch_, root_rows(), options_.topk);
   for (int i = 0; i < sequences; ++i)
-    outputs.insert(outputs.end(), static_cast<std::size_t>(options_.topk), 2 * i + 1);
+    outputs.insert(outputs.end(), static_cast<std::size_t>(options_.topk),
+                   (i + 1) * root_rows() - 1);
   upload(root_batch_.output_rows, outputs);
 }
 
@@ -359,7 +380,7 @@ cuda::DeviceBatch DeviceLoop::Impl::batch(const cuda::DeviceBatch& buffers, cons
 
 void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
   const char* const doing = "capturing a draft";
-  if (!with_model() || !key.drafts) {  // max_depths 0: the root alone
+  if ((!with_model() && !with_head()) || !key.drafts) {  // max_depths 0: the root alone
     check(cuda::propose_ngram({.trees = trees(key),
                                .sequences = device_.states,
                                .history = device_.history,
@@ -385,16 +406,19 @@ void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
   const int frontier = key.sequences * options_.topk;
   check(cuda::begin_growth(grow, to), doing);
   for (int depth = 0; depth < options_.depth; ++depth) {
-    const float* logits = nullptr;
+    cuda::DeviceBatch rows;
     if (depth == 0) {
-      const cuda::DeviceBatch roots = batch(root_batch_, key, 2 * key.sequences, frontier);
-      check(cuda::fill_draft_roots(grow, device_.draft_lengths, roots, to), doing);
-      logits = draft_.forward(roots, to.stream);
+      rows = batch(root_batch_, key, root_rows() * key.sequences, frontier);
+      check(with_head() ? cuda::fill_eagle_roots(grow, device_.pending, rows, sources_, to)
+                        : cuda::fill_draft_roots(grow, device_.draft_lengths, rows, to),
+            doing);
     } else {
-      const cuda::DeviceBatch level = batch(level_batch_, key, frontier, frontier);
-      check(cuda::fill_draft_level(grow, level, options_.depth + 1, to), doing);
-      logits = draft_.forward(level, to.stream);
+      rows = batch(level_batch_, key, frontier, frontier);
+      const cuda::DraftSources sources =
+          with_head() ? cuda::DraftSources{sources_, root_rows()} : cuda::DraftSources{};
+      check(cuda::fill_draft_level(grow, rows, options_.depth + 1, sources, to), doing);
     }
+    const float* const logits = run_draft(rows, depth == 0);
     check(
         cuda::draft_candidates({.rows = {.vocab = options_.vocab,
                                          .tree = grow.growth.rows(),
@@ -480,27 +504,37 @@ void DeviceLoop::Impl::enqueue_turn(const GraphKey& key, cudaGraphConditionalHan
                      .condition = condition},
                     to),
       "capturing publication");
+  if (with_head() && key.drafts)
+    check(cuda::keep_features(device_.pending, key.sequences, paths_, trees_.first_rows, to),
+          "capturing features");
 }
 
 // One pass of each model over rows of padding, outside of any capture: scratch memory takes its
 // place, and kernels are loaded.
 void DeviceLoop::Impl::grow_workspace(const GraphKey& key) {
-  const auto pass = [&](const DeviceModel& model, const cuda::DeviceBatch& buffers, int rows,
-                        int outputs) {
+  const auto pass = [&](const cuda::DeviceBatch& buffers, int rows, int outputs, auto forward) {
     const cuda::DeviceBatch padding = batch(buffers, key, rows, outputs);
     const auto bytes = static_cast<std::size_t>(rows) * sizeof(std::int32_t);
     for (std::int32_t* part : {padding.tokens, padding.positions})
       check(::cudaMemsetAsync(part, 0, bytes, stream_), "warming up");
     for (std::int32_t* part : {padding.slots, padding.path_offsets})  // kPaddingSlot; no path
       check(::cudaMemsetAsync(part, 0xff, bytes, stream_), "warming up");
-    model.forward(padding, stream_);
+    if (with_head()) {
+      const std::size_t all =
+          std::max(root_rows(), options_.topk) * static_cast<std::size_t>(options_.max_sequences);
+      check(::cudaMemsetAsync(sources_, 0, all * sizeof(std::int32_t), stream_), "warming up");
+    }
+    forward(padding);
   };
   const int rows = key.sequences * rows_per_sequence(key);
-  pass(target_, key.drafts ? target_batch_ : plain_batch_, rows, rows);
-  if (!with_model() || !key.drafts) return;
+  pass(key.drafts ? target_batch_ : plain_batch_, rows, rows,
+       [&](const cuda::DeviceBatch& batch) { target_.forward(batch, stream_); });
+  if ((!with_model() && !with_head()) || !key.drafts) return;
   const int frontier = key.sequences * options_.topk;
-  pass(draft_, root_batch_, 2 * key.sequences, frontier);
-  pass(draft_, level_batch_, frontier, frontier);
+  pass(root_batch_, root_rows() * key.sequences, frontier,
+       [&](const cuda::DeviceBatch& batch) { run_draft(batch, true); });
+  pass(level_batch_, frontier, frontier,
+       [&](const cuda::DeviceBatch& batch) { run_draft(batch, false); });
 }
 
 const OwnedExecutable& DeviceLoop::Impl::graph(const GraphKey& key) {
@@ -561,6 +595,7 @@ void DeviceLoop::Impl::enter(std::span<const DeviceSequence> sequences, int capa
     host_.limits[i] = {};
     host_.token_counts[i] = nullptr;
     host_.draft_lengths[i] = 0;
+    host_.pending.counts[i] = -1;
     if (!there) {
       host_.limits[i] = {.max_output = INT32_MAX, .max_length = INT32_MAX, .reserved = INT32_MAX};
       host_.sampling[i] = {};
@@ -569,13 +604,19 @@ void DeviceLoop::Impl::enter(std::span<const DeviceSequence> sequences, int capa
     const DeviceSequence& sequence = sequences[at];
     const std::vector<TokenId>& tokens = *sequence.tokens;
     if (tokens.empty() || static_cast<int>(tokens.size()) >= options_.max_context ||
-        static_cast<int>(sequence.block_table.size()) > options_.blocks_per_sequence)
+        static_cast<int>(sequence.block_table.size()) > options_.blocks_per_sequence ||
+        static_cast<int>(sequence.feature_rows.size()) > host_.pending.capacity)
       throw Error(ErrorCode::internal, "a sequence does not fit the device loop's buffers");
     host_.sampling[i] = sequence.sampling;
     host_.states[i] = {static_cast<std::int32_t>(tokens.size()), sequence.num_output};
     host_.limits[i] = sequence.limits;
     host_.token_counts[i] = const_cast<std::uint32_t*>(sequence.sampling.token_counts);
     host_.draft_lengths[i] = sequence.draft_length;
+    if (!sequence.feature_rows.empty()) {
+      host_.pending.counts[i] = static_cast<std::int32_t>(sequence.feature_rows.size());
+      std::copy(sequence.feature_rows.begin(), sequence.feature_rows.end(),
+                host_.pending.rows + i * host_.pending.capacity);
+    }
     std::copy(sequence.block_table.begin(), sequence.block_table.end(),
               host_.block_tables + i * options_.blocks_per_sequence);
     std::copy(tokens.begin(), tokens.end(),
@@ -606,6 +647,7 @@ int DeviceLoop::Impl::run(std::span<DeviceSequence> sequences, const cuda::Sampl
                   [](const DeviceSequence& sequence) { return sequence.sampling.logprobs >= 0; });
   const OwnedExecutable& executable = graph(key);
   enter(sequences, key.sequences);
+  if (with_head()) head_.enter(stream_);
   // advance() counts from here, so that a run of fewer turns ends at the same place in the ring.
   turns = std::min(turns, options_.max_turns);
   for (int i = 0; i < key.sequences; ++i) host_.limits[i].last_turn = turns - 1;
@@ -616,11 +658,17 @@ int DeviceLoop::Impl::run(std::span<DeviceSequence> sequences, const cuda::Sampl
   check(::cudaMemcpyAsync(turns_done_, device_.turn, sizeof(std::int32_t), cudaMemcpyDeviceToHost,
                           stream_),
         "leaving the loop");
-  if (with_model())
-    check(::cudaMemcpyAsync(host_.draft_lengths, device_.draft_lengths,
-                            static_cast<std::size_t>(key.sequences) * sizeof(std::int32_t),
+  const auto fetch = [&](std::int32_t* host, const std::int32_t* device, int each) {
+    check(::cudaMemcpyAsync(host, device,
+                            static_cast<std::size_t>(key.sequences * each) * sizeof(std::int32_t),
                             cudaMemcpyDeviceToHost, stream_),
           "leaving the loop");
+  };
+  if (with_model()) fetch(host_.draft_lengths, device_.draft_lengths, 1);
+  if (with_head()) {
+    fetch(host_.pending.counts, device_.pending.counts, 1);
+    fetch(host_.pending.rows, device_.pending.rows, device_.pending.capacity);
+  }
 
   // The host only reads along; it never makes the device wait.
   int seen = 0;
@@ -653,9 +701,15 @@ int DeviceLoop::Impl::run(std::span<DeviceSequence> sequences, const cuda::Sampl
     break;
   }
   while (seen < *turns_done_) take();
-  if (with_model())
-    for (std::size_t i = 0; i < sequences.size(); ++i)
-      sequences[i].draft_length = host_.draft_lengths[i];
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    if (with_model()) sequences[i].draft_length = host_.draft_lengths[i];
+    std::vector<std::int32_t>& features = sequences[i].feature_rows;
+    if (!key.drafts) features.clear();  // nothing ran the head
+    if (!with_head() || features.empty()) continue;
+    const std::int32_t* const rows =
+        host_.pending.rows + static_cast<std::ptrdiff_t>(i) * host_.pending.capacity;
+    features.assign(rows, rows + host_.pending.counts[i]);
+  }
   return seen;
 }
 
@@ -674,8 +728,10 @@ DeviceLoop::Turn DeviceLoop::Impl::turn_at(int turn, std::size_t sequences) cons
   return out;
 }
 
-DeviceLoop::DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft)
-    : impl_(std::make_unique<Impl>(options, std::move(target), std::move(draft))) {}
+DeviceLoop::DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft,
+                       DeviceHead head)
+    : impl_(std::make_unique<Impl>(options, std::move(target), std::move(draft), std::move(head))) {
+}
 DeviceLoop::~DeviceLoop() = default;
 
 int DeviceLoop::slots_per_turn() const { return impl_->slots_per_turn(); }

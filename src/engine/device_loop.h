@@ -22,7 +22,19 @@ struct DeviceModel {
   kernels::cuda::KvPoolView pool;
 };
 
-enum class DeviceDraft : std::uint8_t { none, ngram, draft_model };
+/// An EAGLE head as the loop runs it. Row i of a pass goes on from row sources[i] (device memory)
+/// of the features of the target's last pass (the pass at the roots), or else of the head's outputs
+/// of its own pass before. Logits are [batch.num_outputs, the target's vocabulary].
+struct DeviceHead {
+  std::function<const float*(const kernels::cuda::DeviceBatch& batch, const std::int32_t* sources,
+                             bool at_roots, cudaStream_t stream)>
+      forward;
+  /// A run begins: enqueues what puts the features of the sequences' feature_rows there. (Captures
+  /// before it may have run passes over padding.)
+  std::function<void(cudaStream_t stream)> enter;
+};
+
+enum class DeviceDraft : std::uint8_t { none, ngram, draft_model, eagle };
 
 struct DeviceLoopOptions {
   kernels::cuda::DeviceInfo device = {};
@@ -50,6 +62,10 @@ struct DeviceSequence {
   int max_depth = INT_MAX;  // of its drafts, at most DeviceLoopOptions::depth
   int max_nodes = INT_MAX;  // likewise
   int draft_length = 0;     // draft KV in place, at least size - 2 if it drafts; kept up to date
+  /// Of a sequence that an EAGLE head drafts for: where the features lie that the head has yet to
+  /// run, one for each of the last committed tokens, at most depth + 1. Afterwards: which rows of
+  /// the target's last pass they are. Empty: the head has no part in this sequence.
+  std::vector<std::int32_t> feature_rows = {};
   std::span<const std::int32_t> block_table;
   kernels::cuda::RowSampling sampling;   // its pointers are device memory of the caller
   kernels::cuda::SequenceLimits limits;  // likewise
@@ -64,8 +80,10 @@ struct DeviceSequence {
 /// other drafters) stays with Step. One thread at a time.
 class DeviceLoop {
  public:
-  /// `draft` is read when options.draft is draft_model. Throws Error(out_of_memory, device).
-  DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft);
+  /// `draft` is read when options.draft is draft_model, `head` when it is eagle; the target then
+  /// leaves features of each pass where the head finds them. Throws Error(out_of_memory, device).
+  DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft,
+             DeviceHead head = {});
   ~DeviceLoop();
 
   /// Slots beyond its tokens that a sequence needs reserved for one turn.

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/backend/cuda_backend.h"
+#include "engine/device_eagle.h"
 #include "engine/device_loop.h"
 #include "engine/device_requests.h"
 #include "engine/log.h"
@@ -66,16 +67,11 @@ class PoolPointers {
   DeviceBuffer memory_;
 };
 
-DeviceModel device_model(Transformer& model, const PoolPointers& pool) {
+DeviceModel device_model(Transformer& model, const PoolPointers& pool,
+                         HiddenStateTap* tap = nullptr) {
   return {.forward =
-              [&model](const cuda::DeviceBatch& batch, cudaStream_t stream) {
-                kernels::BatchView view;
-                view.num_rows = batch.num_rows;
-                view.tokens = batch.tokens;
-                view.num_outputs = batch.num_outputs;
-                view.output_rows = batch.output_rows;
-                view.device = &batch;
-                return model.enqueue(view, Stream{stream});
+              [&model, tap](const cuda::DeviceBatch& batch, cudaStream_t stream) {
+                return model.enqueue(view_of(batch), Stream{stream}, tap);
               },
           .pool = pool.view};
 }
@@ -141,7 +137,22 @@ class LoopedSteps final : public DeviceSteps {
       draft_pool_ = PoolPointers(backend, model.pool());
       draft = device_model(model, draft_pool_);
     }
-    loop_.emplace(options, device_model(parts.target, target_pool_), std::move(draft));
+    DeviceHead head;
+    HiddenStateTap* tap = nullptr;
+    if (options.draft == DeviceDraft::eagle) {
+      EagleAdapter& adapter = *parts.drafts.eagle();
+      tap = &adapter.tap();
+      eagle_.emplace(backend, adapter,
+                     options.max_sequences * std::max(1 + options.depth, options.topk),
+                     options.max_sequences * options.topk);
+      head.forward = [this](const cuda::DeviceBatch& batch, const std::int32_t* sources,
+                            bool at_roots, cudaStream_t stream) {
+        return eagle_->forward(batch, sources, at_roots, stream);
+      };
+      head.enter = [this](cudaStream_t) { restore_features(); };
+    }
+    loop_.emplace(options, device_model(parts.target, target_pool_, tap), std::move(draft),
+                  std::move(head));
     // The two kinds of request that come first; other shapes are captured when they come.
     for (const bool sampled : {false, true})
       loop_->warm_up(std::span(&kOne, 1),
@@ -160,6 +171,8 @@ class LoopedSteps final : public DeviceSteps {
     return sequence.draft_depth > 0 && options_.draft != DeviceDraft::none;
   }
   bool with_model() const { return options_.draft == DeviceDraft::draft_model; }
+  bool has_features(const Sequence& sequence) const;
+  void restore_features();
   bool take(std::span<Sequence* const> batch, const DeviceLoop::Turn& turn, EngineStats& stats);
   void finish(Sequence& sequence, const DeviceSequence& device);
 
@@ -169,7 +182,11 @@ class LoopedSteps final : public DeviceSteps {
   DeviceRequests requests_;
   PoolPointers target_pool_;
   PoolPointers draft_pool_;
+  std::optional<DeviceEagle> eagle_;
   std::optional<DeviceLoop> loop_;
+  // The run about to begin.
+  std::span<Sequence* const> batch_;
+  std::vector<DeviceSequence> sequences_;
   double turn_seconds_ = 1e-3;  // of late
 };
 
@@ -181,9 +198,25 @@ bool LoopedSteps::serves(const Sequence& sequence) const {
   if (end > parts_.max_context) return false;
   if (sequence.draft_method == "none") return true;
   if (sequence.draft_method != parts_.config.draft.method) return false;
+  if (eagle_) return has_features(sequence) && end <= eagle_->max_position();
   return !with_model() || sequence.draft_depth == 0 ||
          (sequence.kv.length(KvPool::draft) >= sequence.size() - 2 &&
           end <= parts_.drafts.transformer()->config().max_position);
+}
+
+/// Whether the head can go on where the host left it. What it has yet to run beyond that, such as a
+/// prompt, a step of the host's makes up for first.
+bool LoopedSteps::has_features(const Sequence& sequence) const {
+  const FeatureRows& features = sequence.features;
+  return sequence.draft_depth > 0 && features.end() == sequence.size() && features.size() > 0 &&
+         features.size() <= options_.depth + 1 &&
+         features.begin() == std::max(1, sequence.kv.length(KvPool::draft));
+}
+
+void LoopedSteps::restore_features() {
+  for (std::size_t i = 0; i < batch_.size(); ++i)
+    if (const std::vector<std::int32_t>& rows = sequences_[i].feature_rows; !rows.empty())
+      eagle_->adapter().restore(*batch_[i], rows);
 }
 
 int LoopedSteps::plan_turns(std::span<Sequence* const> batch) const {
@@ -228,12 +261,13 @@ bool LoopedSteps::run(std::span<Sequence* const> batch, EngineStats& stats) {
   const int turns = plan_turns(batch);
   if (!reserve(batch, turns)) return false;
 
-  std::vector<DeviceSequence> sequences;
+  batch_ = batch;
+  sequences_.clear();
   for (std::size_t i = 0; i < batch.size(); ++i) {
     Sequence& sequence = *batch[i];
     begin_step(sequence, parts_);
     const bool may_draft =
-        drafts(sequence) && (!with_model() || sequence.reservation.claim_draft());
+        drafts(sequence) && ((!with_model() && !eagle_) || sequence.reservation.claim_draft());
     DeviceSequence device{.tokens = &sequence.tokens,
                           .num_output = sequence.num_output(),
                           .max_depth = may_draft ? sequence.draft_depth : 0,
@@ -247,12 +281,18 @@ bool LoopedSteps::run(std::span<Sequence* const> batch, EngineStats& stats) {
                      .reserved = sequence.reservation.begin() + sequence.reservation.count(),
                      .end_tokens = device.sampling.end_tokens,
                      .num_end_tokens = device.sampling.num_end_tokens};
-    sequences.push_back(device);
+    // Rows that no other sequence has.
+    for (int j = 0; eagle_ && may_draft && j < sequence.features.size(); ++j)
+      device.feature_rows.push_back(static_cast<std::int32_t>(i) * (options_.depth + 1) + j);
+    // The head has no angles beyond its last position.
+    if (eagle_ && may_draft)
+      device.limits.reserved = std::min(device.limits.reserved, eagle_->max_position());
+    sequences_.push_back(std::move(device));
   }
 
   const auto begin = Clock::now();
   const int done =
-      loop_->run(sequences, DeviceRequests::needs(batch, options_.vocab), turns,
+      loop_->run(sequences_, DeviceRequests::needs(batch, options_.vocab), turns,
                  [&](const DeviceLoop::Turn& turn) { return take(batch, turn, stats); });
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   turn_seconds_ = 0.5 * (turn_seconds_ + seconds / std::max(1, done));
@@ -261,7 +301,7 @@ bool LoopedSteps::run(std::span<Sequence* const> batch, EngineStats& stats) {
   stats.num_device_steps += done;
   for (std::size_t i = 0; i < batch.size(); ++i) {
     requests_.counted(i, batch[i]->num_output());
-    finish(*batch[i], sequences[i]);
+    finish(*batch[i], sequences_[i]);
   }
   return true;
 }
@@ -293,6 +333,15 @@ void LoopedSteps::finish(Sequence& sequence, const DeviceSequence& device) {
   int draft_length = sequence.kv.length(KvPool::draft);
   if (with_model() && device.max_depth > 0)
     draft_length = std::max(draft_length, std::min(device.draft_length, length));
+  if (sequence.uses_features && eagle_) {
+    // Where the head had no part in the run, the features of its turns are gone, and with them the
+    // head's use for this sequence.
+    const auto pending = static_cast<int>(device.feature_rows.size());
+    sequence.features.clear();
+    if (pending > 0) draft_length = std::max(draft_length, sequence.size() - pending);
+    if (pending > 0 && !sequence.output.finished())
+      eagle_->adapter().keep(sequence, sequence.size() - pending, device.feature_rows);
+  }
   sequence.reservation.commit(length, draft_length);
   publish_prefix(sequence, parts_.cache);
 }
@@ -304,7 +353,7 @@ std::unique_ptr<DeviceSteps> make_device_steps(const StepParts& parts,
   const Config& config = parts.config;
   auto* const backend = dynamic_cast<CudaBackend*>(&parts.backend);
   if (backend == nullptr || !config.backend.device_loop || config.verify.method != "coupled" ||
-      config.draft.length.mode == "adaptive" || config.kv_cache.type != "f16")
+      config.draft.length.mode == "adaptive" || !config.draft.tree.choices.empty())
     return nullptr;
   DeviceLoopOptions options{.device = backend->device(),
                             .stream = backend->stream(),
@@ -321,13 +370,18 @@ std::unique_ptr<DeviceSteps> make_device_steps(const StepParts& parts,
     options.draft = DeviceDraft::draft_model;
     options.topk = config.draft.tree.topk;
     options.min_confidence = config.draft.length.min_confidence;
+  } else if (method == "eagle3" && parts.drafts.eagle() != nullptr) {
+    options.draft = DeviceDraft::eagle;
+    options.topk = config.draft.tree.topk;
+    options.min_confidence = config.draft.length.min_confidence;
   } else if (method != "none") {
     return nullptr;
   }
   if (options.draft != DeviceDraft::none)
     options.depth = config.draft.length.num_speculative_tokens;
   options.nodes = options.topk > 1 ? config.draft.tree.num_draft_tokens : options.depth;
-  const int most_rows = std::max(1 + options.nodes, std::max(2, options.topk));
+  const int most_rows = std::max({1 + options.nodes, options.topk,
+                                  options.draft == DeviceDraft::eagle ? 1 + options.depth : 2});
   options.max_sequences =
       std::min(config.scheduler.max_num_seqs, parts.target.max_rows() / most_rows);
   if (options.max_sequences < 1) return nullptr;

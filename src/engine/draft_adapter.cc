@@ -1,21 +1,56 @@
 #include "engine/draft_adapter.h"
 
 #include <algorithm>
+#include <limits>
+
+#include "sampling/mutation.h"
 
 namespace specdec {
 
-TransformerAdapter::TransformerAdapter(std::unique_ptr<Transformer> transformer, int max_context)
-    : transformer_(std::move(transformer)),
-      max_position_(std::min(max_context, transformer_->config().max_position)) {}
-
-std::span<const float> TransformerAdapter::forward(std::span<const DraftRows> batch) {
+std::span<const float> TokenAdapter::forward(std::span<const DraftRows> batch) {
   batch_.clear();
   for (const DraftRows& rows : batch) {
     batch_.begin_sequence(rows.context_len,
                           sequences_[static_cast<std::size_t>(rows.sequence)]->kv.block_table());
     for (const DraftRow& row : rows.rows) batch_.add_row(row);
   }
-  return transformer_->forward(batch_, Stream{});
+  return run(batch_);
+}
+
+std::span<const float> spread_logits(std::span<const float> logits, std::span<const TokenId> tokens,
+                                     int vocab_size, std::vector<float>& spread) {
+  if (tokens.empty()) return logits;
+  const auto vocab = static_cast<std::size_t>(vocab_size);
+  const std::size_t rows = logits.size() / tokens.size();
+  const std::size_t shift = mutant_active("draft_tokens_shifted") ? 1 : 0;
+  spread.assign(rows * vocab, -std::numeric_limits<float>::infinity());
+  for (std::size_t row = 0; row < rows; ++row)
+    for (std::size_t i = shift; i < tokens.size(); ++i)
+      spread[row * vocab + static_cast<std::size_t>(tokens[i - shift])] =
+          logits[row * tokens.size() + i];
+  return spread;
+}
+
+TransformerAdapter::TransformerAdapter(std::unique_ptr<Transformer> transformer, int max_context)
+    : transformer_(std::move(transformer)),
+      max_position_(std::min(max_context, transformer_->config().max_position)) {}
+
+std::span<const float> TransformerAdapter::run(const ForwardBatch& batch) {
+  return spread_logits(transformer_->forward(batch, Stream{}), transformer_->head_tokens(),
+                       vocab_size(), logits_);
+}
+
+EarlyExitAdapter::EarlyExitAdapter(Transformer& target, int exit_layer, int max_context)
+    : target_(target),
+      exit_layer_(exit_layer - (mutant_active("exit_layer_off_by_one") ? 1 : 0)),
+      max_position_(std::min(max_context, target.config().max_position)) {}
+
+const KvPoolStorage* EarlyExitAdapter::pool() const noexcept {
+  return mutant_active("shared_kv_moved_twice") ? &target_.pool() : nullptr;
+}
+
+std::span<const float> EarlyExitAdapter::run(const ForwardBatch& batch) {
+  return target_.forward_early(batch, exit_layer_, Stream{});
 }
 
 }  // namespace specdec

@@ -1,6 +1,10 @@
 #pragma once
 
+#include <cstdint>
+#include <limits>
+#include <memory>
 #include <span>
+#include <vector>
 
 #include "draft/draft_model.h"
 #include "engine/backend/kv_pool.h"
@@ -14,30 +18,80 @@ class DraftAdapter : public DraftModel {
  public:
   /// The sequences that DraftRows::sequence counts, until the next call.
   virtual void begin(std::span<Sequence* const> sequences) = 0;
-  /// The draft's slices of the cache's blocks.
-  virtual const KvPoolStorage& pool() const noexcept = 0;
-  /// Runs rows as they are, to see what a pass costs.
-  virtual void run(const ForwardBatch& batch) = 0;
+  /// The draft's own slices of the cache's blocks; null: it keeps no KV beside the target's.
+  virtual const KvPoolStorage* pool() const noexcept = 0;
+  /// The deepest level that it can draft.
+  virtual int max_depth() const noexcept { return std::numeric_limits<int>::max(); }
+  /// Runs rows as they are and returns their logits: forward() without sequences, or what shows the
+  /// cost of a pass.
+  virtual std::span<const float> run(const ForwardBatch& batch) = 0;
 };
 
-/// A Llama model as a draft.
-class TransformerAdapter final : public DraftAdapter {
+/// A draft that reads the target's hidden states.
+class FeatureAdapter : public DraftAdapter {
+ public:
+  /// For the target's next pass.
+  virtual HiddenStateTap& tap() noexcept = 0;
+  /// Keeps features of that pass, its `rows`, for the entries of `sequence` from first_entry on: an
+  /// entry joins a token with the feature of the token before.
+  virtual void keep(Sequence& sequence, int first_entry, std::span<const std::int32_t> rows) = 0;
+};
+
+/// A draft that needs nothing but tokens and KV.
+class TokenAdapter : public DraftAdapter {
+ public:
+  void begin(std::span<Sequence* const> sequences) override { sequences_ = sequences; }
+  std::span<const float> forward(std::span<const DraftRows> batch) override;
+
+ private:
+  std::span<Sequence* const> sequences_;
+  ForwardBatch batch_;
+};
+
+/// Logits under the target's numbers: `logits` [rows, tokens] of a reduced vocabulary become
+/// [rows, vocab_size] in `spread`; tokens that the draft does not know have probability 0. Without
+/// `tokens` they are what they are.
+std::span<const float> spread_logits(std::span<const float> logits, std::span<const TokenId> tokens,
+                                     int vocab_size, std::vector<float>& spread);
+
+/// A Llama model as a draft, with the head of all tokens or of some (FR-Spec, arXiv 2502.14856).
+class TransformerAdapter final : public TokenAdapter {
  public:
   TransformerAdapter(std::unique_ptr<Transformer> transformer, int max_context);
 
-  void begin(std::span<Sequence* const> sequences) override { sequences_ = sequences; }
-  const KvPoolStorage& pool() const noexcept override { return transformer_->pool(); }
+  const KvPoolStorage* pool() const noexcept override { return &transformer_->pool(); }
   int vocab_size() const override { return transformer_->config().vocab_size; }
   int max_rows() const override { return transformer_->max_rows(); }
   int max_position() const override { return max_position_; }
-  std::span<const float> forward(std::span<const DraftRows> batch) override;
-  void run(const ForwardBatch& batch) override { transformer_->forward(batch, Stream{}); }
+  std::span<const float> run(const ForwardBatch& batch) override;
 
  private:
   std::unique_ptr<Transformer> transformer_;
   int max_position_;
-  std::span<Sequence* const> sequences_;
-  ForwardBatch batch_;
+  std::vector<float> logits_;  // [outputs, vocab]; unused with the whole head
+};
+
+/// The target's first layers, its final norm and its head as a draft (LayerSkip, arXiv 2404.16710).
+///
+/// It has no KV of its own: the committed context's lies in the target's pool, complete up to the
+/// root, so there is never anything to catch up on. What a draft writes there are uncommitted slots
+/// of the sequence's reservation, in those layers alone; the target's pass over the tree writes its
+/// own slots again in every layer before anything reads them.
+class EarlyExitAdapter final : public TokenAdapter {
+ public:
+  /// Drafts with the first `exit_layer` layers of `target`, which must outlive it.
+  EarlyExitAdapter(Transformer& target, int exit_layer, int max_context);
+
+  const KvPoolStorage* pool() const noexcept override;
+  int vocab_size() const override { return target_.config().vocab_size; }
+  int max_rows() const override { return target_.max_rows(); }
+  int max_position() const override { return max_position_; }
+  std::span<const float> run(const ForwardBatch& batch) override;
+
+ private:
+  Transformer& target_;
+  int exit_layer_;
+  int max_position_;
 };
 
 }  // namespace specdec

@@ -116,6 +116,32 @@ void DraftPacing::end_model(double seconds) {
   if (adaptive_) draft_cost_.follow(draft_spent_, seconds);
 }
 
+void DraftPacing::drafted(int passes, int rows, double seconds) {
+  draft_spent_ = passes * draft_cost_(rows);
+  end_model(seconds);
+}
+
+void DraftPacing::keep_watched(Sequence& sequence, std::vector<bool>& keep) const {
+  std::vector<bool> window(keep.size());  // watched nodes and those above them
+  int watcher = 0;
+  for (std::size_t node = keep.size(); --node > 0;) {
+    if (sequence.origins[node].watcher != 0) {
+      window[node] = true;
+      watcher = sequence.origins[node].watcher;
+    }
+    if (window[node]) window[static_cast<std::size_t>(sequence.tree.parents[node])] = true;
+  }
+  const auto rows = static_cast<int>(std::count(window.begin() + 1, window.end(), true));
+  sequence.window_of = 0;
+  if (rows == 0) return;
+  const double plain = verify_cost_(base_rows_);
+  const double cost = emitters_ * (verify_cost_(base_rows_ + rows) - plain) / plain;
+  if (!sequence.window.open(cost)) return;
+  sequence.window_of = watcher;
+  for (std::size_t node = 1; node < keep.size(); ++node)
+    if (window[node]) keep[node] = true;
+}
+
 void DraftPacing::trim(std::span<Sequence* const> batch) const {
   if (!adaptive_) return;
   struct Candidate {
@@ -124,15 +150,23 @@ void DraftPacing::trim(std::span<Sequence* const> batch) const {
     std::size_t node;
   };
   std::vector<Candidate> candidates;
+  std::vector<std::vector<bool>> keep(batch.size());
   int base_rows = base_rows_;
   for (std::size_t i = 0; i < batch.size(); ++i) {
-    const Sequence& sequence = *batch[i];
+    Sequence& sequence = *batch[i];
+    keep[i].resize(static_cast<std::size_t>(sequence.tree.size()));
+    keep[i][0] = true;
     if (sequence.tree.sampling != DraftSampling::deterministic) {
       base_rows += sequence.tree.num_draft_tokens();  // what is drawn is kept
       continue;
     }
-    for (std::size_t node = 1; node < sequence.origins.size(); ++node)
-      candidates.push_back({sequence.origins[node].survival, i, node});
+    keep_watched(sequence, keep[i]);
+    for (std::size_t node = 1; node < sequence.origins.size(); ++node) {
+      if (keep[i][node])
+        ++base_rows;
+      else
+        candidates.push_back({sequence.origins[node].survival, i, node});
+    }
   }
   if (candidates.empty()) return;
   // Survival never rises along a path, and the sort is stable: what is kept is closed under
@@ -142,19 +176,13 @@ void DraftPacing::trim(std::span<Sequence* const> batch) const {
   std::vector<float> survivals;
   for (const Candidate& candidate : candidates) survivals.push_back(candidate.survival);
   const int count = choose_nodes(survivals, emitters_, draft_spent_, base_rows, verify_cost_).count;
-
-  std::vector<std::vector<bool>> keep(batch.size());
-  for (std::size_t i = 0; i < batch.size(); ++i) {
-    keep[i].resize(static_cast<std::size_t>(batch[i]->tree.size()));
-    keep[i][0] = true;
-    // A probe verifies its first token whatever is expected of it.
-    if (batch[i]->probes && keep[i].size() > 1) keep[i][1] = true;
-  }
   for (const Candidate& candidate : std::span(candidates).first(static_cast<std::size_t>(count)))
     keep[candidate.sequence][candidate.node] = true;
   for (std::size_t i = 0; i < batch.size(); ++i) {
     Sequence& sequence = *batch[i];
     if (sequence.tree.sampling != DraftSampling::deterministic) continue;
+    // A probe verifies its first token whatever is expected of it.
+    if (sequence.probes && keep[i].size() > 1) keep[i][1] = true;
     sequence.retain_nodes(keep[i]);
   }
 }
@@ -173,7 +201,11 @@ void DraftPacing::learn(Sequence& sequence) {
   std::vector<bool> accepted(static_cast<std::size_t>(tree.size()));
   for (const std::int32_t node : path) accepted[static_cast<std::size_t>(node)] = true;
   const std::size_t length = path.size();  // of the path, the root included
-  std::vector<bool> tried(length + 1);     // by depth: the model had a token there
+  if (sequence.window_of != 0)
+    sequence.window.observe(static_cast<int>(std::ranges::count_if(path, [&](std::int32_t node) {
+      return sequence.origins[static_cast<std::size_t>(node)].drafter == sequence.window_of;
+    })));
+  std::vector<bool> tried(length + 1);  // by depth: the model had a token there
   for (std::size_t node = 1; node < accepted.size(); ++node) {
     if (!accepted[static_cast<std::size_t>(tree.parents[node])]) continue;
     const NodeOrigin& origin = sequence.origins[node];

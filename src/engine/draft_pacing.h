@@ -34,6 +34,8 @@ class DraftPacing final : public GrowthControl {
   bool go_on(int depth, std::span<const Level> levels) override;
   /// The model is done after `seconds`.
   void end_model(double seconds);
+  /// The model drafted by itself: so many passes of `rows` rows, in `seconds`.
+  void drafted(int passes, int rows, double seconds);
 
   /// What a host drafter's token is worth.
   float estimate(int drafter, float confidence) const;
@@ -49,6 +51,9 @@ class DraftPacing final : public GrowthControl {
 
  private:
   Calibration& calibration(int drafter);
+  /// Sets window_of, and keep [nodes] where a window is to be verified as a whole: it pays later,
+  /// by what its drafter learns, so its nodes' own survival does not say what it is worth.
+  void keep_watched(Sequence& sequence, std::vector<bool>& keep) const;
 
   bool adaptive_ = false;
   CostCurve verify_cost_;

@@ -1,11 +1,13 @@
 #include "engine/draft_stage.h"
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <range/v3/range/conversion.hpp>
 #include <range/v3/view/filter.hpp>
 #include <range/v3/view/join.hpp>
 
+#include "draft/lookahead_drafter.h"
 #include "draft/ngram_drafter.h"
 #include "draft/suffix_drafter.h"
 #include "engine/cost_measurement.h"
@@ -21,6 +23,14 @@ namespace {
 constexpr std::string_view kNone = "none";
 constexpr std::string_view kDraftModel = "draft_model";
 constexpr std::string_view kEagle3 = "eagle3";
+constexpr std::string_view kEarlyExit = "early_exit";
+constexpr std::string_view kMedusa = "medusa";
+constexpr std::string_view kLookahead = "lookahead";
+constexpr std::array kModelMethods = {kDraftModel, kEagle3, kEarlyExit, kMedusa};
+
+bool is_model_method(std::string_view method) {
+  return std::ranges::find(kModelMethods, method) != kModelMethods.end();
+}
 
 // Features that a sequence may carry along without drafting, before they are made into KV.
 constexpr int kMostPending = 16;
@@ -38,7 +48,9 @@ bool is_valid(const DraftProposal& proposal, const DraftContext& limits, int voc
     depths.push_back(parents[i] < 0 ? 1 : depths[static_cast<std::size_t>(parents[i])] + 1);
     if (depths.back() > limits.max_depth) return false;
   }
-  return true;
+  return std::ranges::all_of(proposal.watched(), [&](int node) {
+    return node >= 0 && node < static_cast<int>(tokens.size());
+  });
 }
 
 bool is_chain(const DraftProposal& proposal) {
@@ -73,10 +85,11 @@ DraftStage::DraftStage(const Config& config, Backend& backend, int vocab_size, i
       max_context_(max_context) {
   host_drafters_.push_back({.drafter = std::make_unique<NgramDrafter>(config.draft.ngram)});
   host_drafters_.push_back({.drafter = std::make_unique<SuffixDrafter>(config.draft.suffix)});
+  host_drafters_.push_back({.drafter = std::make_unique<LookaheadDrafter>(config.draft.lookahead)});
 }
 
 void DraftStage::set_model(std::unique_ptr<Transformer> draft) {
-  transformer_ = draft.get();
+  if (draft->head_tokens().empty()) transformer_ = draft.get();
   set_adapter(kDraftModel, std::make_unique<TransformerAdapter>(std::move(draft), max_context_));
 }
 
@@ -85,19 +98,38 @@ void DraftStage::set_model(std::unique_ptr<EagleHead> head) {
   auto adapter = std::make_unique<EagleAdapter>(
       backend_, std::move(head), max_context_,
       scheduler.max_num_batched_tokens + scheduler.max_num_seqs * 2 * kMostPending);
-  eagle_ = adapter.get();
+  features_ = eagle_ = adapter.get();
   set_adapter(kEagle3, std::move(adapter));
+}
+
+void DraftStage::set_model(std::unique_ptr<MedusaHeads> heads) {
+  auto adapter = std::make_unique<MedusaAdapter>(backend_, std::move(heads), max_context_,
+                                                 config_.scheduler.max_num_seqs);
+  features_ = adapter.get();
+  set_adapter(kMedusa, std::move(adapter));
+}
+
+void DraftStage::set_early_exit(Transformer& target, int exit_layer) {
+  set_adapter(kEarlyExit, std::make_unique<EarlyExitAdapter>(target, exit_layer, max_context_));
+}
+
+void DraftStage::set_model(std::unique_ptr<TranslatedDrafter> draft) {
+  model_method_ = kDraftModel;
+  translated_ = std::move(draft);
 }
 
 void DraftStage::set_adapter(std::string_view method, std::unique_ptr<DraftAdapter> adapter) {
   model_method_ = method;
   adapter_ = std::move(adapter);
+  std::optional<StaticTree> shape;
+  if (!config_.draft.tree.choices.empty()) shape = StaticTree::parse(config_.draft.tree.choices);
   model_drafter_ = std::make_unique<ModelDrafter>(
       *adapter_, backend_.host_executor(),
       ModelDrafterOptions{.topk = config_.draft.tree.topk,
                           .num_draft_tokens = config_.draft.tree.num_draft_tokens,
                           .min_confidence = config_.draft.length.min_confidence,
-                          .sampled = sampled_});
+                          .sampled = sampled_,
+                          .shape = shape});
 }
 
 DraftStage::~DraftStage() = default;
@@ -111,6 +143,12 @@ MeasuredCosts DraftStage::measure_costs(Transformer& target, int num_blocks) {
   if (adapter_ != nullptr)
     costs.draft = specdec::measure_costs([&](const ForwardBatch& batch) { adapter_->run(batch); },
                                          adapter_->max_rows(), num_blocks, block_size);
+  if (translated_ != nullptr) {
+    Transformer& model = translated_->model();
+    costs.draft =
+        specdec::measure_costs([&](const ForwardBatch& batch) { model.forward(batch, Stream{}); },
+                               model.max_rows(), num_blocks, block_size);
+  }
   return costs;
 }
 
@@ -130,12 +168,12 @@ bool DraftStage::knows(std::string_view method) const {
     if (!knows_part(part) || std::find(seen.begin(), seen.end(), part) != seen.end()) return false;
     seen.push_back(part);
   }
-  // Block verification takes chains, and several drafters make a tree.
-  return parts.size() == 1 || config_.verify.method != "block";
+  // Block verification takes chains; several drafters make a tree, and so does a window.
+  return config_.verify.method != "block" || (parts.size() == 1 && method != kLookahead);
 }
 
 bool DraftStage::knows_part(std::string_view method) const {
-  if (method == kDraftModel || method == kEagle3) return method == model_method_;
+  if (is_model_method(method)) return method == model_method_;
   const std::lock_guard lock(mutex_);
   return std::any_of(host_drafters_.begin(), host_drafters_.end(),
                      [&](const HostDrafter& host) { return host.drafter->name() == method; });
@@ -143,8 +181,8 @@ bool DraftStage::knows_part(std::string_view method) const {
 
 void DraftStage::add(std::unique_ptr<Drafter> drafter) {
   const std::string_view name = drafter->name();
-  if (name.empty() || name == kNone || name == kDraftModel || name == kEagle3 ||
-      name.find('+') != std::string_view::npos || knows(name))
+  if (name.empty() || name == kNone || is_model_method(name) ||
+      name.find('+') != std::string_view::npos || knows_part(name))
     throw Error(ErrorCode::invalid_argument,
                 "a drafter named \"" + std::string(name) +
                     "\" is already there: return another name from Drafter::name()");
@@ -155,7 +193,7 @@ void DraftStage::add(std::unique_ptr<Drafter> drafter) {
 std::vector<std::string> DraftStage::methods() const {
   const std::lock_guard lock(mutex_);
   std::vector<std::string> names{std::string(kNone)};
-  if (adapter_ != nullptr) names.emplace_back(model_method_);
+  if (!model_method_.empty()) names.emplace_back(model_method_);
   for (const HostDrafter& host : host_drafters_) names.emplace_back(host.drafter->name());
   return names;
 }
@@ -166,13 +204,18 @@ std::string DraftStage::method_list() const {
 }
 
 bool DraftStage::uses_features(std::string_view method) const noexcept {
-  return eagle_ != nullptr && names(method, kEagle3);
+  return features_ != nullptr && names(method, model_method_);
+}
+
+PrefixHit DraftStage::prefix_hit(std::string_view method) const noexcept {
+  return uses_features(method) && adapter_->pool() != nullptr ? PrefixHit::with_features
+                                                              : PrefixHit::target;
 }
 
 HiddenStateTap* DraftStage::tap(std::span<Sequence* const> sequences) noexcept {
   const bool wanted = std::any_of(sequences.begin(), sequences.end(),
                                   [](const Sequence* sequence) { return sequence->uses_features; });
-  return wanted ? &eagle_->tap() : nullptr;
+  return wanted ? &features_->tap() : nullptr;
 }
 
 void DraftStage::keep_features(Sequence& sequence) {
@@ -182,7 +225,7 @@ void DraftStage::keep_features(Sequence& sequence) {
   const int root_row = sequence.first_row + sequence.num_known - 1;
   for (const std::int32_t node : sequence.path.nodes)
     if (node > 0) rows.push_back(root_row + node);
-  eagle_->keep(sequence, sequence.kv.length(KvPool::target) + 1, rows);
+  features_->keep(sequence, sequence.kv.length(KvPool::target) + 1, rows);
 }
 
 DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max_rows) const {
@@ -201,14 +244,17 @@ DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max
   if (depth <= 0) return {};
   const int model_depth = std::min(depth, model_limit(sequence));
   const auto num_parts = static_cast<int>(parts_of(sequence.draft_method).size());
-  const bool with_model = !model_method_.empty() && names(sequence.draft_method, model_method_);
+  const bool with_model = model_drafter_ != nullptr && names(sequence.draft_method, model_method_);
   const int num_hosts = num_parts - (with_model ? 1 : 0);
   DraftLimits limits{.depth = num_hosts > 0 ? depth : model_depth};
   if (model_depth > 0) {
     limits.nodes = model_drafter_->max_nodes(model_depth);
     limits.slots = model_drafter_->slots_needed(model_depth);
   }
-  limits.nodes = std::min(limits.nodes + num_hosts * depth, max_rows - 1);
+  limits.nodes += num_hosts * depth;
+  if (names(sequence.draft_method, kLookahead))
+    limits.nodes += LookaheadDrafter::max_nodes(config_.draft.lookahead);
+  limits.nodes = std::min(limits.nodes, max_rows - 1);
   limits.slots = std::max(limits.slots, 1 + limits.nodes);
   return limits.nodes > 0 ? limits : DraftLimits{};
 }
@@ -216,9 +262,9 @@ DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max
 /// How deep the draft model may draft, as far as it is concerned; 0 when it may not.
 int DraftStage::model_limit(const Sequence& sequence) const {
   if (model_drafter_ == nullptr || !names(sequence.draft_method, model_method_)) return 0;
-  // An EAGLE head starts from the hidden state of the token before the root.
+  // Heads start from the hidden state of the token before the root.
   if (sequence.uses_features && sequence.features.end() != sequence.size()) return 0;
-  return std::max(0, adapter_->max_position() - sequence.size());
+  return std::clamp(adapter_->max_position() - sequence.size(), 0, adapter_->max_depth());
 }
 
 void DraftStage::propose(std::span<Sequence* const> sequences) {
@@ -249,7 +295,8 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
   for (std::size_t host = 0; host < host_drafters_.size(); ++host)
     propose_on_host(host, drafting(host_drafters_[host].drafter->name()));
   if (model_drafter_ != nullptr) propose_with_model(drafting(model_method_));
-  if (eagle_ != nullptr) flush_features(sequences);
+  if (translated_ != nullptr) propose_translated(drafting(model_method_));
+  if (features_ != nullptr && adapter_->pool() != nullptr) flush_features(sequences);
   for (Sequence* sequence : sequences)
     for (const auto& [drafter, proposal] : sequence->host_drafts)
       graft(proposal, drafter, *sequence);
@@ -262,19 +309,22 @@ void DraftStage::complain(HostDrafter& host, std::string_view fault) {
   host.complained = true;
 }
 
+DraftContext DraftStage::context_of(const Sequence& sequence) const {
+  return {.id = sequence.id,
+          .tokens = sequence.tokens,
+          .num_prompt_tokens = sequence.num_prompt_tokens,
+          .max_depth = sequence.draft_depth,
+          .max_nodes = sequence.draft_nodes,
+          .chain_only = config_.verify.method == "block",
+          .sampling = &sequence.request.sampling,
+          .cache_salt = sequence.request.cache_salt};
+}
+
 void DraftStage::propose_on_host(std::size_t index, std::span<Sequence* const> sequences) {
   HostDrafter& host = host_drafters_[index];
   if (sequences.empty()) return;
   std::vector<DraftContext> contexts;
-  for (const Sequence* sequence : sequences)
-    contexts.push_back({.id = sequence->id,
-                        .tokens = sequence->tokens,
-                        .num_prompt_tokens = sequence->num_prompt_tokens,
-                        .max_depth = sequence->draft_depth,
-                        .max_nodes = sequence->draft_nodes,
-                        .chain_only = config_.verify.method == "block",
-                        .sampling = &sequence->request.sampling,
-                        .cache_salt = sequence->request.cache_salt});
+  for (const Sequence* sequence : sequences) contexts.push_back(context_of(*sequence));
   std::vector<DraftProposal> proposals(sequences.size());
   try {
     host.drafter->propose(contexts, proposals);
@@ -313,6 +363,14 @@ void DraftStage::graft(const DraftProposal& proposal, int drafter, Sequence& seq
     }
     nodes.push_back(node);
   }
+  for (std::size_t i = 0; i < proposal.watched().size(); ++i) {
+    const int node = nodes[static_cast<std::size_t>(proposal.watched()[i])];
+    if (node < 0) continue;
+    NodeOrigin& origin = sequence.origins[static_cast<std::size_t>(node)];
+    if (origin.watcher != 0) continue;  // another drafter was first
+    origin.watcher = drafter;
+    origin.watched = static_cast<int>(i);
+  }
 }
 
 void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
@@ -326,9 +384,9 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
     if (limit == 0) continue;
     const int depth =
         std::min(limit, pacing_.first_depth(*sequence, static_cast<int>(candidates.size())));
-    if (depth == 0 || !sequence->reservation.claim_draft()) continue;
-    int& length = sequence->draft_length;
-    length = sequence->kv.length(KvPool::draft);
+    const bool own_kv = adapter_->pool() != nullptr;
+    if (depth == 0 || (own_kv && !sequence->reservation.claim_draft())) continue;
+    int length = sequence->kv.length(own_kv ? KvPool::draft : KvPool::target);
     if (sequence->uses_features) length = std::max(1, length);
     drafts.push_back(
         {.tokens = sequence->tokens,
@@ -361,7 +419,10 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
   pacing_.end_model(std::chrono::duration<double>(Clock::now() - begin).count());
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     Sequence& sequence = *sequences[i];
-    sequence.draft_length = sequence.size();  // the root's KV is now there as well
+    if (adapter_->pool() != nullptr)
+      sequence.draft_length = sequence.size();  // the root's KV is now there as well
+    else
+      sequence.draft_slots.clear();  // the target's pass writes the nodes' KV itself
     for (std::size_t node = 1; node < drafted[i].size(); ++node) {
       const DraftNode& from = drafted[i][node];
       const auto parent = static_cast<std::size_t>(sequence.tree.parents[node]);
@@ -377,6 +438,30 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
   }
 }
 
+/// The draft model counts as one also where its tokens have to be translated: drafter 0.
+void DraftStage::propose_translated(std::span<Sequence* const> candidates) {
+  std::vector<Sequence*> sequences;
+  std::vector<DraftContext> contexts;
+  int most_depth = 0;
+  for (Sequence* sequence : candidates) {
+    const int depth = std::min(sequence->draft_depth,
+                               pacing_.first_depth(*sequence, static_cast<int>(candidates.size())));
+    if (depth == 0) continue;
+    most_depth = std::max(most_depth, depth);
+    sequences.push_back(sequence);
+    contexts.push_back(context_of(*sequence));
+    contexts.back().max_depth = depth;
+  }
+  if (sequences.empty()) return;
+  std::vector<DraftProposal> proposals(sequences.size());
+  const auto begin = Clock::now();
+  translated_->propose(contexts, proposals);
+  pacing_.drafted(most_depth, static_cast<int>(sequences.size()),
+                  std::chrono::duration<double>(Clock::now() - begin).count());
+  for (std::size_t i = 0; i < sequences.size(); ++i)
+    sequences[i]->host_drafts.emplace_back(0, std::move(proposals[i]));
+}
+
 /// Makes KV of features that have piled up in sequences which do not draft: prompts, and phases of
 /// plain decoding. Needs no attention, so it costs little.
 void DraftStage::flush_features(std::span<Sequence* const> sequences) {
@@ -384,23 +469,41 @@ void DraftStage::flush_features(std::span<Sequence* const> sequences) {
     if (sequence->features.size() <= kMostPending || !sequence->reservation.claim_draft()) continue;
     int& length = sequence->draft_length;
     length = std::max(1, sequence->kv.length(KvPool::draft));
-    eagle_->begin({&sequence, 1});
+    features_->begin({&sequence, 1});
     while (length < sequence->features.end()) {
       DraftRows rows{.sequence = 0, .context_len = length, .rows = {}};
-      const int end = std::min(sequence->features.end(), length + eagle_->max_rows());
+      const int end = std::min(sequence->features.end(), length + features_->max_rows());
       for (int entry = length; entry < end; ++entry)
         rows.rows.push_back({.token = sequence->tokens[static_cast<std::size_t>(entry)],
                              .position = entry,
                              .path_slots = {},
                              .wants_logits = false});
-      eagle_->forward({&rows, 1});
+      features_->forward({&rows, 1});
       length = end;
     }
     sequence->features.drop_before(length);
   }
 }
 
+void DraftStage::tell_watchers(const Sequence& sequence) {
+  if (sequence.output.finished()) return;
+  for (const auto& [drafter, proposal] : sequence.host_drafts) {
+    if (proposal.watched().empty()) continue;
+    std::vector<TokenId> answers(proposal.watched().size(), Drafter::kNoAnswer);
+    for (const NodeOrigin& origin : sequence.origins)
+      if (origin.watcher == drafter)
+        answers[static_cast<std::size_t>(origin.watched)] = origin.answer;
+    HostDrafter& host = host_drafters_[static_cast<std::size_t>(drafter - 1)];
+    try {
+      host.drafter->watched(sequence.id, answers);
+    } catch (const std::exception& error) {
+      complain(host, std::string("threw in watched(): ") + error.what());
+    }
+  }
+}
+
 void DraftStage::finished(RequestId id) {
+  if (translated_ != nullptr) translated_->finished(id);
   for (HostDrafter& host : host_drafters_) {
     try {
       host.drafter->finished(id);

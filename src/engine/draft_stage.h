@@ -13,10 +13,13 @@
 #include "engine/draft_adapter.h"
 #include "engine/draft_pacing.h"
 #include "engine/eagle_adapter.h"
+#include "engine/medusa_adapter.h"
 #include "engine/model/eagle_head.h"
+#include "engine/model/medusa_heads.h"
 #include "engine/model/transformer.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
+#include "engine/translated_drafter.h"
 #include "specdec/config.h"
 #include "specdec/drafter.h"
 
@@ -30,10 +33,14 @@ class DraftStage {
   DraftStage(const Config& config, Backend& backend, int vocab_size, int max_context);
   ~DraftStage();
 
-  /// The one draft model of the engine, before the first step: it becomes the method "draft_model"
-  /// or "eagle3".
+  /// The one draft model of the engine, before the first step: it becomes the method "draft_model",
+  /// "eagle3", "medusa" or "early_exit".
   void set_model(std::unique_ptr<Transformer> draft);
   void set_model(std::unique_ptr<EagleHead> head);
+  void set_model(std::unique_ptr<MedusaHeads> heads);
+  /// The first `exit_layer` layers of the target, which must outlive this.
+  void set_early_exit(Transformer& target, int exit_layer);
+  void set_model(std::unique_ptr<TranslatedDrafter> draft);
   /// Times `target` and the draft model. Before the first step, after set_model().
   MeasuredCosts measure_costs(Transformer& target, int num_blocks);
   /// Lets lengths follow costs.
@@ -47,12 +54,16 @@ class DraftStage {
   std::string method_list() const;
   /// Whether the method reads the target's hidden states. Thread-safe.
   bool uses_features(std::string_view method) const noexcept;
+  /// What a cached prefix must hold for the method. Thread-safe.
+  PrefixHit prefix_hit(std::string_view method) const noexcept;
 
   /// How far `sequence` may draft in a step with `batch_size` decoding sequences and `max_rows`
   /// rows for it.
   DraftLimits limits(const Sequence& sequence, int batch_size, int max_rows) const;
   /// Sets tree, draft_slots and draft_length of every sequence that samples.
   void propose(std::span<Sequence* const> sequences);
+  /// Tells host drafters what the target gave behind the nodes that they watch.
+  void tell_watchers(const Sequence& sequence);
   /// The request is over: host drafters may forget it.
   void finished(RequestId id);
 
@@ -64,11 +75,13 @@ class DraftStage {
 
   DraftPacing& pacing() noexcept { return pacing_; }
 
-  /// The model behind the method "draft_model"; null: there is none.
+  /// The model behind the method "draft_model", where it knows all tokens; null: there is none.
   Transformer* transformer() noexcept { return transformer_; }
-  /// The draft model's slices of the cache's blocks; null: there is no draft model.
+  /// The head behind the method "eagle3"; null: there is none.
+  EagleAdapter* eagle() noexcept { return eagle_; }
+  /// The draft model's own slices of the cache's blocks; null: there are none.
   const KvPoolStorage* draft_pool() const noexcept {
-    return adapter_ == nullptr ? nullptr : &adapter_->pool();
+    return adapter_ == nullptr ? nullptr : adapter_->pool();
   }
 
  private:
@@ -79,20 +92,24 @@ class DraftStage {
 
   bool knows_part(std::string_view method) const;
   int model_limit(const Sequence& sequence) const;
+  DraftContext context_of(const Sequence& sequence) const;
   void propose_on_host(std::size_t index, std::span<Sequence* const> sequences);
   void graft(const DraftProposal& proposal, int drafter, Sequence& sequence);
   static void complain(HostDrafter& host, std::string_view fault);
   void set_adapter(std::string_view method, std::unique_ptr<DraftAdapter> adapter);
   void propose_with_model(std::span<Sequence* const> candidates);
+  void propose_translated(std::span<Sequence* const> candidates);
   void flush_features(std::span<Sequence* const> sequences);
 
   const Config& config_;
   Backend& backend_;
-  std::string_view model_method_;  // "draft_model", "eagle3", or empty
+  std::string_view model_method_;  // one of kModelMethods, or empty
   std::unique_ptr<DraftAdapter> adapter_;
-  EagleAdapter* eagle_ = nullptr;       // adapter_, if it is one
-  Transformer* transformer_ = nullptr;  // adapter_'s, if it has one
-  std::unique_ptr<ModelDrafter> model_drafter_;
+  FeatureAdapter* features_ = nullptr;             // adapter_, if it is one
+  EagleAdapter* eagle_ = nullptr;                  // adapter_, if it is one
+  Transformer* transformer_ = nullptr;             // see transformer()
+  std::unique_ptr<ModelDrafter> model_drafter_;    // null: no draft model of this vocabulary
+  std::unique_ptr<TranslatedDrafter> translated_;  // "draft_model", if it has another
   DraftPacing pacing_;
   bool sampled_;  // drafts are drawn: the acceptance rule is one against draft probabilities
   mutable std::mutex

@@ -1,7 +1,6 @@
 #include "engine/eagle_adapter.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 namespace specdec {
@@ -21,6 +20,19 @@ void EagleAdapter::begin(std::span<Sequence* const> sequences) {
 
 void EagleAdapter::keep(Sequence& sequence, int first_entry, std::span<const std::int32_t> rows) {
   features_.append(sequence.features, first_entry, head_->features(), rows, Stream{});
+}
+
+void EagleAdapter::restore(const Sequence& sequence, std::span<const std::int32_t> rows) {
+  std::vector<std::int32_t> from;
+  for (int entry = sequence.features.begin(); entry < sequence.features.end(); ++entry)
+    from.push_back(sequence.features.row(entry));
+  backend_.copy_rows({.num_rows = static_cast<int>(rows.size()),
+                      .cols = head_->hidden_size(),
+                      .source = features_.data(),
+                      .source_rows = from.data(),
+                      .destination = head_->features(),
+                      .destination_rows = rows.data()},
+                     Stream{});
 }
 
 std::int32_t& EagleAdapter::output_at(std::size_t sequence, int slot) {
@@ -54,7 +66,7 @@ std::span<const float> EagleAdapter::forward(std::span<const DraftRows> batch) {
   const std::span<const float> logits = head_->forward(batch_, Stream{});
   if (batch_.num_outputs() == 0) return {};
   keep_outputs(batch);
-  return spread(logits);
+  return spread_logits(logits, head_->target_tokens(), vocab_size(), logits_);
 }
 
 void EagleAdapter::fill_hidden() {
@@ -99,19 +111,6 @@ void EagleAdapter::keep_outputs(std::span<const DraftRows> batch) {
                       .destination = outputs_.as<float>(),
                       .destination_rows = to.data()},
                      Stream{});
-}
-
-/// Logits under the target's numbers; tokens that the head does not know have probability 0.
-std::span<const float> EagleAdapter::spread(std::span<const float> logits) {
-  const std::span<const TokenId> tokens = head_->target_tokens();
-  if (tokens.empty()) return logits;
-  const auto vocab = static_cast<std::size_t>(vocab_size());
-  const std::size_t rows = logits.size() / tokens.size();
-  logits_.assign(rows * vocab, -std::numeric_limits<float>::infinity());
-  for (std::size_t row = 0; row < rows; ++row)
-    for (std::size_t i = 0; i < tokens.size(); ++i)
-      logits_[row * vocab + static_cast<std::size_t>(tokens[i])] = logits[row * tokens.size() + i];
-  return logits_;
 }
 
 }  // namespace specdec

@@ -12,32 +12,33 @@ namespace specdec {
 
 /// An EAGLE-3 head as a draft model. A row of a committed token joins it with the target's feature
 /// of the token before; a row of a draft token with the head's own output at its parent.
-class EagleAdapter final : public DraftAdapter {
+class EagleAdapter final : public FeatureAdapter {
  public:
   /// `max_pending`: feature rows that sequences may hold between them.
   EagleAdapter(Backend& backend, std::unique_ptr<EagleHead> head, int max_context, int max_pending);
 
   void begin(std::span<Sequence* const> sequences) override;
-  const KvPoolStorage& pool() const noexcept override { return head_->pool(); }
+  const KvPoolStorage* pool() const noexcept override { return &head_->pool(); }
   int vocab_size() const override { return head_->vocab_size(); }
   int max_rows() const override { return head_->max_rows(); }
   int max_position() const override { return max_position_; }
   /// Rows of position 0 are not allowed: the head has no such entry.
   std::span<const float> forward(std::span<const DraftRows> batch) override;
+  std::span<const float> run(const ForwardBatch& batch) override {
+    return head_->forward(batch, Stream{});
+  }
 
-  void run(const ForwardBatch& batch) override { head_->forward(batch, Stream{}); }
-
-  /// For the target's next pass.
-  HiddenStateTap& tap() noexcept { return *head_; }
-  /// Keeps features of that pass, its `rows`, for the entries of `sequence` from first_entry on.
-  void keep(Sequence& sequence, int first_entry, std::span<const std::int32_t> rows);
+  HiddenStateTap& tap() noexcept override { return *head_; }
+  void keep(Sequence& sequence, int first_entry, std::span<const std::int32_t> rows) override;
+  /// Puts the features of `sequence` back into rows of the head's own, in order.
+  void restore(const Sequence& sequence, std::span<const std::int32_t> rows);
+  EagleHead& head() noexcept { return *head_; }
 
  private:
   /// The row of outputs_ where the head's output at `slot` is kept.
   std::int32_t& output_at(std::size_t sequence, int slot);
   void fill_hidden();
   void keep_outputs(std::span<const DraftRows> batch);
-  std::span<const float> spread(std::span<const float> logits);
 
   Backend& backend_;
   std::unique_ptr<EagleHead> head_;

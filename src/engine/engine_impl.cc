@@ -1,11 +1,15 @@
 #include "engine/engine_impl.h"
 
 #include <algorithm>
+#include <array>
 #include <random>
 #include <string>
+#include <string_view>
 
 #include "engine/log.h"
 #include "engine/model/eagle_source.h"
+#include "engine/model/medusa_source.h"
+#include "engine/model/token_list.h"
 #include "specdec/error.h"
 
 namespace specdec {
@@ -17,6 +21,9 @@ std::uint64_t random_u64() {
   return (static_cast<std::uint64_t>(device()) << 32) | device();
 }
 
+constexpr const char* kOtherVocabulary =
+    "use a draft model made for this target, or set draft.vocabulary = \"translate\"";
+
 /// The drafter must speak the target's tokens: an id means the same in both.
 void require_same_vocabulary(const Tokenizer& target, const Tokenizer& draft,
                              const std::string& draft_path) {
@@ -26,14 +33,13 @@ void require_same_vocabulary(const Tokenizer& target, const Tokenizer& draft,
     throw Error(ErrorCode::invalid_config,
                 draft_path + ": its vocabulary is not the target's: token " + std::to_string(id) +
                     " is \"" + std::string(draft.token_bytes(id, true)) + "\", the target has \"" +
-                    std::string(target.token_bytes(id, true)) +
-                    "\"; use a draft model made for this target");
+                    std::string(target.token_bytes(id, true)) + "\"; " + kOtherVocabulary);
   }
   if (target.vocab_size() != draft.vocab_size())
     throw Error(ErrorCode::invalid_config,
                 draft_path + ": its vocabulary has " + std::to_string(draft.vocab_size()) +
-                    " tokens, the target's " + std::to_string(target.vocab_size()) +
-                    "; use a draft model made for this target");
+                    " tokens, the target's " + std::to_string(target.vocab_size()) + "; " +
+                    kOtherVocabulary);
 }
 
 kernels::DataType kv_type(const KvCacheConfig& config) {
@@ -75,47 +81,101 @@ KvPoolStorage make_pool(Backend& backend, const ModelConfig& model, const Config
 }
 
 std::unique_ptr<Transformer> make_transformer(Backend& backend, const ModelSource& source,
-                                              const Config& config, int num_blocks) {
-  return std::make_unique<Transformer>(backend, TransformerWeights(backend, source),
+                                              const Config& config, int num_blocks,
+                                              std::span<const TokenId> tokens = {}) {
+  return std::make_unique<Transformer>(backend, TransformerWeights(backend, source, tokens),
                                        make_pool(backend, source.config(), config, num_blocks),
                                        config.scheduler.max_num_batched_tokens);
 }
 
-/// The file of draft.model, opened and checked against the target; at most one of the two is set.
+void check_exit_layer(const Config& config, const ModelConfig& target) {
+  const int layer = config.draft.early_exit.exit_layer;
+  if (layer >= target.num_layers)
+    throw Error(ErrorCode::invalid_config,
+                "draft.early_exit.exit_layer is " + std::to_string(layer) + ", and " +
+                    config.target.model + " has " + std::to_string(target.num_layers) +
+                    " layers: a draft must leave some out; give 1 to " +
+                    std::to_string(target.num_layers - 1));
+}
+
+/// The file of draft.model, opened and checked against the target; at most one of the three is set.
 struct DraftSource {
   std::unique_ptr<ModelSource> model;
   std::unique_ptr<EagleSource> head;
+  std::unique_ptr<MedusaSource> medusa;
+  std::vector<TokenId> tokens = {};      // that the model's head is to know; empty: all
+  std::unique_ptr<Tokenizer> tokenizer;  // the model's, when its text is to be translated
 
+  /// The shape of what has KV of its own; null: nothing has.
   const ModelConfig* config() const {
     return model != nullptr ? &model->config() : head != nullptr ? &head->layer : nullptr;
   }
 };
+
+/// What draft.model holds: the method that drafts with it, and its name in messages.
+struct DraftKind {
+  std::string_view method;
+  std::string_view what;
+};
+constexpr std::array kDraftKinds = {DraftKind{"draft_model", "a language model"},
+                                    DraftKind{"eagle3", "an EAGLE-3 head"},
+                                    DraftKind{"medusa", "a folder of Medusa heads"}};
+
+const DraftKind& kind_of(const std::string& path) {
+  return kDraftKinds[is_eagle_head(path) ? 1 : is_medusa(path) ? 2 : 0];
+}
+
+void check_draft_kind(const Config& config, const DraftKind& kind) {
+  const std::string& path = config.draft.model;
+  for (const DraftKind& other : kDraftKinds) {
+    const std::string method(other.method);
+    if (other.method == kind.method ||
+        ("+" + config.draft.method + "+").find("+" + method + "+") == std::string::npos)
+      continue;
+    throw Error(ErrorCode::invalid_config,
+                path + " is " + std::string(kind.what) + ", and draft.method is \"" + method +
+                    "\": set draft.method = \"" + std::string(kind.method) + "\"");
+  }
+  if (!config.draft.vocabulary_list.empty() && kind.method != "draft_model")
+    throw Error(ErrorCode::invalid_config, "draft.vocabulary_list is for draft models, and " +
+                                               path + " is " + std::string(kind.what) +
+                                               ": leave it out");
+}
 
 DraftSource open_draft(const Config& config, const ModelConfig& target,
                        const Tokenizer& tokenizer) {
   DraftSource source;
   const std::string& path = config.draft.model;
   if (path.empty()) return source;
-  const bool is_head = is_eagle_head(path);
-  const std::string method = is_head ? "draft_model" : "eagle3";
-  if (("+" + config.draft.method + "+").find("+" + method + "+") != std::string::npos)
-    throw Error(ErrorCode::invalid_config,
-                path + (is_head ? " is an EAGLE-3 head" : " is no EAGLE-3 head") +
-                    ", and draft.method is \"" + method + "\": set draft.method = \"" +
-                    (is_head ? "eagle3" : "draft_model") + "\"");
-  if (is_head) {
-    source.head = open_eagle_head(
-        path, target,
-        config.draft.weight_type == "q8_0" ? EagleWeights::q8_0 : EagleWeights::as_stored);
+  const DraftKind& kind = kind_of(path);
+  check_draft_kind(config, kind);
+  const HeadWeights weights =
+      config.draft.weight_type == "q8_0" ? HeadWeights::q8_0 : HeadWeights::as_stored;
+  if (kind.method == "eagle3") {
+    source.head = open_eagle_head(path, target, weights);
     return source;
   }
+  if (kind.method == "medusa") {
+    source.medusa = open_medusa(path, target, weights);
+    return source;
+  }
+  const std::string& list = config.draft.vocabulary_list;
   source.model = open_model(path);
+  if (config.draft.vocabulary == "translate") {
+    if (!list.empty())
+      throw Error(ErrorCode::invalid_config,
+                  "draft.vocabulary_list names the target's tokens, and " + path +
+                      " is translated from tokens of its own: leave out one of the two");
+    source.tokenizer = source.model->load_tokenizer();
+    return source;
+  }
   require_same_vocabulary(tokenizer, *source.model->load_tokenizer(), path);
   if (source.model->config().vocab_size != target.vocab_size)
     throw Error(ErrorCode::invalid_config,
                 path + ": its head has " + std::to_string(source.model->config().vocab_size) +
                     " rows, the target's " + std::to_string(target.vocab_size) +
                     "; use a draft model made for this target");
+  if (!list.empty()) source.tokens = read_token_list(list, target.vocab_size);
   return source;
 }
 
@@ -137,7 +197,8 @@ Engine::Impl::Impl(const Config& engine_config)
                 config.target.model + ": the tokenizer has " +
                     std::to_string(tokenizer->vocab_size()) + " tokens, the embedding " +
                     std::to_string(source->config().vocab_size) + " rows");
-  const DraftSource draft = open_draft(config, source->config(), *tokenizer);
+  check_exit_layer(config, source->config());
+  DraftSource draft = open_draft(config, source->config(), *tokenizer);
   const CacheShape shape = shape_cache(config, source->config(), draft.config());
   max_context = shape.max_context;
   cache =
@@ -147,13 +208,28 @@ Engine::Impl::Impl(const Config& engine_config)
                                                       .hash_key = random_u64()});
   target = make_transformer(*backend, *source, config, shape.num_blocks);
   drafts = std::make_unique<DraftStage>(config, *backend, source->config().vocab_size, max_context);
-  if (draft.model)
-    drafts->set_model(make_transformer(*backend, *draft.model, config, shape.num_blocks));
+  if (draft.model && draft.tokenizer)
+    drafts->set_model(std::make_unique<TranslatedDrafter>(
+        *backend, make_transformer(*backend, *draft.model, config, shape.num_blocks),
+        std::move(draft.tokenizer), *tokenizer,
+        KvCacheOptions{.num_blocks = shape.num_blocks,
+                       .block_size = config.kv_cache.block_size,
+                       .prefix_cache = config.kv_cache.prefix_cache,
+                       .hash_key = random_u64()},
+        max_context, config.draft.length.min_confidence));
+  else if (draft.model)
+    drafts->set_model(
+        make_transformer(*backend, *draft.model, config, shape.num_blocks, draft.tokens));
   if (draft.head)
     drafts->set_model(std::make_unique<EagleHead>(
         *backend, *draft.head, target->embedding(),
         make_pool(*backend, draft.head->layer, config, shape.num_blocks),
         config.scheduler.max_num_batched_tokens));
+  if (draft.medusa)
+    drafts->set_model(std::make_unique<MedusaHeads>(*backend, *draft.medusa, source->config(),
+                                                    source->output_norm()));
+  if (config.draft.early_exit.exit_layer > 0)
+    drafts->set_early_exit(*target, config.draft.early_exit.exit_layer);
   if (config.draft.length.mode == "adaptive") find_costs(shape.num_blocks);
   scheduler = std::make_unique<Scheduler>(
       config.scheduler, *cache, [this](const Sequence& sequence, int batch_size, int max_rows) {
@@ -228,6 +304,7 @@ RequestId Engine::Impl::submit(Request request) {
     throw Error(ErrorCode::invalid_argument, "no drafter is named \"" + sequence->draft_method +
                                                  "\": this engine has " + drafts->method_list());
   sequence->uses_features = drafts->uses_features(sequence->draft_method);
+  sequence->prefix_hit = drafts->prefix_hit(sequence->draft_method);
   sequence->max_draft = request.speculation.num_speculative_tokens.value_or(
       config.draft.length.num_speculative_tokens);
   constexpr int kLongestDraft = 64;

@@ -30,9 +30,7 @@ std::unique_ptr<Sequence> Scheduler::remove(RequestId id) {
 void Scheduler::admit() {
   while (!waiting_.empty() && num_running() < config_.max_num_seqs) {
     Sequence& sequence = *waiting_.front();
-    KvSequence kv =
-        cache_.open(sequence.tokens, sequence.request.cache_salt,
-                    sequence.uses_features ? PrefixHit::with_features : PrefixHit::target);
+    KvSequence kv = cache_.open(sequence.tokens, sequence.request.cache_salt, sequence.prefix_hit);
     // Room for all it has and one more block, so that admission does not preempt at once. Alone, it
     // may always try.
     const int missing = sequence.size() - kv.length(KvPool::target) + cache_.block_size();

@@ -32,6 +32,9 @@ struct NodeOrigin {
   float confidence = 0;  // the drafter's own, given its parent
   float estimate = 0;    // calibrated
   float survival = 1;    // product of estimates from the root down
+  int watcher = 0;       // the host drafter that wants to know what follows; 0: none
+  int watched = 0;       // which of the nodes that it watches this is
+  TokenId answer = Drafter::kNoAnswer;  // what the target gives here, if it is watched
 };
 
 /// One request's tokens and everything that decoding them needs. Invariant between steps, once
@@ -42,8 +45,9 @@ struct Sequence {
   RequestId id = 0;
   Request request;
   std::uint64_t seed = 0;
-  std::string draft_method;         // names joined by '+'; "none": plain decoding
-  bool uses_features = false;       // the drafter reads the target's hidden states
+  std::string draft_method;    // names joined by '+'; "none": plain decoding
+  bool uses_features = false;  // the drafter reads the target's hidden states
+  PrefixHit prefix_hit = PrefixHit::target;
   int max_draft = 0;                // longest draft that the request allows
   std::vector<TokenId> end_tokens;  // EOS and stop ids
   Clock::time_point submitted;
@@ -58,6 +62,7 @@ struct Sequence {
   std::optional<GrammarMatcher> grammar;  // after every committed token
   Utf8Stream text;
   DraftHistory history;  // of the draft model's guesses
+  WindowHistory window;  // of steps with a window of watched nodes
   bool was_preempted = false;
   Clock::time_point first_token;
   RequestStats stats;
@@ -70,6 +75,7 @@ struct Sequence {
   int draft_depth = 0;   // the longest draft this step
   int draft_nodes = 0;   // the most draft tokens this step
   bool probes = false;   // drafts to see whether it would pay again
+  int window_of = 0;  // the drafter all of whose watched nodes are verified; adaptive lengths only
   DraftTree tree;
   std::vector<TokenId> forced;  // the draft that the grammar leaves no choice about
   std::vector<std::pair<int, DraftProposal>> host_drafts;  // (drafter, its tree), yet to be joined

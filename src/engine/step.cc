@@ -122,6 +122,7 @@ void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
     // Truncates at a stop, before any KV is committed.
     emit(*sequence, parts_.tokenizer, parts_.max_context);
     parts_.drafts.keep_features(*sequence);
+    parts_.drafts.tell_watchers(*sequence);
     pacing.learn(*sequence);
     forced_text_.learn(*sequence);
     commit(*sequence);
@@ -208,6 +209,24 @@ AcceptedPath verify_or_step(Sequence& sequence, TargetRows& rows, const VerifyPa
   }
 }
 
+/// What the target gives behind the nodes that a drafter watches.
+void answer_watchers(Sequence& sequence, TargetRows& rows) {
+  const AcceptedPath& path = sequence.path;
+  for (std::size_t i = 0; i < path.nodes.size(); ++i)
+    sequence.origins[static_cast<std::size_t>(path.nodes[i])].answer = path.tokens[i].token;
+  for (int node = 1; node < sequence.tree.size(); ++node) {
+    NodeOrigin& origin = sequence.origins[static_cast<std::size_t>(node)];
+    if (origin.watcher == 0 || origin.answer != Drafter::kNoAnswer) continue;
+    try {
+      origin.answer = rows.sample(mutant_active("watched_parent_read")
+                                      ? sequence.tree.parents[static_cast<std::size_t>(node)]
+                                      : node)
+                          .token;
+    } catch (const Error&) {  // nothing may follow
+    }
+  }
+}
+
 }  // namespace
 
 void Step::sample_and_accept(std::span<Sequence* const> batch) {
@@ -227,6 +246,7 @@ void Step::sample_and_accept(std::span<Sequence* const> batch) {
       params.greedy = sequence.request.sampling.temperature == 0.0f;
       try {
         sequence.path = verify_or_step(sequence, rows, params);
+        answer_watchers(sequence, rows);
       } catch (const Error& error) {
         fail(sequence, error);
       } catch (const std::exception& error) {

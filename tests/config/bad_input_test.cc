@@ -214,6 +214,8 @@ TEST_CASE("validate names what contradicts and what to do") {
        {"draft.method (set by f.toml:4)", "draft.model is not set", "ngram"}},
       {target + "[draft.tree]\ntopk = 4\n[verify]\nmethod = \"block\"",
        {"verify.method (set by f.toml:6)", "draft.tree.topk (set by f.toml:4) is 4", "traversal"}},
+      {target + "[draft]\nmethod = \"lookahead\"\n[verify]\nmethod = \"block\"",
+       {"verify.method (set by f.toml:6)", "draft.method (set by f.toml:4)", "window is a tree"}},
       {target + "[draft.ngram]\nprompt_lookup_min = 6", {"is 6, more than", "5"}},
       {target + "[scheduler]\nmax_num_batched_tokens = 8", {"is 8, less than", "32"}},
       {target + "[sampling]\nmin_tokens = 300", {"is 300, more than", "256"}},

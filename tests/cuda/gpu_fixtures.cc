@@ -1,5 +1,6 @@
 #include "gpu_fixtures.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <doctest/doctest.h>
@@ -119,42 +120,58 @@ std::vector<float> read_operand(const std::vector<std::byte>& operand, int rows,
 namespace {
 
 /// Swaps positions and dimensions in every head of every block: [a][b] becomes [b][a].
-std::vector<std::uint16_t> transposed(const std::uint16_t* from, std::size_t heads, int a, int b) {
-  std::vector<std::uint16_t> to(heads * a * b);
-  for (std::size_t h = 0; h < heads; ++h)
+template <class Element>
+std::vector<std::byte> transposed_elements(const std::vector<std::byte>& bytes, int a, int b) {
+  const auto* from = reinterpret_cast<const Element*>(bytes.data());
+  std::vector<std::byte> out(bytes.size());
+  auto* to = reinterpret_cast<Element*>(out.data());
+  const std::size_t head = static_cast<std::size_t>(a) * b;
+  for (std::size_t begin = 0; begin < bytes.size() / sizeof(Element); begin += head)
     for (int i = 0; i < a; ++i)
-      for (int j = 0; j < b; ++j) to[(h * b + j) * a + i] = from[(h * a + i) * b + j];
-  return to;
+      for (int j = 0; j < b; ++j) to[begin + j * a + i] = from[begin + i * b + j];
+  return out;
+}
+std::vector<std::byte> transposed(const KvLayer& layer, const std::vector<std::byte>& bytes, int a,
+                                  int b) {
+  return layer.type == DataType::f32 ? transposed_elements<std::uint32_t>(bytes, a, b)
+                                     : transposed_elements<std::uint16_t>(bytes, a, b);
+}
+
+template <class Element>
+void replace_elements(std::vector<std::byte>& bytes, Element from, Element to) {
+  auto* elements = reinterpret_cast<Element*>(bytes.data());
+  std::replace(elements, elements + bytes.size() / sizeof(Element), from, to);
+}
+/// Unwritten values are finite by contract, but not small: the largest number shows when it is
+/// used.
+void make_finite(DataType type, std::vector<std::byte>& values) {
+  if (type == DataType::f32)
+    replace_elements<std::uint32_t>(values, 0xffffffff, 0x7f7fffff);
+  else
+    replace_elements<std::uint16_t>(values, 0xffff, 0x7bff);
+}
+void make_nan(DataType type, std::vector<std::byte>& values) {
+  if (type == DataType::f32)
+    replace_elements<std::uint32_t>(values, 0x7f7fffff, 0xffffffff);
+  else
+    replace_elements<std::uint16_t>(values, 0x7bff, 0xffff);
 }
 
 }  // namespace
 
 GpuKv::GpuKv(TestKv& host) : layer_(host.layer()) {
-  const std::size_t head = static_cast<std::size_t>(layer_.head_dim) * layer_.block_size;
-  const std::size_t heads = host.key_bytes().size() / 2 / head;
-  num_blocks_ = static_cast<int>(heads) / layer_.num_kv_heads;
-  keys_.emplace(transposed(reinterpret_cast<const std::uint16_t*>(host.key_bytes().data()), heads,
-                           layer_.head_dim, layer_.block_size));
-  auto values = transposed(reinterpret_cast<const std::uint16_t*>(host.value_bytes().data()), heads,
-                           layer_.block_size, layer_.head_dim);
-  // Unwritten values are finite by contract, but not small: 65504 shows when it is used.
-  for (std::uint16_t& value : values)
-    if (value == 0xffff) value = 0x7bff;
+  keys_.emplace(transposed(layer_, host.key_bytes(), layer_.head_dim, layer_.block_size));
+  auto values = transposed(layer_, host.value_bytes(), layer_.block_size, layer_.head_dim);
+  make_finite(layer_.type, values);
   values_.emplace(values);
   layer_.keys = keys_->get();
   layer_.values = values_->get();
 }
 
 void GpuKv::read(std::vector<std::byte>& keys, std::vector<std::byte>& values) const {
-  const std::size_t heads = static_cast<std::size_t>(num_blocks_) * layer_.num_kv_heads;
-  const auto key = transposed(keys_->host().data(), heads, layer_.block_size, layer_.head_dim);
-  auto value = transposed(values_->host().data(), heads, layer_.head_dim, layer_.block_size);
-  for (std::uint16_t& v : value)
-    if (v == 0x7bff) v = 0xffff;
-  keys.resize(key.size() * 2);
-  values.resize(value.size() * 2);
-  std::memcpy(keys.data(), key.data(), keys.size());
-  std::memcpy(values.data(), value.data(), values.size());
+  keys = transposed(layer_, keys_->host(), layer_.block_size, layer_.head_dim);
+  values = transposed(layer_, values_->host(), layer_.head_dim, layer_.block_size);
+  make_nan(layer_.type, values);
 }
 
 GpuBatch::GpuBatch(const BatchView& host) : view_(host) {

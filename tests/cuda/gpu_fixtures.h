@@ -97,10 +97,9 @@ class GpuKv {
   void read(std::vector<std::byte>& keys, std::vector<std::byte>& values) const;
 
  private:
-  std::optional<Device<std::uint16_t>> keys_;
-  std::optional<Device<std::uint16_t>> values_;
+  std::optional<Device<std::byte>> keys_;
+  std::optional<Device<std::byte>> values_;
   KvLayer layer_;
-  int num_blocks_;
 };
 
 /// A batch in device memory.

@@ -297,9 +297,9 @@ TEST_CASE("cuda norm_head, norm_gate_up, project_residual: against the reference
       for (float& v : residual) v = random.normal();
       const Device<float> sum(residual);
       const auto operand = make_operand(x, tokens, shape.cols, operand_of(type));
-      require_ok(cuda::project_residual(
-          {tokens, reinterpret_cast<const float*>(operand.get()), plain.packed(), sum.get()},
-          scratch.launch()));
+      require_ok(cuda::project_residual({tokens, reinterpret_cast<const float*>(operand.get()),
+                                         plain.packed(), sum.get(), operand_of(type)},
+                                        scratch.launch()));
       reference::project_residual({tokens, x.data(), {}, residual.data()}, dense);
       check(sum.host(), residual, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, false);
 

@@ -42,6 +42,8 @@ __global__ void attend(HashModel model, DeviceBatch batch) {
       if (model.keys[place] != model.values[place]) path ^= 0xDEADu;
       path = mix(path, model.keys[place]);
     }
+    if (model.features != nullptr)
+      reinterpret_cast<std::uint32_t*>(model.features)[row * kHashWidth] = path;
   }
   __syncthreads();
   for (int token = static_cast<int>(threadIdx.x); token < model.vocab;
@@ -50,23 +52,90 @@ __global__ void attend(HashModel model, DeviceBatch batch) {
                  static_cast<std::size_t>(token)] = hash_logit(path, model.disagreement, token);
 }
 
-}  // namespace
+// grid: [rows], one thread each
+__global__ void append_entry(HashModel head, DeviceBatch batch, float* hidden) {
+  wait_for_previous();
+  let_next_start();
+  const int row = static_cast<int>(blockIdx.x);
+  std::uint32_t& path = reinterpret_cast<std::uint32_t*>(hidden)[row * kHashWidth];
+  const std::uint32_t word = kv_word(batch.tokens[row], batch.positions[row]);
+  path = mix(path, word);
+  if (batch.slots[row] < 0) return;
+  const int place = place_of(head, batch, batch.row_sequences[row], batch.slots[row]);
+  head.keys[place] = path;
+  head.values[place] = word;
+}
 
-cudaError_t hash_forward(const HashModel& model, const DeviceBatch& batch, cudaStream_t stream) {
+// grid: [outputs]
+__global__ void attend_entries(HashModel head, DeviceBatch batch, const float* hidden) {
+  wait_for_previous();
+  let_next_start();
+  __shared__ std::uint32_t path;
+  const int row = batch.output_rows[blockIdx.x];
+  if (threadIdx.x == 0) {
+    path = reinterpret_cast<const std::uint32_t*>(hidden)[row * kHashWidth];
+    const int sequence = batch.row_sequences[row];
+    const int context = batch.context_lens[sequence];
+    const int offset = batch.path_offsets[row];
+    const int last = batch.positions[row];
+    std::uint32_t before = 0;
+    bool broken = false;
+    for (int position = 1; batch.slots[row] >= 0 && position <= last; ++position) {
+      const int slot = position < context || offset < 0
+                           ? position
+                           : batch.path_slots[offset + position - context];
+      const int place = place_of(head, batch, sequence, slot);
+      const std::uint32_t key = head.keys[place];
+      broken |= position > 1 && key != mix(before, head.values[place]);
+      broken |= position == last && key != path;
+      before = key;
+    }
+    if (broken) path ^= 0xDEADu;
+  }
+  __syncthreads();
+  for (int token = static_cast<int>(threadIdx.x); token < head.vocab;
+       token += static_cast<int>(blockDim.x))
+    head.logits[static_cast<std::size_t>(blockIdx.x) * static_cast<std::size_t>(head.vocab) +
+                static_cast<std::size_t>(token)] = hash_logit(path, head.disagreement, token);
+}
+
+Launch launch_on(cudaStream_t stream) {
   Launch to;
   to.stream = stream;
   to.device.compute_major = 9;
+  return to;
+}
+
+}  // namespace
+
+cudaError_t hash_forward(const HashModel& model, const DeviceBatch& batch, cudaStream_t stream) {
+  const Launch to = launch_on(stream);
   const cudaError_t error =
       launch(to, &append, dim3(static_cast<unsigned>(batch.num_rows)), 1, 0, model, batch);
   if (error != cudaSuccess) return error;
   return launch(to, &attend, dim3(static_cast<unsigned>(batch.num_outputs)), 64, 0, model, batch);
 }
 
-void hash_logits(std::span<const std::int32_t> tokens, std::uint32_t disagreement,
-                 std::span<float> out) {
+cudaError_t hash_head_forward(const HashModel& head, const DeviceBatch& batch, float* hidden,
+                              cudaStream_t stream) {
+  const Launch to = launch_on(stream);
+  const cudaError_t error = launch(to, &append_entry, dim3(static_cast<unsigned>(batch.num_rows)),
+                                   1, 0, head, batch, hidden);
+  if (error != cudaSuccess) return error;
+  return launch(to, &attend_entries, dim3(static_cast<unsigned>(batch.num_outputs)), 64, 0, head,
+                batch, hidden);
+}
+
+std::uint32_t path_hash(std::span<const std::int32_t> tokens) {
   std::uint32_t path = 0;
   for (std::size_t i = 0; i < tokens.size(); ++i)
     path = mix(path, kv_word(tokens[i], static_cast<std::int32_t>(i)));
+  return path;
+}
+
+void hash_logits(std::span<const std::int32_t> tokens, std::uint32_t disagreement,
+                 std::span<float> out) {
+  const std::uint32_t path = path_hash(tokens);
   for (std::size_t i = 0; i < out.size(); ++i)
     out[i] = hash_logit(path, disagreement, static_cast<int>(i));
 }

@@ -19,7 +19,9 @@ struct HashModel {
   std::uint32_t* keys = nullptr;    // [blocks, block_size]
   std::uint32_t* values = nullptr;  // the same words again
   float* logits = nullptr;          // [outputs, vocab]
+  float* features = nullptr;  // [rows, kHashWidth] the path's hash, for outputs; null: not wanted
 };
+constexpr int kHashWidth = 4;  // floats of a feature; the first holds the hash
 
 #ifdef __CUDACC__
 #define SPECDEC_BOTH __host__ __device__
@@ -49,6 +51,14 @@ SPECDEC_BOTH inline float hash_logit(std::uint32_t path, std::uint32_t disagreem
 /// Enqueues a forward pass.
 cudaError_t hash_forward(const HashModel& model, const kernels::cuda::DeviceBatch& batch,
                          cudaStream_t stream);
+/// A pass of an EAGLE head that is nothing but a hash: a row's output is the path's hash if its
+/// hidden state is that of the path without it. Its KV is such a hash and the row's word: what does
+/// not go on from entry to entry, from the second one on, changes the logits.
+///   hidden [rows, kHashWidth] in, out
+cudaError_t hash_head_forward(const HashModel& head, const kernels::cuda::DeviceBatch& batch,
+                              float* hidden, cudaStream_t stream);
+/// The hash of a path.
+std::uint32_t path_hash(std::span<const std::int32_t> tokens);
 /// The logits after `tokens`, on the host.
 void hash_logits(std::span<const std::int32_t> tokens, std::uint32_t disagreement,
                  std::span<float> out);

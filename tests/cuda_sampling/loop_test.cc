@@ -1,6 +1,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstring>
+#include <functional>
 #include <memory>
 #include <random>
 
@@ -8,6 +10,7 @@
 #include "device_array.h"
 #include "engine/device_loop.h"
 #include "hash_model.h"
+#include "kernels/cuda/draft/eagle.h"
 
 using namespace specdec;
 using namespace specdec::cuda_test;
@@ -65,6 +68,40 @@ struct HashMemory {
   DeviceArray<float> logits;
   DeviceArray<void*> key_layers, value_layers;
   HashModel model;
+};
+
+/// The head's passes go back and forth between two buffers; features are the target's.
+struct HashHead {
+  HashHead(HashMemory& entries, int most_rows)
+      : memory(entries),
+        features(static_cast<std::size_t>(most_rows) * kHashWidth),
+        hidden{DeviceArray<float>(features.size()), DeviceArray<float>(features.size())} {}
+
+  DeviceHead device_head(std::function<void(cudaStream_t)> enter) {
+    return {.forward =
+                [this](const DeviceBatch& batch, const std::int32_t* sources, bool at_roots,
+                       cudaStream_t stream) {
+                  const float* from = at_roots ? features.get() : hidden[last].get();
+                  last = 1 - last;
+                  Launch to = test_launch();
+                  to.stream = stream;
+                  REQUIRE(gather_rows({.num_rows = batch.num_rows,
+                                       .cols = kHashWidth,
+                                       .source = from,
+                                       .rows = sources,
+                                       .out = hidden[last].get()},
+                                      to) == cudaSuccess);
+                  REQUIRE(hash_head_forward(memory.model, batch, hidden[last].get(), stream) ==
+                          cudaSuccess);
+                  return static_cast<const float*>(memory.model.logits);
+                },
+            .enter = std::move(enter)};
+  }
+
+  HashMemory& memory;
+  DeviceArray<float> features;
+  DeviceArray<float> hidden[2];
+  int last = 0;
 };
 
 struct Run {
@@ -134,12 +171,33 @@ Totals check_loop(const Run& run, DeviceLoopOptions options, int turns, bool wat
       8 * static_cast<std::size_t>(std::max(1 + options.nodes, options.topk));
   HashMemory target(8, std::max<std::size_t>(outputs, 8 * 64), 0);
   HashMemory draft(8, std::max<std::size_t>(outputs, 8 * 64), disagreement);
-  DeviceLoop loop(options, target.device_model(), draft.device_model());
-
   std::vector<std::vector<TokenId>> tokens = run.prompts;
   std::vector<DeviceSequence> sequences;
+  const bool with_head = options.draft == DeviceDraft::eagle;
+  const int feature_rows = options.depth + 1;  // of a sequence, at the beginning of a run
+  HashHead head(draft, 8 * std::max(64, feature_rows));
+  if (with_head) target.model.features = head.features.get();
+  // The hash up to the token before entry `j` of those that the head has yet to run.
+  const auto feature_of = [&](const DeviceSequence& sequence, std::size_t j) {
+    const std::size_t entry = sequence.tokens->size() - sequence.feature_rows.size() + j;
+    return path_hash(std::span(*sequence.tokens).first(entry));
+  };
+  const auto enter = [&](cudaStream_t) {
+    std::vector<float> words(head.features.size());
+    for (const DeviceSequence& sequence : sequences)
+      for (std::size_t j = 0; j < sequence.feature_rows.size(); ++j) {
+        const std::uint32_t word = feature_of(sequence, j);
+        std::memcpy(&words[static_cast<std::size_t>(sequence.feature_rows[j]) * kHashWidth], &word,
+                    sizeof word);
+      }
+    REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
+    head.features.write(words);
+    REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
+  };
+  DeviceLoop loop(options, target.device_model(), draft.device_model(), head.device_head(enter));
   std::vector<std::vector<std::int32_t>> tables;
   std::vector<std::uint32_t> target_words(target.keys.size()), draft_words(target.keys.size());
+  std::vector<std::uint32_t> head_keys(target.keys.size());
   const DeviceArray<std::int32_t> ends(run.end_tokens);
   SamplingNeeds needs;
   std::mt19937_64 random(5);
@@ -154,6 +212,7 @@ Totals check_loop(const Run& run, DeviceLoopOptions options, int turns, bool wat
       const auto place = static_cast<std::size_t>(tables[at][j / kBlock]) * kBlock + j % kBlock;
       target_words[place] = draft_words[place] =
           kv_word(tokens[at][j], static_cast<std::int32_t>(j));
+      head_keys[place] = path_hash(std::span(tokens[at]).first(j + 1));
     }
     const SamplingOptions& each = run.options[at];
     if (each.temperature > 0) {
@@ -169,12 +228,18 @@ Totals check_loop(const Run& run, DeviceLoopOptions options, int turns, bool wat
                                     .reserved = kBlocks * kBlock,
                                     .end_tokens = ends.get(),
                                     .num_end_tokens = 2}});
+    if (with_head) sequences.back().feature_rows = {0};
   }
   for (auto* words : {&target.keys, &target.values}) words->write(target_words);
   for (auto* words : {&draft.keys, &draft.values}) words->write(draft_words);
+  if (with_head) draft.keys.write(head_keys);
 
   Totals totals;
   while (!sequences.empty() && totals.runs < 2000) {
+    for (std::size_t i = 0; i < sequences.size(); ++i)
+      for (std::size_t j = 0; j < sequences[i].feature_rows.size(); ++j)
+        sequences[i].feature_rows[j] =
+            static_cast<std::int32_t>(i) * feature_rows + static_cast<std::int32_t>(j);
     int seen_turns = 0;
     const int done = loop.run(sequences, needs, turns, [&](const DeviceLoop::Turn& turn) {
       CHECK(turn.entries.size() == sequences.size());
@@ -195,6 +260,18 @@ Totals check_loop(const Run& run, DeviceLoopOptions options, int turns, bool wat
     CHECK(seen_turns == done);
     totals.turns += done;
     ++totals.runs;
+    if (with_head) {
+      const std::vector<float> features = head.features.read();
+      for (const DeviceSequence& sequence : sequences) {
+        CHECK(!sequence.feature_rows.empty());
+        for (std::size_t j = 0; j < sequence.feature_rows.size(); ++j) {
+          const std::uint32_t expected = feature_of(sequence, j);
+          CHECK(std::memcmp(
+                    &features[static_cast<std::size_t>(sequence.feature_rows[j]) * kHashWidth],
+                    &expected, sizeof expected) == 0);
+        }
+      }
+    }
     std::erase_if(sequences, [&](const DeviceSequence& sequence) {
       const auto at = static_cast<std::size_t>(sequence.tokens - tokens.data());
       const TokenId last = sequence.tokens->back();
@@ -229,7 +306,11 @@ TEST_CASE(
             DeviceLoopOptions{
                 .draft = DeviceDraft::draft_model, .depth = 4, .nodes = 12, .topk = 3},
             DeviceLoopOptions{
-                .draft = DeviceDraft::draft_model, .depth = 3, .nodes = 30, .topk = 8}}) {
+                .draft = DeviceDraft::draft_model, .depth = 3, .nodes = 30, .topk = 8},
+            DeviceLoopOptions{.draft = DeviceDraft::eagle, .depth = 1},
+            DeviceLoopOptions{.draft = DeviceDraft::eagle, .depth = 5},
+            DeviceLoopOptions{.draft = DeviceDraft::eagle, .depth = 4, .nodes = 12, .topk = 3},
+            DeviceLoopOptions{.draft = DeviceDraft::eagle, .depth = 3, .nodes = 30, .topk = 8}}) {
         CAPTURE(sequences);
         CAPTURE(turns);
         CAPTURE(static_cast<int>(options.draft));
@@ -246,13 +327,16 @@ TEST_CASE("a chain that the target itself drafts is accepted whole, to the last 
   for (const std::uint64_t seed : {1, 2, 3})
     for (const float temperature : {0.0f, 0.8f})
       for (const int depth : {1, 2, 5}) {
-        const DeviceLoopOptions options{.draft = DeviceDraft::draft_model, .depth = depth};
-        Run run = make_run(1, seed);
-        run.options[0].temperature = temperature;
-        const Totals totals = check_loop(run, options, 64, false, 0);
-        CAPTURE(options.depth);
-        CAPTURE(totals.tokens);
-        CHECK(totals.turns == (totals.tokens + options.depth) / (options.depth + 1));
+        for (const DeviceDraft draft : {DeviceDraft::draft_model, DeviceDraft::eagle}) {
+          const DeviceLoopOptions options{.draft = draft, .depth = depth};
+          Run run = make_run(1, seed);
+          run.options[0].temperature = temperature;
+          const Totals totals = check_loop(run, options, 64, false, 0);
+          CAPTURE(static_cast<int>(draft));
+          CAPTURE(options.depth);
+          CAPTURE(totals.tokens);
+          CHECK(totals.turns == (totals.tokens + options.depth) / (options.depth + 1));
+        }
       }
 }
 
@@ -262,6 +346,44 @@ TEST_CASE("the host reads along and calls the loop back") {
   const Totals watched = check_loop(run, {.draft = DeviceDraft::draft_model, .depth = 3}, 64, true);
   CHECK(free.tokens == watched.tokens);
   CHECK(watched.runs >= free.runs);
+}
+
+TEST_CASE("an EAGLE head's passes: rows gathered, logits under the target's numbers") {
+  const DeviceArray<float> source(std::vector<float>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+  const DeviceArray<std::int32_t> rows(std::vector<std::int32_t>{2, 0, 2});
+  const DeviceArray<float> out(12);
+  REQUIRE(
+      gather_rows(
+          {.num_rows = 3, .cols = 4, .source = source.get(), .rows = rows.get(), .out = out.get()},
+          test_launch()) == cudaSuccess);
+  CHECK(out.read() == std::vector<float>{8, 9, 10, 11, 0, 1, 2, 3, 8, 9, 10, 11});
+
+  std::mt19937 random(3);
+  constexpr int kDraftVocab = 700;
+  constexpr int kFullVocab = 1000;
+  constexpr int kRows = 5;
+  std::vector<std::int32_t> tokens(kFullVocab);
+  for (int i = 0; i < kFullVocab; ++i) tokens[static_cast<std::size_t>(i)] = i;
+  std::shuffle(tokens.begin(), tokens.end(), random);
+  tokens.resize(kDraftVocab);
+  std::vector<float> logits(kRows * kDraftVocab);
+  for (float& logit : logits) logit = static_cast<float>(random() % 1000) - 500.0f;
+  std::vector<float> expected(kRows * kFullVocab, -1e9f);
+  const DeviceArray<float> spread(expected);
+  for (std::size_t row = 0; row < kRows; ++row)
+    for (std::size_t i = 0; i < kDraftVocab; ++i)
+      expected[row * kFullVocab + static_cast<std::size_t>(tokens[i])] =
+          logits[row * kDraftVocab + i];
+  const DeviceArray<std::int32_t> tokens_device(tokens);
+  const DeviceArray<float> logits_device(logits);
+  REQUIRE(spread_logits({.num_rows = kRows,
+                         .draft_vocab = kDraftVocab,
+                         .vocab = kFullVocab,
+                         .logits = logits_device.get(),
+                         .tokens = tokens_device.get(),
+                         .out = spread.get()},
+                        test_launch()) == cudaSuccess);
+  CHECK(spread.read() == expected);
 }
 
 TEST_CASE("graphs of many shapes are made anew when the cache is full") {

@@ -257,3 +257,43 @@ TEST_CASE("low confidence ends a draft by the shape of the distribution alone") 
   CHECK(draft.tree.num_draft_tokens() == 0);
   CHECK(model.num_passes == 1);
 }
+
+TEST_CASE("a static tree holds the ranks that it names, whatever the model is sure of") {
+  kernels::SerialExecutor executor;
+  const std::vector<std::string> paths = {"0", "2", "0.1", "2.0", "2.3", "0.1.0"};
+  const StaticTree shape = StaticTree::parse(paths);
+  for (const int depth : {3, 2}) {
+    PathModel model;
+    ModelDrafter drafter(model, executor, {.topk = 1, .shape = shape});
+    CHECK(drafter.max_nodes(depth) == (depth == 3 ? 6 : 5));
+    Draft draft{.tokens = {7, 2}};
+    std::vector<ModelDraftSequence> sequences = {draft.view(depth, drafter.max_nodes(depth))};
+    drafter.propose(sequences);
+    const DraftTree& tree = draft.tree;
+    REQUIRE(tree.num_draft_tokens() == drafter.max_nodes(depth));
+    CHECK(model.num_passes == depth);
+    for (int node = 1; node < tree.size(); ++node) {
+      CAPTURE(node);
+      const StaticTree::Node& from = shape.nodes[static_cast<std::size_t>(node)];
+      REQUIRE(tree.parents[static_cast<std::size_t>(node)] == from.parent);
+      const std::vector<TokenId> above = path_of(draft.tokens, tree, from.parent);
+      CHECK(tree.tokens[static_cast<std::size_t>(node)] ==
+            best_tokens(PathModel::logits_of(above), from.rank + 1).back());
+      CHECK(draft.slots[static_cast<std::size_t>(node)] < 1 + drafter.slots_needed(depth));
+    }
+  }
+}
+
+TEST_CASE("a drawn static tree draws as many children as it names") {
+  kernels::SerialExecutor executor;
+  const std::vector<std::string> paths = {"0", "1", "2", "0.0", "1.0", "1.1"};
+  PathModel model;
+  ModelDrafter drafter(model, executor,
+                       {.topk = 1, .sampled = true, .shape = StaticTree::parse(paths)});
+  Draft draft{.tokens = {9, 8}};
+  draft.sampling.temperature = 1.0f;
+  std::vector<ModelDraftSequence> sequences = {draft.view(4, drafter.max_nodes(4))};
+  drafter.propose(sequences);
+  CHECK(draft.tree.parents == std::vector<std::int32_t>{-1, 0, 0, 0, 1, 2, 2});
+  CHECK(draft.tree.sampling == DraftSampling::without_replacement);
+}

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <string>
 
 #include "support/engine_runs.h"
 #include "support/model_writer.h"
@@ -10,6 +11,8 @@
 namespace specdec::testing {
 
 namespace {
+
+constexpr int kExitLayer = 3;
 
 /// Removes the folder when the process ends.
 struct TemporaryModels {
@@ -28,12 +31,25 @@ struct TemporaryModels {
     config.hidden_size = 64;
     const RandomModel target = random_model(config, 1);
     const RandomModel draft = perturbed_model(target, 0.1f, 2);
-    paths = {(folder / "target.gguf").string(), (folder / "draft.gguf").string(),
-             (folder / "eagle").string()};
-    write_gguf(paths.target, target,
-               {.type = kernels::DataType::q4_1, .embedding_type = kernels::DataType::q8_0});
+    paths = {.target = (folder / "target.gguf").string(),
+             .draft = (folder / "draft.gguf").string(),
+             .first_layers = (folder / "first_layers.gguf").string(),
+             .some_tokens = (folder / "tokens.txt").string(),
+             .medusa = (folder / "medusa").string(),
+             .eagle = (folder / "eagle").string()};
+    const GgufOptions target_types{.type = kernels::DataType::q4_1,
+                                   .embedding_type = kernels::DataType::q8_0};
+    write_gguf(paths.target, target, target_types);
+    ModelConfig first_layers = config;
+    first_layers.num_layers = kExitLayer;
+    write_gguf(paths.first_layers, random_model(first_layers, 1), target_types);
     write_gguf(paths.draft, draft,
                {.type = kernels::DataType::q8_0, .embedding_type = kernels::DataType::q8_0});
+    std::string list;
+    for (int token = config.vocab_size - 1; token >= 0; --token)
+      if (token % 3 != 1) list += std::to_string(token) + "\n";
+    write_file(paths.some_tokens, list);
+    write_medusa_folder(paths.medusa, random_medusa(config, 4));
     const EagleOptions eagle{.type = kernels::DataType::bf16, .draft_vocab_size = 100};
     write_eagle_folder(paths.eagle, random_eagle_head(config, 3, eagle), eagle);
   }
@@ -71,6 +87,34 @@ Config micro_eagle_config() {
   config.draft.model = micro_models().eagle;
   config.draft.method = "eagle3";
   return config;
+}
+
+Config micro_early_exit_config() {
+  Config config = micro_config();
+  config.draft.model.clear();
+  config.draft.method = "early_exit";
+  config.draft.early_exit.exit_layer = kExitLayer;
+  return config;
+}
+
+Config micro_medusa_config() {
+  Config config = micro_config();
+  config.draft.model = micro_models().medusa;
+  config.draft.method = "medusa";
+  return config;
+}
+
+Config micro_trimmed_config() {
+  Config config = micro_config();
+  config.draft.vocabulary_list = micro_models().some_tokens;
+  return config;
+}
+
+std::vector<Config> micro_model_configs() {
+  std::vector<Config> configs = {micro_config(), micro_eagle_config(), micro_early_exit_config(),
+                                 micro_trimmed_config()};
+  if (test_device() == "cpu") configs.push_back(micro_medusa_config());
+  return configs;
 }
 
 }  // namespace specdec::testing

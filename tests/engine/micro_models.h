@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "specdec/config.h"
 
@@ -12,7 +13,10 @@ namespace specdec::testing {
 struct MicroModels {
   std::string target;
   std::string draft;
-  std::string eagle;  // a random EAGLE-3 head that knows a third of the vocabulary
+  std::string first_layers;  // the target's first three layers as a model of their own
+  std::string some_tokens;   // a list of two thirds of the vocabulary
+  std::string medusa;        // random Medusa heads
+  std::string eagle;         // a random EAGLE-3 head that knows a third of the vocabulary
 };
 const MicroModels& micro_models();
 
@@ -20,5 +24,13 @@ const MicroModels& micro_models();
 Config micro_config();
 /// The same with the EAGLE-3 head in the draft model's place.
 Config micro_eagle_config();
+/// The target's first three layers in their place.
+Config micro_early_exit_config();
+/// Medusa heads in the draft model's place.
+Config micro_medusa_config();
+/// The draft model with a head for the listed tokens alone.
+Config micro_trimmed_config();
+/// All of them: a configuration for each way in which a model drafts.
+std::vector<Config> micro_model_configs();
 
 }  // namespace specdec::testing

@@ -48,7 +48,8 @@ std::vector<Request> varied_requests(std::size_t count, std::uint32_t seed) {
 void mix_methods(std::vector<Request>& requests, std::uint32_t seed, const Config& config) {
   std::mt19937 random(seed);
   const std::string& model = config.draft.method;
-  const std::string methods[] = {model, "ngram", model, "none", "suffix", "suffix+" + model};
+  const std::string methods[] = {model,    "ngram",           model,       "none",
+                                 "suffix", "suffix+" + model, "lookahead", "lookahead+" + model};
   for (Request& request : requests) {
     request.speculation.method = methods[random() % std::size(methods)];
     request.speculation.num_speculative_tokens = static_cast<int>(random() % 17);
@@ -79,7 +80,7 @@ TEST_CASE("drafters, trees, batches, threads and caches change nothing") {
   std::vector<Request> requests = varied_requests(60, 1);
   const std::vector<RunResult> expected = plain_results(requests);
   std::uint32_t round = 0;
-  for (const Config& base : {micro_config(), micro_eagle_config()})
+  for (const Config& base : micro_model_configs())
     for (const int topk : {1, 2, 4})
       for (const int batch : {1, 3, 8})
         for (const bool prefix_cache : {false, true}) {
@@ -107,15 +108,16 @@ TEST_CASE("running out of blocks preempts and recomputes with the same tokens") 
   std::vector<Request> requests = varied_requests(60, 2);
   for (Request& request : requests) request.sampling.max_tokens += 40;
   const std::vector<RunResult> expected = plain_results(requests);
-  for (const Config& base : {micro_config(), micro_eagle_config()})
+  for (const Config& base : micro_model_configs())
     for (const int topk : {1, 3}) {
       Config config = base;
       config.kv_cache.memory_mb = 1;
       config.draft.tree.topk = topk;
       config.scheduler.max_num_batched_tokens = 64;
+      config.scheduler.max_num_seqs = 32;
       Engine engine = Engine::load(config);
       mix_methods(requests, 77, config);
-      check_equal(expected, run_requests(engine, requests, 16, 5));
+      check_equal(expected, run_requests(engine, requests, 32, 5));
       CHECK(engine.stats().num_preemptions > 0);
       CHECK(engine.stats().kv_blocks_held == 0);
     }
@@ -143,7 +145,7 @@ TEST_CASE("adaptive lengths and mixtures of drafters change nothing") {
   for (std::size_t i = 0; i < requests.size(); i += 4) requests[i].sampling.max_tokens = 120;
   const std::vector<RunResult> expected = plain_results(requests);
   std::uint32_t round = 0;
-  for (const Config& base : {micro_config(), micro_eagle_config()})
+  for (const Config& base : micro_model_configs())
     for (const int topk : {1, 3})
       for (const int batch : {1, 5}) {
         CAPTURE(base.draft.method);
@@ -157,7 +159,7 @@ TEST_CASE("adaptive lengths and mixtures of drafters change nothing") {
         Engine engine = Engine::load(config);
         for (const std::string& method :
              {config.draft.method, std::string("suffix"), "suffix+" + config.draft.method,
-              "ngram+suffix+" + config.draft.method}) {
+              "ngram+suffix+" + config.draft.method, std::string("lookahead+suffix")}) {
           CAPTURE(method);
           for (Request& request : requests) {
             request.speculation.method = method;

@@ -92,7 +92,7 @@ TEST_CASE("constrained answers are texts of their grammar, the same with and wit
   }
   CHECK(complete > static_cast<int>(requests.size()) / 2);
 
-  for (const char* method : {"draft_model", "ngram", "suffix+draft_model", "eagle3"})
+  for (const char* method : {"draft_model", "ngram", "suffix+draft_model", "lookahead", "eagle3"})
     for (const int topk : {1, 3})
       for (const int batch : {1, 6}) {
         INFO(method << ", topk " << topk << ", batch " << batch);

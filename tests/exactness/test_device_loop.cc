@@ -1,6 +1,8 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <cmath>
+#include <string_view>
 #include <thread>
 
 #include "support/acceptance.h"
@@ -30,7 +32,9 @@ struct Setting {
 Config config_for(const Setting& setting) {
   Config config;
   config.target.model = real_target_path();
-  config.draft.model = draft_model_path();
+  config.draft.model = std::string_view(setting.method) == "eagle3" ? SPECDEC_SOURCE_DIR
+                           "/models/smollm2-135m-eagle3"
+                                                                    : draft_model_path();
   config.draft.method = setting.method;
   config.draft.length.num_speculative_tokens = setting.length;
   config.draft.tree.topk = setting.topk;
@@ -93,6 +97,7 @@ TEST_CASE("steps on the device change no token and no logprob of single steps" *
   const std::vector<RunResult> expected = run_requests(reference, requests, 1);
   CHECK(reference.stats().num_device_steps == 0);
 
+  double eagle_chain = 0;  // tokens a step
   for (const Setting& setting : {
            Setting{.name = "plain"},
            Setting{.name = "plain, batch 32", .batch = 32},
@@ -112,6 +117,19 @@ TEST_CASE("steps on the device change no token and no logprob of single steps" *
            .batch = 8,
            .memory_mb = 24},
            Setting{.name = "chain, single steps", .method = "draft_model", .device_loop = false},
+           Setting{.name = "EAGLE-3 chain", .method = "eagle3"},
+           Setting{.name = "EAGLE-3 chain, single steps", .method = "eagle3", .device_loop = false},
+           Setting{.name = "EAGLE-3 chain, batch 32", .method = "eagle3", .length = 3, .batch = 32},
+           Setting{.name = "EAGLE-3 tree, batch 5",
+           .method = "eagle3",
+           .length = 4,
+           .topk = 4,
+           .num_draft_tokens = 12,
+           .batch = 5},
+           Setting{.name = "EAGLE-3 chain, batch 8, preempted",
+           .method = "eagle3",
+           .batch = 8,
+           .memory_mb = 24},
        }) {
     INFO(setting.name);
     Engine engine = Engine::load(config_for(setting));
@@ -128,6 +146,11 @@ TEST_CASE("steps on the device change no token and no logprob of single steps" *
     CHECK((stats.num_device_steps > 0) == setting.device_loop);
     CHECK(stats.kv_blocks_held == 0);
     if (setting.memory_mb == 24) CHECK(stats.num_preemptions > 0);
+    // The head finds the same features, positions and KV in a run as in single steps.
+    const double mean = stats.speculation.mean_acceptance_length();
+    if (std::string_view(setting.name) == "EAGLE-3 chain") eagle_chain = mean;
+    if (std::string_view(setting.name) == "EAGLE-3 chain, single steps")
+      CHECK(std::abs(mean - eagle_chain) < 0.05);
   }
 }
 

@@ -58,6 +58,8 @@ struct Setting {
   int length = 5;
   bool eagle = false;  // the EAGLE-3 head in the draft model's place
   const char* mode = "fixed";
+  const char* kv_type = "f16";
+  int exit_layer = 0;  // above 0: the target's first layers in the draft model's place
 };
 
 Config config_for(const Setting& setting) {
@@ -65,6 +67,8 @@ Config config_for(const Setting& setting) {
   config.target.model = real_target_path();
   config.draft.model =
       setting.eagle ? SPECDEC_SOURCE_DIR "/models/smollm2-135m-eagle3" : draft_model_path();
+  config.draft.early_exit.exit_layer = setting.exit_layer;
+  if (setting.exit_layer > 0) config.draft.model.clear();
   config.draft.length.mode = setting.mode;
   config.draft.tree.topk = setting.topk;
   config.draft.tree.num_draft_tokens = setting.num_draft_tokens;
@@ -72,6 +76,7 @@ Config config_for(const Setting& setting) {
   config.backend.threads = setting.threads;
   config.kv_cache.prefix_cache = setting.prefix_cache;
   config.kv_cache.memory_mb = setting.memory_mb;
+  config.kv_cache.type = setting.kv_type;
   return config;
 }
 
@@ -88,18 +93,10 @@ std::vector<Request> with_methods(std::vector<Request> requests, const Setting& 
   return requests;
 }
 
-void check_all_settings(bool sampled) {
-  if (real_target_path().empty()) {
-    MESSAGE("skipped: no target model (SPECDEC_TEST_TARGET), or a sanitizer build");
-    return;
-  }
-  const bool full = full_tests();
-  const std::vector<std::string> texts = full ? prompts(60, 100000) : prompts(5, 350);
-  REQUIRE(texts.size() == (full ? 60U : 5U));
-  const int max_tokens = full ? 200 : 64;
-  const int small_cache_mb = full ? 64 : 9;
+int small_cache_mb() { return full_tests() ? 64 : 9; }
 
-  const std::vector<Setting> settings = {
+std::vector<Setting> all_settings() {
+  return {
       {.name = "chain of 5, alone", .method = "draft_model"},
       {.name = "tree of 16, alone, 1 thread", .topk = 4, .threads = 1, .method = "draft_model"},
       {.name = "ngram 10, alone, no prefix cache",
@@ -117,19 +114,19 @@ void check_all_settings(bool sampled) {
        .order_seed = 11},
       {.name = "mixed chains, batch 8, preempted",
        .batch = 8,
-       .memory_mb = small_cache_mb,
+       .memory_mb = small_cache_mb(),
        .order_seed = 3},
       {.name = "mixed trees, batch 8, preempted, 1 thread",
        .topk = 4,
        .batch = 8,
        .threads = 1,
-       .memory_mb = small_cache_mb,
+       .memory_mb = small_cache_mb(),
        .order_seed = 5},
       {.name = "EAGLE-3 chain of 5, alone", .method = "eagle3", .eagle = true},
       {.name = "EAGLE-3 mixed trees, batch 5, preempted, hot prefix cache",
        .topk = 4,
        .batch = 8,
-       .memory_mb = small_cache_mb,
+       .memory_mb = small_cache_mb(),
        .order_seed = 17,
        .repeat = true,
        .eagle = true},
@@ -140,22 +137,41 @@ void check_all_settings(bool sampled) {
        .length = 8,
        .eagle = true,
        .mode = "adaptive"},
+      {.name = "lookahead, batch 3", .batch = 3, .method = "lookahead", .length = 6},
+      {.name = "early exit after 6 layers, trees, batch 3",
+       .topk = 2,
+       .batch = 3,
+       .method = "early_exit",
+       .length = 3,
+       .exit_layer = 6},
       {.name = "plain, batch 8, shuffled", .batch = 8, .order_seed = 13, .method = "none"},
   };
+}
+
+/// Compares every setting with plain decoding over the same kind of cache.
+void check(const std::vector<Setting>& settings, bool sampled, std::size_t most_prompts) {
+  if (real_target_path().empty()) {
+    MESSAGE("skipped: no target model (SPECDEC_TEST_TARGET), or a sanitizer build");
+    return;
+  }
+  const bool full = full_tests();
+  const std::size_t count = full ? 60 : most_prompts;
+  const std::vector<std::string> texts = prompts(count, full ? 100000 : 350);
+  REQUIRE(texts.size() == count);
+  const int max_tokens = full ? 200 : 64;
 
   std::vector<Request> requests;
   for (std::size_t i = 0; i < texts.size(); ++i)
     requests.push_back(make_request(texts[i], sampled, max_tokens, 1000 + i));
 
-  const Setting plain{.name = "plain", .prefix_cache = false, .method = "none"};
+  const Setting plain{.name = "plain",
+                      .prefix_cache = false,
+                      .method = "none",
+                      .kv_type = settings.front().kv_type};
   Engine reference = Engine::load(config_for(plain));
   const std::vector<RunResult> expected = run_requests(reference, with_methods(requests, plain), 1);
 
   for (const Setting& setting : settings) {
-    if (setting.eagle && test_device() == "cuda") {
-      MESSAGE("left out: " << setting.name << "; EAGLE heads run on the CPU alone");
-      continue;
-    }
     const std::string title = setting.name + (sampled ? ", sampled" : ", greedy");
     INFO(title);
     Engine engine = Engine::load(config_for(setting));
@@ -175,7 +191,7 @@ void check_all_settings(bool sampled) {
                       << stats.speculation.mean_acceptance_length() << " tokens a step, "
                       << stats.num_preemptions << " preemptions, hit rate "
                       << stats.prefix_hit_rate());
-      if (setting.memory_mb == small_cache_mb) CHECK(stats.num_preemptions > 0);
+      if (setting.memory_mb == small_cache_mb()) CHECK(stats.num_preemptions > 0);
       if (run == 1) CHECK(stats.prefix_hit_tokens > 0);
     }
     CHECK(engine.stats().kv_blocks_held == 0);
@@ -186,10 +202,22 @@ void check_all_settings(bool sampled) {
 
 TEST_CASE("greedy: speculation changes no token and no logprob of the real model" *
           doctest::skip(device_missing())) {
-  check_all_settings(false);
+  check(all_settings(), false, 5);
 }
 
 TEST_CASE("sampled: speculation changes no token and no logprob of the real model" *
           doctest::skip(device_missing())) {
-  check_all_settings(true);
+  check(all_settings(), true, 5);
+}
+
+TEST_CASE("a cache of float32 changes no token and no logprob either" *
+          doctest::skip(device_missing())) {
+  check({{.name = "float32 cache, mixed chains, batch 3", .batch = 3, .kv_type = "f32"},
+         {.name = "float32 cache, EAGLE-3 mixed trees, batch 3",
+          .topk = 4,
+          .batch = 3,
+          .order_seed = 19,
+          .eagle = true,
+          .kv_type = "f32"}},
+        true, 3);
 }

@@ -48,6 +48,20 @@ std::vector<std::byte> hf_seed(const RandomModel& model, const HfOptions& option
       .data;
 }
 
+/// A head for one of the targets that fuzz_eagle has; `flags` as there.
+std::vector<std::byte> eagle_seed(std::uint8_t flags, int width, const EagleOptions& options) {
+  ModelConfig target = seed_config(width);
+  target.num_layers = 6;
+  const RandomModel head = random_eagle_head(target, 1, options);
+  const std::string config = eagle_config_json(head, options);
+  return Bytes()
+      .add(flags)
+      .add(static_cast<std::uint16_t>(config.size()))
+      .add_text(config)
+      .append(eagle_safetensors_bytes(head, options))
+      .data;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -56,7 +70,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::filesystem::path root = argv[1];
-  for (const char* name : {"gguf", "safetensors", "tokenizer_json"}) {
+  for (const char* name : {"gguf", "safetensors", "eagle", "tokenizer_json"}) {
     std::filesystem::create_directories(root / name);
   }
   const auto model_of = [](int width, bool tied) {
@@ -82,6 +96,14 @@ int main(int argc, char** argv) {
   RandomModel scaled = model_of(2, true);
   scaled.config.rope_scaling = {8.0f, 1.0f, 4.0f, 8192};
   write_file(root / "safetensors" / "llama3", hf_seed(scaled, {}));
+  EagleOptions eagle{.feature_layers = {2, 3}};
+  write_file(root / "eagle" / "plain", eagle_seed(0, 2, eagle));
+  eagle.type = DataType::bf16;
+  write_file(root / "eagle" / "quantised", eagle_seed(3, 32, eagle));
+  eagle.draft_vocab_size = 4;
+  write_file(root / "eagle" / "smaller_vocabulary", eagle_seed(0, 2, eagle));
+  eagle.speculators = eagle.own_embedding = eagle.norm_before_residual = true;
+  write_file(root / "eagle" / "speculators", eagle_seed(0, 2, eagle));
   TestTokenizer tokenizer(300, true);
   write_file(root / "tokenizer_json" / "bytes.json", tokenizer_json(tokenizer));
   tokenizer.tokens = kTokens;

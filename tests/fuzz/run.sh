@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets with clang and runs each from its seeds: tests/fuzz/run.sh SECONDS [TARGET...]
-# Targets: gguf safetensors tokenizer_json toml regex gbnf schema. Corpora stay in build/fuzz/corpus, findings in build/fuzz/findings.
+# Targets: gguf safetensors eagle tokenizer_json toml regex gbnf schema. Corpora stay in build/fuzz/corpus, findings in build/fuzz/findings.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 seconds=${1:?usage: tests/fuzz/run.sh SECONDS [TARGET...]}
 shift
 targets=("$@")
-((${#targets[@]})) || targets=(gguf safetensors tokenizer_json toml regex gbnf schema)
+((${#targets[@]})) || targets=(gguf safetensors eagle tokenizer_json toml regex gbnf schema)
 
 generator=()
 command -v ninja >/dev/null && generator=(-G Ninja)

@@ -42,7 +42,7 @@ std::string refusal(const EagleOptions& options, const std::function<void(json&)
   change(config);
   write_file(folder.path() / "config.json", config.dump());
   try {
-    open_eagle_head(folder.path(), target_config(), EagleWeights::as_stored);
+    open_eagle_head(folder.path(), target_config(), HeadWeights::as_stored);
   } catch (const Error& error) {
     return error.what();
   }
@@ -67,9 +67,9 @@ TEST_CASE("EAGLE-3: both dialects describe the same head") {
       CHECK(is_eagle_head(folder.path() / "forge"));
       CHECK(is_eagle_head(folder.path() / "spec"));
       const auto a =
-          open_eagle_head(folder.path() / "forge", target_config(), EagleWeights::as_stored);
+          open_eagle_head(folder.path() / "forge", target_config(), HeadWeights::as_stored);
       const auto b =
-          open_eagle_head(folder.path() / "spec", target_config(), EagleWeights::as_stored);
+          open_eagle_head(folder.path() / "spec", target_config(), HeadWeights::as_stored);
       for (const auto& source : {a.get(), b.get()}) {
         CHECK(source->feature_layers == std::vector<int>{1, 2, 4});
         CHECK(source->draft_vocab_size == 90);
@@ -97,8 +97,8 @@ TEST_CASE("EAGLE-3: q8_0 keeps each weight within half a step") {
   const TemporaryFolder folder;
   const EagleOptions options;
   write_eagle_folder(folder.path(), random_eagle_head(target_config(), 5, options), options);
-  const auto exact = open_eagle_head(folder.path(), target_config(), EagleWeights::as_stored);
-  const auto small = open_eagle_head(folder.path(), target_config(), EagleWeights::q8_0);
+  const auto exact = open_eagle_head(folder.path(), target_config(), HeadWeights::as_stored);
+  const auto small = open_eagle_head(folder.path(), target_config(), HeadWeights::q8_0);
   CHECK(small->qkv.parts[0].type == DataType::q8_0);
   for (const auto& [a, b] : {std::pair{&exact->qkv, &small->qkv},
                              {&exact->fc[1], &small->fc[1]},
@@ -155,7 +155,7 @@ TEST_CASE("EAGLE-3: what does not fit the target or is no head is refused, with 
   RandomModel head = random_eagle_head(target_config(), 5, forge);
   head.tensors.push_back({"midlayer.self_attn.q_proj.bias", {64}, std::vector<float>(64)});
   write_eagle_folder(folder.path(), head, forge);
-  CHECK_THROWS_WITH_AS(open_eagle_head(folder.path(), target_config(), EagleWeights::as_stored),
+  CHECK_THROWS_WITH_AS(open_eagle_head(folder.path(), target_config(), HeadWeights::as_stored),
                        doctest::Contains("no part of an EAGLE-3 head"), Error);
   CHECK_FALSE(is_eagle_head(folder.path() / "elsewhere"));
 }
@@ -291,7 +291,7 @@ TEST_CASE(
     };
     Transformer target(*backend, TransformerWeights(*backend, *source), pool(config), 64);
     const auto head_source =
-        open_eagle_head(folder.path() / "head", config, EagleWeights::as_stored);
+        open_eagle_head(folder.path() / "head", config, HeadWeights::as_stored);
     EagleHead head(*backend, *head_source, target.embedding(), pool(head_source->layer), 64);
 
     const std::vector<TokenId> tokens = {5, 17, 250, 3, 99, 17, 42, 8, 120, 77, 6};

@@ -87,13 +87,16 @@ RandomModel random_eagle_head(const ModelConfig& target, std::uint64_t seed,
   return head;
 }
 
-void write_eagle_folder(const std::filesystem::path& folder, const RandomModel& head,
-                        const EagleOptions& options) {
-  std::filesystem::create_directories(folder);
+std::string eagle_config_json(const RandomModel& head, const EagleOptions& options) {
   const int vocab = head.config.vocab_size;
-  const int draft_vocab = options.draft_vocab_size > 0 ? options.draft_vocab_size : vocab;
-  write_file(folder / "config.json", config_json(head.config, options, draft_vocab).dump(2));
+  return config_json(head.config, options,
+                     options.draft_vocab_size > 0 ? options.draft_vocab_size : vocab)
+      .dump(2);
+}
 
+std::vector<std::byte> eagle_safetensors_bytes(const RandomModel& head,
+                                               const EagleOptions& options) {
+  const int vocab = head.config.vocab_size;
   json header = {{"__metadata__", {{"format", "pt"}}}};
   std::vector<std::byte> data;
   const auto add = [&](const std::string& name, const char* dtype,
@@ -111,20 +114,26 @@ void write_eagle_folder(const std::filesystem::path& folder, const RandomModel& 
     add(name, dtype_name(options.type), tensor.shape, quantise(tensor.values, options.type));
   }
   if (options.draft_vocab_size > 0) {
-    const std::vector<TokenId> tokens = eagle_target_tokens(draft_vocab, vocab);
+    const std::vector<TokenId> tokens = eagle_target_tokens(options.draft_vocab_size, vocab);
     Bytes distances;
     std::vector<std::byte> known(static_cast<std::size_t>(vocab));
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       distances.add<std::int64_t>(tokens[i] - static_cast<std::int64_t>(i));
       known[static_cast<std::size_t>(tokens[i])] = std::byte{1};
     }
-    add("d2t", "I64", {draft_vocab}, distances.data);
+    add("d2t", "I64", {options.draft_vocab_size}, distances.data);
     add("t2d", "BOOL", {vocab}, known);
   }
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');
-  write_file(folder / "model.safetensors",
-             Bytes().add<std::uint64_t>(text.size()).add_text(text).append(data).data);
+  return Bytes().add<std::uint64_t>(text.size()).add_text(text).append(data).data;
+}
+
+void write_eagle_folder(const std::filesystem::path& folder, const RandomModel& head,
+                        const EagleOptions& options) {
+  std::filesystem::create_directories(folder);
+  write_file(folder / "config.json", eagle_config_json(head, options));
+  write_file(folder / "model.safetensors", eagle_safetensors_bytes(head, options));
 }
 
 }  // namespace specdec::testing

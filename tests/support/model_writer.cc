@@ -171,7 +171,9 @@ GgufFileSpec gguf_spec(const RandomModel& model, const GgufOptions& options) {
   set_config(spec, model.config);
   if (options.alignment != 32) spec.set_u32("general.alignment", options.alignment);
   if (options.tokenizer) {
-    set_tokenizer(spec, TestTokenizer(model.config.vocab_size, options.chatml));
+    set_tokenizer(spec, options.own_tokenizer != nullptr
+                            ? *options.own_tokenizer
+                            : TestTokenizer(model.config.vocab_size, options.chatml));
   }
   if (!model.config.rope_factors.empty()) {
     spec.tensors.push_back({"rope_freqs.weight",

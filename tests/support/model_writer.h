@@ -61,6 +61,7 @@ struct GgufOptions {
   std::uint32_t alignment = 32;
   bool chatml = true;
   bool tokenizer = true;  // false: no tokenizer metadata, and any vocabulary size
+  const TestTokenizer* own_tokenizer = nullptr;  // instead of the one of this vocabulary size
 };
 
 struct HfOptions {
@@ -99,10 +100,32 @@ struct EagleOptions {
 /// SpecForge dialect.
 RandomModel random_eagle_head(const ModelConfig& target, std::uint64_t seed,
                               const EagleOptions& options = {});
+std::string eagle_config_json(const RandomModel& head, const EagleOptions& options = {});
+std::vector<std::byte> eagle_safetensors_bytes(const RandomModel& head,
+                                               const EagleOptions& options = {});
 void write_eagle_folder(const std::filesystem::path& folder, const RandomModel& head,
                         const EagleOptions& options = {});
 /// The target's tokens that a head of a smaller vocabulary knows: [draft_vocab_size], rising.
 std::vector<TokenId> eagle_target_tokens(int draft_vocab_size, int vocab_size);
+
+/// How Medusa heads are written.
+struct MedusaOptions {
+  bool vllm = false;        // vLLM's names for file, keys and tensors; else FasterDecoding's
+  std::string prefix = {};  // before the latter
+  kernels::DataType type = kernels::DataType::f32;
+  int num_heads = 3;
+  int num_blocks = 1;
+  bool bias = true;
+};
+
+/// Random Medusa heads for a target of `target`'s shape, under FasterDecoding's names.
+RandomModel random_medusa(const ModelConfig& target, std::uint64_t seed,
+                          const MedusaOptions& options = {});
+/// Heads that all say what the target itself says, whose head must be tied: the token after the one
+/// that the feature belongs to.
+RandomModel copying_medusa(const RandomModel& target, int num_heads);
+void write_medusa_folder(const std::filesystem::path& folder, const RandomModel& heads,
+                         const MedusaOptions& options = {});
 
 void write_file(const std::filesystem::path& path, const std::vector<std::byte>& bytes);
 void write_file(const std::filesystem::path& path, std::string_view text);

@@ -13,8 +13,10 @@
 #include <vector>
 
 #include "specdec/config.h"
+#include "specdec/engine.h"
 #include "support/model_writer.h"
 #include "tests/examples/run_program.h"
+#include "tools/specdec_tune/vocabulary.h"
 
 namespace {
 
@@ -156,4 +158,25 @@ TEST_CASE("bad input is one line and an exit code") {
   CHECK(run_program(kProgram, shop.flags({"--draft-models", shop / "no.gguf"})).exit_code == 1);
   CHECK(run_program(kProgram, {}).exit_code == 2);
   CHECK(run_program(kProgram, {"--help"}).exit_code == 0);
+}
+
+TEST_CASE("a list of frequent tokens is made, and is one that an engine takes") {
+  const Workshop shop;
+  const std::string list = shop / "tokens.txt";
+  const ProgramResult result =
+      run_program(kProgram, shop.flags({"--vocabulary-list", list, "--vocabulary-size", "100"}));
+  CHECK(result.exit_code == 0);
+  CHECK(result.out.find("100 tokens in ") != std::string::npos);
+  specdec::Config config = specdec::Config::from_file(shop / "specdec.toml");
+  config.draft.vocabulary_list = list;
+  specdec::Engine::load(config);
+}
+
+TEST_CASE("frequent tokens: what must be there, then by count, then by number") {
+  const std::vector<std::vector<specdec::TokenId>> texts = {{5, 7, 7, 9}, {9, 7}};
+  const std::vector<specdec::TokenId> ends = {3};
+  using specdec::tune::frequent_tokens;
+  CHECK(frequent_tokens(texts, ends, 6, 12) == std::vector<specdec::TokenId>{3, 7, 9, 5, 0, 1});
+  CHECK(frequent_tokens(texts, {}, 2, 12) == std::vector<specdec::TokenId>{7, 9});
+  CHECK(frequent_tokens({}, {}, 99, 4) == std::vector<specdec::TokenId>{0, 1, 2, 3});
 }

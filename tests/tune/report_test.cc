@@ -51,7 +51,7 @@ SearchResult result() {
 }  // namespace
 
 TEST_CASE("every setting is tried once, and is one that the configuration can say") {
-  const std::vector<std::string> methods = {"none", "eagle3", "ngram", "suffix"};
+  const std::vector<std::string> methods = {"none", "eagle3", "ngram", "suffix", "lookahead"};
   for (const bool sampled : {false, true}) {
     const std::vector<Setting> space = search_space(methods, "m", sampled);
     std::set<std::string> labels;
@@ -66,6 +66,10 @@ TEST_CASE("every setting is tried once, and is one that the configuration can sa
     }
     for (const char* method : {"eagle3", "ngram", "suffix", "ngram+eagle3", "suffix+eagle3"})
       CHECK(std::ranges::any_of(space, [&](const Setting& s) { return s.method == method; }));
+    CHECK(std::ranges::count_if(space, [](const Setting& s) { return s.method == "lookahead"; }) ==
+          2);
+    CHECK(std::ranges::none_of(space,
+                               [](const Setting& s) { return s.method == "lookahead+eagle3"; }));
   }
   // A drafter that nobody listed copies text.
   const std::vector<Setting> own =

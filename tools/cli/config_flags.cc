@@ -14,14 +14,16 @@ namespace specdec::cli {
 namespace {
 
 // Keys whose last part alone would mislead or collide.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 16> kOwnNames = {{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 18> kOwnNames = {{
     {"target.model", "--target"},
     {"draft.method", "--draft-method"},
     {"draft.model", "--draft-model"},
+    {"draft.vocabulary_list", "--draft-vocabulary-list"},
     {"draft.length.mode", "--draft-length-mode"},
     {"draft.length.schedule", "--draft-length-schedule"},
     {"draft.length.min_confidence", "--draft-min-confidence"},
     {"draft.tree.topk", "--draft-topk"},
+    {"draft.tree.choices", "--draft-tree-choices"},
     {"verify.method", "--verify-method"},
     {"kv_cache.memory_mb", "--kv-cache-memory-mb"},
     {"kv_cache.block_size", "--kv-cache-block-size"},

@@ -24,6 +24,7 @@
 #include "tools/specdec_tune/config_editor.h"
 #include "tools/specdec_tune/report.h"
 #include "tools/specdec_tune/search.h"
+#include "tools/specdec_tune/vocabulary.h"
 
 namespace {
 
@@ -45,6 +46,8 @@ struct Options {
   bool write = false;
   bool json = false;
   std::string html;
+  std::string vocabulary_list;
+  int vocabulary_size = 8192;
 };
 
 std::string today() {
@@ -83,10 +86,43 @@ void write_config(const Options& options, const SearchResult& result, const Cont
   specdec::tune::replace_file(options.config, edited);
 }
 
+int list_vocabulary(const Options& options, const specdec::Config& config) {
+  const auto prompts = specdec::bench::read_prompts_file(options.prompts);
+  const auto start = std::chrono::steady_clock::now();
+  const specdec::cli::InterruptGuard guard;
+  specdec::tune::Vocabulary vocabulary;
+  {
+    std::optional<specdec::cli::ProgressBar> bar;
+    vocabulary =
+        specdec::tune::make_vocabulary(config, prompts, options.vocabulary_size, [&](double done) {
+          if (!bar) bar.emplace(prompts.size());
+          bar->update(static_cast<std::size_t>(done * static_cast<double>(prompts.size())));
+          const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+          return spent.count() > 60 * options.minutes ||
+                 specdec::cli::InterruptGuard::interrupted();
+        });
+  }
+  specdec::tune::replace_file(options.vocabulary_list,
+                              specdec::tune::vocabulary_text(vocabulary, options.prompts));
+  std::printf("%zu tokens in %s, %zu of them seen in %zu prompts and their answers\n",
+              vocabulary.tokens.size(), options.vocabulary_list.c_str(), vocabulary.num_seen,
+              vocabulary.num_prompts);
+  if (vocabulary.coverage > 0)
+    std::printf("made without every fourth prompt, it would hold %.2f %% of those answers\n",
+                100 * vocabulary.coverage);
+  return 0;
+}
+
 int run(const Options& options) {
   specdec::Config config = specdec::Config::from_file(options.config);
   config.apply_environment();
   config.validate();
+  if (!options.vocabulary_list.empty()) return list_vocabulary(options, config);
+  if (!config.draft.tree.choices.empty())
+    throw Error(ErrorCode::invalid_config,
+                options.config +
+                    ": draft.tree.choices is set, and the trees that are compared here "
+                    "grow by confidence: take it out first");
   std::vector<std::string> models = options.models;
   if (models.empty() && !config.draft.model.empty()) models.push_back(config.draft.model);
   const auto prompts = specdec::bench::read_prompts_file(options.prompts);
@@ -185,6 +221,15 @@ int main(int argc, char** argv) {
   app.add_flag("--grid", options.grid, "Every setting on the same prompts, in place of a search");
   app.add_flag("--write", options.write, "Write the best setting into the configuration");
   app.add_flag("--json", options.json, "Print everything as JSON");
+  app.add_option("--vocabulary-list", options.vocabulary_list,
+                 "In place of a search: list the tokens most frequent in the prompts and the "
+                 "target's answers, for draft.vocabulary_list")
+      ->type_name("OUT")
+      ->take_last();
+  app.add_option("--vocabulary-size", options.vocabulary_size, "Tokens of that list")
+      ->check(CLI::Range(1, 1 << 20))
+      ->take_last()
+      ->capture_default_str();
   app.add_option("--html", options.html, "Write a report with plots")
       ->type_name("OUT")
       ->take_last();

@@ -22,11 +22,8 @@ double ratio(double numerator, double denominator) noexcept {
   return denominator > 0 ? numerator / denominator : 0;
 }
 
-Config with_model(Config config, const std::string& model) {
-  config.draft.model = model;
-  config.draft.method = "none";
-  config.draft.length.mode = "fixed";
-  return config;
+Config with_model(const Config& config, const std::string& model) {
+  return Setting{.draft_model = model}.applied_to(config);
 }
 
 /// The prompts in an order whose every beginning is spread over the file: by the multiples of the

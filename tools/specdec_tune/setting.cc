@@ -7,19 +7,19 @@ namespace specdec::tune {
 namespace {
 
 /// How a method drafts: decides which lengths and trees are tried.
-enum class Kind { text, model };
+enum class Kind { text, window, model };
 
 struct Method {
   std::string_view name;
   Kind kind;
 };
 
-/// A method that drafts with a model needs its line here; any other is one that copies text.
+/// A method that drafts with a model or a window needs its line here; any other copies text.
 constexpr std::array kMethods = {
-    Method{"draft_model", Kind::model},
-    Method{"eagle3", Kind::model},
-    Method{"ngram", Kind::text},
-    Method{"suffix", Kind::text},
+    Method{"draft_model", Kind::model}, Method{"eagle3", Kind::model},
+    Method{"early_exit", Kind::model},  Method{"medusa", Kind::model},
+    Method{"ngram", Kind::text},        Method{"suffix", Kind::text},
+    Method{"lookahead", Kind::window},
 };
 
 Kind kind_of(std::string_view name) {
@@ -46,6 +46,9 @@ std::string Setting::label() const {
 
 Config Setting::applied_to(const Config& config) const {
   Config applied = config;
+  // What belongs to another draft model does not come along.
+  if (!draft_model.empty()) applied.draft.early_exit.exit_layer = 0;
+  if (draft_model != config.draft.model) applied.draft.vocabulary_list.clear();
   applied.draft.model = draft_model;
   applied.draft.method = method;
   applied.draft.length.mode = mode;
@@ -71,8 +74,12 @@ std::vector<Setting> search_space(std::span<const std::string> methods,
                                   const std::string& draft_model, bool sampled) {
   std::vector<std::string> texts;
   std::vector<std::string> models;
-  for (const std::string& name : methods)
-    if (name != "none") (kind_of(name) == Kind::text ? texts : models).push_back(name);
+  std::vector<std::string> windows;
+  for (const std::string& name : methods) {
+    if (name == "none") continue;
+    const Kind kind = kind_of(name);
+    (kind == Kind::text ? texts : kind == Kind::window ? windows : models).push_back(name);
+  }
 
   std::vector<Setting> settings;
   const auto add = [&](const std::string& method, const char* mode, std::vector<int> lengths,
@@ -89,6 +96,11 @@ std::vector<Setting> search_space(std::span<const std::string> methods,
   for (const std::string& text : texts) {
     add(text, "fixed", {2, 3, 4, 6, 8, 12});
     add(text, "adaptive", {8, 16});
+  }
+  // Alone: beside a draft model a window only costs.
+  for (const std::string& window : windows) {
+    add(window, "fixed", {6});
+    add(window, "adaptive", {6});
   }
   for (const std::string& model : models) {
     add(model, "fixed", {1, 2, 3, 4, 5, 6, 8});

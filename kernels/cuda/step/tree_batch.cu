@@ -1,21 +1,12 @@
 #include "kernels/cuda/step/tree_batch.h"
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/step/batch_rows.cuh"
 
 namespace specdec::kernels::cuda {
 namespace {
 
 constexpr int kFillThreads = 128;
-
-__device__ void write_row(const DeviceBatch& batch, int row, int token, int position, int slot) {
-  batch.tokens[row] = token;
-  batch.positions[row] = position;
-  batch.slots[row] = slot;
-  batch.path_offsets[row] = -1;
-}
-__device__ void write_padding(const DeviceBatch& batch, int row) {
-  write_row(batch, row, 0, 0, kPaddingSlot);
-}
 
 // grid: [sequences]
 __global__ void __launch_bounds__(kFillThreads)
@@ -74,34 +65,46 @@ __global__ void draft_roots(GrowParams params, const std::int32_t* draft_lengths
     write_padding(batch, row + 1);
 }
 
-// grid: [sequences], one warp
-__global__ void draft_level(GrowParams params, DeviceBatch batch, int path_stride) {
+// grid: [sequences], one warp: a lane fills a row
+__global__ void draft_level(GrowParams params, DeviceBatch batch, int path_stride,
+                            DraftSources sources) {
+  static_assert(kMostCandidates <= 32);
   wait_for_previous();
   let_next_start();
   const DraftGrowth& growth = params.growth;
   const int sequence = static_cast<int>(blockIdx.x);
   const int first = sequence * growth.capacity;
+  const int first_row = sequence * growth.topk;
   const int length = params.sequences[sequence].length;
   const bool chain = growth.topk == 1;
-  if (threadIdx.x == 0)
-    batch.context_lens[sequence] = growth.frontier_sizes[sequence] > 0 ? length : 0;
-  for (int i = static_cast<int>(threadIdx.x); i < growth.topk; i += static_cast<int>(blockDim.x)) {
-    const int row = sequence * growth.topk + i;
-    if (growth.sequence_of_row[row] < 0) {
-      write_padding(batch, row);
-      continue;
-    }
-    const int node = growth.node_of_row[row];
-    const int depth = growth.depths[first + node];
-    write_row(batch, row, growth.tokens[first + node], length - 1 + depth,
-              growth.slots[first + node]);
-    if (chain) continue;
-    const int offset = row * path_stride;
-    batch.path_offsets[row] = offset;
-    int place = offset + depth - 1;
-    for (int at = node; at > 0; at = growth.parents[first + at])
-      batch.path_slots[place--] = growth.slots[first + at];
+  const int i = static_cast<int>(threadIdx.x);
+  const int row = first_row + i;
+  if (i == 0) batch.context_lens[sequence] = growth.frontier_sizes[sequence] > 0 ? length : 0;
+  const bool there = i < growth.topk && growth.sequence_of_row[row] >= 0;
+  const int node = there ? growth.node_of_row[row] : 0;
+  if (sources.rows != nullptr && i < growth.topk) {
+    // The slots of the pass before still lie here; one of them is the parent's.
+    int source = (sequence + 1) * sources.root_rows - 1;
+    const int parent = growth.parents[first + node];
+    for (int j = 0; there && parent > 0 && j < growth.topk; ++j)
+      if (batch.slots[first_row + j] == growth.slots[first + parent]) source = first_row + j;
+    sources.rows[row] = there ? source : 0;
   }
+  __syncwarp();
+  if (i >= growth.topk) return;
+  if (!there) {
+    write_padding(batch, row);
+    return;
+  }
+  const int depth = growth.depths[first + node];
+  write_row(batch, row, growth.tokens[first + node], length - 1 + depth,
+            growth.slots[first + node]);
+  if (chain) return;
+  const int offset = row * path_stride;
+  batch.path_offsets[row] = offset;
+  int place = offset + depth - 1;
+  for (int at = node; at > 0; at = growth.parents[first + at])
+    batch.path_slots[place--] = growth.slots[first + at];
 }
 
 }  // namespace
@@ -119,9 +122,9 @@ cudaError_t fill_draft_roots(const GrowParams& params, const std::int32_t* draft
 }
 
 cudaError_t fill_draft_level(const GrowParams& params, const DeviceBatch& batch, int path_stride,
-                             const Launch& to) {
+                             const DraftSources& sources, const Launch& to) {
   return launch(to, &draft_level, dim3(static_cast<unsigned>(params.growth.num_sequences)), 32, 0,
-                params, batch, path_stride);
+                params, batch, path_stride, sources);
 }
 
 }  // namespace specdec::kernels::cuda

@@ -19,8 +19,15 @@ cudaError_t fill_target_batch(const TreeBuffers& trees, const SequenceState* seq
 /// run it (draft_lengths [sequences] says) and the root.
 cudaError_t fill_draft_roots(const GrowParams& params, const std::int32_t* draft_lengths,
                              const DeviceBatch& batch, const Launch& to);
-/// ... and at the levels below: topk rows a sequence, its frontier.
+/// For a head whose rows go on from its own outputs: the row of the pass before that each row's
+/// parent had. The root has the last of `root_rows` rows a sequence.
+struct DraftSources {
+  std::int32_t* rows = nullptr;  // [sequences * topk]; null: not wanted
+  std::int32_t root_rows = 0;
+};
+/// ... and at the levels below: topk rows a sequence, its frontier. With sources, `batch` has been
+/// filled for the level before (from the second one on).
 cudaError_t fill_draft_level(const GrowParams& params, const DeviceBatch& batch, int path_stride,
-                             const Launch& to);
+                             const DraftSources& sources, const Launch& to);
 
 }  // namespace specdec::kernels::cuda

@@ -53,22 +53,7 @@ kernels::Isa choose_isa(const std::string& wanted) {
   return isa;
 }
 
-[[noreturn]] void fail_unsupported(const Backend& backend, const char* what) {
-  throw Error(ErrorCode::unsupported, std::string(backend.name()) + " has no " + what +
-                                          " yet: EAGLE heads do not run on it");
-}
-
 }  // namespace
-
-void Backend::project(const kernels::ProjectParams& /*params*/, Stream /*stream*/) {
-  fail_unsupported(*this, "project");
-}
-void Backend::norm_concat(const kernels::NormConcatParams& /*params*/, Stream /*stream*/) {
-  fail_unsupported(*this, "norm_concat");
-}
-void Backend::copy_rows(const kernels::CopyRowsParams& /*params*/, Stream /*stream*/) {
-  fail_unsupported(*this, "copy_rows");
-}
 
 std::unique_ptr<Backend> make_backend(const BackendConfig& config) {
   const int threads = config.threads > 0 ? config.threads : usable_cores();

@@ -27,9 +27,10 @@ enum class MemoryUse : std::uint8_t {
 
 /// A device that computes: the fused operations of kernels/ops.h, its memory, and its weight
 /// layout. Pointers in params structs are the backend's own memory, but for `moves` and their block
-/// table, which are host memory and read before the call returns; a batch is what stage() made of
-/// it. An operation is ordered after those before it on the same stream. Used from one thread at a
-/// time. Where a device can fail, any call may throw Error(device), and then all later ones do.
+/// table and the row ids of copy_rows, which are host memory and read before the call returns; a
+/// batch is what stage() made of it. An operation is ordered after those before it on the same
+/// stream. Used from one thread at a time. Where a device can fail, any call may throw
+/// Error(device), and then all later ones do.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -52,7 +53,7 @@ class Backend {
   /// Repacks a matrix from its file into `destination` (64-byte aligned, packed_bytes long). No
   /// Error but for sources that mix types beyond conversion.
   virtual kernels::PackedMatrix pack(const MatrixSource& source, void* destination) = 0;
-  /// How project_residual wants its activations for `weight`: the out_type of the op before it.
+  /// How a product with `weight` best finds its activations: the out_type of the op before it.
   virtual kernels::DataType operand_type(const kernels::PackedMatrix& weight) const = 0;
 
   virtual void embed_rows(const kernels::EmbedRowsParams& params, Stream stream) = 0;
@@ -63,10 +64,10 @@ class Backend {
   virtual void norm_gate_up(const kernels::NormGateUpParams& params, Stream stream) = 0;
   virtual void norm_head(const kernels::NormHeadParams& params, Stream stream) = 0;
   virtual void move_kv(const kernels::MoveKvParams& params, Stream stream) = 0;
-  // What EAGLE heads need beside them. A backend without them throws Error(unsupported).
-  virtual void project(const kernels::ProjectParams& params, Stream stream);
-  virtual void norm_concat(const kernels::NormConcatParams& params, Stream stream);
-  virtual void copy_rows(const kernels::CopyRowsParams& params, Stream stream);
+  // What EAGLE heads need beside them.
+  virtual void project(const kernels::ProjectParams& params, Stream stream) = 0;
+  virtual void norm_concat(const kernels::NormConcatParams& params, Stream stream) = 0;
+  virtual void copy_rows(const kernels::CopyRowsParams& params, Stream stream) = 0;
   /// Copies a whole block in every layer of a pool (copy-on-write).
   virtual void copy_block(std::span<const kernels::KvLayer> layers, int source, int destination,
                           Stream stream) = 0;

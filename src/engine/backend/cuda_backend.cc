@@ -114,8 +114,8 @@ class StreamBackend final : public CudaBackend {
                             Stream stream) override {
     if (!cuda::attention_supported(params.num_heads, params.kv))
       throw Error(ErrorCode::unsupported,
-                  "the CUDA backend needs a head size that is a multiple of 8 and at most 128, at "
-                  "most 16 query heads a KV head, and kv_cache.type = \"f16\"");
+                  "the CUDA backend needs a head size that is a multiple of 8 and at most 128, and "
+                  "at most 16 query heads a KV head");
     reserve_operand(params.batch.num_rows, params.qkv.cols);
     run(cuda::norm_qkv_rope_append(params, on(stream)));
   }
@@ -123,7 +123,13 @@ class StreamBackend final : public CudaBackend {
     reserve_partials(params);
     run(cuda::tree_attention(params, on(stream)));
   }
+  void project(const kernels::ProjectParams& params, Stream stream) override {
+    reserve_operand(params.num_rows, params.weight.cols);
+    run(cuda::project(params, on(stream)));
+  }
   void project_residual(const kernels::ProjectResidualParams& params, Stream stream) override {
+    if (params.in_type == kernels::DataType::f32)
+      reserve_operand(params.num_rows, params.weight.cols);
     run(cuda::project_residual(params, on(stream)));
   }
   void norm_gate_up(const kernels::NormGateUpParams& params, Stream stream) override {
@@ -133,6 +139,15 @@ class StreamBackend final : public CudaBackend {
   void norm_head(const kernels::NormHeadParams& params, Stream stream) override {
     reserve_operand(params.num_outputs, params.head.cols);
     run(cuda::norm_head(params, on(stream)));
+  }
+  void norm_concat(const kernels::NormConcatParams& params, Stream stream) override {
+    if (params.hidden % 8 != 0)
+      throw Error(ErrorCode::unsupported,
+                  "the CUDA backend runs EAGLE heads whose hidden size is a multiple of 8");
+    run(cuda::norm_concat(params, on(stream)));
+  }
+  void copy_rows(const kernels::CopyRowsParams& params, Stream stream) override {
+    run(cuda::copy_rows(params, on(stream)));
   }
   void move_kv(const kernels::MoveKvParams& params, Stream stream) override;
   void copy_block(std::span<const kernels::KvLayer> layers, int source, int destination,

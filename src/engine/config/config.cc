@@ -111,19 +111,39 @@ void Config::validate() const {
   const auto drafts_with = [&](const std::string& name) {
     return ("+" + draft.method + "+").find("+" + name + "+") != std::string::npos;
   };
-  require((!drafts_with("draft_model") && !drafts_with("eagle3")) || !draft.model.empty(),
+  require((!drafts_with("draft_model") && !drafts_with("eagle3") && !drafts_with("medusa")) ||
+              !draft.model.empty(),
           named(*this, "draft.method") + " is \"" + draft.method +
               "\" and draft.model is not set; name the draft model under [draft], "
               "or take draft.method = \"ngram\", which needs none");
+  require(!drafts_with("early_exit") || draft.early_exit.exit_layer > 0,
+          named(*this, "draft.method") + " is \"" + draft.method +
+              "\" and draft.early_exit.exit_layer is 0; say under [draft.early_exit] with how many "
+              "of its first layers the target drafts");
+  require(draft.early_exit.exit_layer == 0 || draft.model.empty(),
+          named(*this, "draft.early_exit.exit_layer") + " is " +
+              std::to_string(draft.early_exit.exit_layer) + " and " + named(*this, "draft.model") +
+              " is set; an engine has one draft model: take one of them away");
+  require(draft.vocabulary_list.empty() || !draft.model.empty(),
+          named(*this, "draft.vocabulary_list") +
+              " is set and draft.model is not: it cuts down a draft model's head");
   require(verify.method != "block" || draft.method.find('+') == std::string::npos,
           named(*this, "verify.method") + " is \"block\", which verifies chains, and " +
               named(*this, "draft.method") +
               " mixes drafters, which makes trees; take verify.method = \"coupled\"");
+  require(verify.method != "block" || !drafts_with("lookahead"),
+          named(*this, "verify.method") + " is \"block\", which verifies chains, and " +
+              named(*this, "draft.method") +
+              " is \"lookahead\", whose window is a tree; take verify.method = \"coupled\"");
   require(verify.method != "block" || draft.tree.topk == 1,
           named(*this, "verify.method") + " is \"block\", which verifies chains, and " +
               named(*this, "draft.tree.topk") + " is " + std::to_string(draft.tree.topk) +
               "; set draft.tree.topk = 1, or take verify.method = \"traversal\", which verifies "
               "trees");
+  require(verify.method != "block" || draft.tree.choices.empty(),
+          named(*this, "verify.method") + " is \"block\", which verifies chains, and " +
+              named(*this, "draft.tree.choices") +
+              " is a tree; leave it out, or take verify.method = \"traversal\"");
   require(draft.ngram.prompt_lookup_min <= draft.ngram.prompt_lookup_max,
           named(*this, "draft.ngram.prompt_lookup_min") + " is " +
               std::to_string(draft.ngram.prompt_lookup_min) + ", more than " +

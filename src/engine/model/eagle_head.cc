@@ -73,68 +73,105 @@ void EagleHead::observe(int layer, const float* x, int num_rows, Stream stream) 
 }
 
 std::span<const float> EagleHead::forward(const ForwardBatch& batch, Stream stream) {
-  const int rows = batch.num_rows();
-  const int outputs = batch.num_outputs();
   const kernels::BatchView view = backend_.stage(batch.view(), stream);
-  float* const x = x_.as<float>();
-  float* const q = q_.as<float>();
-  float* const attention = attention_.as<float>();
-  float* const ffn = ffn_.as<float>();
   rope_.fill(batch.positions(), stream);
   // Planted: the angles of the position after the right one.
-  const bool shifted = mutant_active("draft_position_off_by_one") && rows == outputs;
-  const int first_angle = shifted ? config_.head_dim / 2 : 0;
+  const bool shifted =
+      mutant_active("draft_position_off_by_one") && view.num_rows == view.num_outputs;
+  append_entries(view, hidden(), shifted, stream);
+  if (view.num_outputs == 0) return {};
+  finish_layer(view, hidden(), stream);
+  return read_logits(backend_, head_params(view, hidden()), logits_, stream);
+}
 
-  backend_.embed_rows(
-      {.num_rows = rows, .tokens = view.tokens, .table = embedding_, .out = embedded_.as<float>()},
-      stream);
-  backend_.norm_concat({.num_rows = rows,
+void EagleHead::reserve(int outputs, Stream stream) {
+  rope_.fill_all(stream);
+  enqueued_logits_ = allocate_rows(backend_, outputs, head_.rows);
+}
+
+const float* EagleHead::enqueue(const kernels::BatchView& batch, float* hidden, Stream stream) {
+  append_entries(batch, hidden, false, stream);
+  finish_layer(batch, hidden, stream);
+  kernels::NormHeadParams params = head_params(batch, hidden);
+  params.logits = enqueued_logits_.as<float>();
+  backend_.norm_head(params, stream);
+  return params.logits;
+}
+
+/// K and V of the rows' entries, and queries.
+void EagleHead::append_entries(const kernels::BatchView& batch, float* hidden, bool shifted,
+                               Stream stream) {
+  const kernels::DataType joined_type = backend_.operand_type(qkv_);
+  const int first_angle = shifted ? config_.head_dim / 2 : 0;
+  backend_.embed_rows({.num_rows = batch.num_rows,
+                       .tokens = batch.tokens,
+                       .table = embedding_,
+                       .out = embedded_.as<float>()},
+                      stream);
+  backend_.norm_concat({.num_rows = batch.num_rows,
                         .hidden = config_.hidden_size,
                         .first = embedded_.as<float>(),
-                        .second = x,
+                        .second = hidden,
                         .first_norm_weight = input_norm_,
                         .second_norm_weight = hidden_norm_,
                         .norm_eps = config_.norm_eps,
                         .out = joined_.as<float>(),
-                        .second_out = norm_before_residual_ ? x : nullptr},
+                        .second_out = norm_before_residual_ ? hidden : nullptr,
+                        .out_type = joined_type},
                        stream);
-  backend_.norm_qkv_rope_append({.batch = view,
+  backend_.norm_qkv_rope_append({.batch = batch,
                                  .x = joined_.as<float>(),
+                                 .x_type = joined_type,
                                  .qkv = qkv_,
                                  .num_heads = config_.num_heads,
                                  .rope_cos = rope_.cosines() + first_angle,
                                  .rope_sin = rope_.sines() + first_angle,
                                  .kv = pool_.layer(0),
-                                 .q = q},
+                                 .q = q_.as<float>()},
                                 stream);
-  if (outputs == 0) return {};
-  backend_.tree_attention({.batch = view,
-                           .q = q,
+}
+
+/// The rest of the layer: `hidden` becomes its output.
+void EagleHead::finish_layer(const kernels::BatchView& batch, float* hidden, Stream stream) {
+  const int rows = batch.num_rows;
+  const kernels::DataType attention_type = backend_.operand_type(attention_output_);
+  const kernels::DataType ffn_type = backend_.operand_type(down_);
+  backend_.tree_attention({.batch = batch,
+                           .q = q_.as<float>(),
                            .num_heads = config_.num_heads,
                            .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
                            .kv = pool_.layer(0),
-                           .out = attention,
+                           .out = attention_.as<float>(),
+                           .out_type = attention_type,
                            .first_position = 1},
                           stream);
-  backend_.project_residual(
-      {.num_rows = rows, .in = attention, .weight = attention_output_, .x = x}, stream);
+  backend_.project_residual({.num_rows = rows,
+                             .in = attention_.as<float>(),
+                             .weight = attention_output_,
+                             .x = hidden,
+                             .in_type = attention_type},
+                            stream);
   backend_.norm_gate_up({.num_rows = rows,
-                         .x = x,
+                         .x = hidden,
                          .norm_weight = ffn_norm_,
                          .norm_eps = config_.norm_eps,
                          .gate_up = gate_up_,
-                         .out = ffn},
+                         .out = ffn_.as<float>(),
+                         .out_type = ffn_type},
                         stream);
-  backend_.project_residual({.num_rows = rows, .in = ffn, .weight = down_, .x = x}, stream);
+  backend_.project_residual(
+      {.num_rows = rows, .in = ffn_.as<float>(), .weight = down_, .x = hidden, .in_type = ffn_type},
+      stream);
+}
 
-  return read_logits(backend_,
-                     {.num_outputs = outputs,
-                      .row_ids = view.output_rows,
-                      .x = x,
-                      .norm_weight = output_norm_,
-                      .norm_eps = config_.norm_eps,
-                      .head = head_},
-                     logits_, stream);
+kernels::NormHeadParams EagleHead::head_params(const kernels::BatchView& batch,
+                                               const float* hidden) const {
+  return {.num_outputs = batch.num_outputs,
+          .row_ids = batch.output_rows,
+          .x = hidden,
+          .norm_weight = output_norm_,
+          .norm_eps = config_.norm_eps,
+          .head = head_};
 }
 
 }  // namespace specdec

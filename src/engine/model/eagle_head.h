@@ -26,7 +26,7 @@ class EagleHead final : public HiddenStateTap {
   /// Projects the target's hidden states as they go by: features() then has a row for each row of
   /// the target's pass.
   void observe(int layer, const float* x, int num_rows, Stream stream) override;
-  const float* features() const noexcept { return features_.as<float>(); }  // [rows, hidden]
+  float* features() noexcept { return features_.as<float>(); }  // [rows, hidden]
 
   /// [rows, hidden] before forward(): the feature, or the head's own output, that each row joins
   /// with its token. Afterwards: the head's output at each row, before the final norm.
@@ -34,6 +34,13 @@ class EagleHead final : public HiddenStateTap {
   /// Runs entries: appends their K and V and returns logits [outputs, draft vocabulary] of the rows
   /// that asked for them. Where none did, that is all: K and V of one layer need no attention.
   std::span<const float> forward(const ForwardBatch& batch, Stream stream);
+
+  /// Makes room for `outputs` logits and every angle, so that enqueue() neither allocates nor
+  /// writes.
+  void reserve(int outputs, Stream stream);
+  /// forward() of a batch that the backend's memory holds already, with hidden states [rows,
+  /// hidden] of the caller's. Returns where logits [batch.num_outputs, draft vocabulary] will lie.
+  const float* enqueue(const kernels::BatchView& batch, float* hidden, Stream stream);
 
   int hidden_size() const noexcept { return config_.hidden_size; }
   int vocab_size() const noexcept { return config_.vocab_size; }  // the target's
@@ -45,6 +52,10 @@ class EagleHead final : public HiddenStateTap {
   const KvPoolStorage& pool() const noexcept { return pool_; }
 
  private:
+  void append_entries(const kernels::BatchView& batch, float* hidden, bool shifted, Stream stream);
+  void finish_layer(const kernels::BatchView& batch, float* hidden, Stream stream);
+  kernels::NormHeadParams head_params(const kernels::BatchView& batch, const float* hidden) const;
+
   Backend& backend_;
   ModelConfig config_;
   bool norm_before_residual_;
@@ -76,6 +87,7 @@ class EagleHead final : public HiddenStateTap {
   DeviceBuffer attention_;  // [max_rows, heads * head_dim]
   DeviceBuffer ffn_;        // [max_rows, ffn]
   DeviceBuffer logits_;     // [most outputs so far, draft vocabulary]
+  DeviceBuffer enqueued_logits_;
 };
 
 }  // namespace specdec

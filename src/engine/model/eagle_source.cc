@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -11,16 +9,13 @@
 #include "engine/model/config_check.h"
 #include "engine/model/hf_folder.h"
 #include "engine/model/json_reader.h"
-#include "engine/model/quantise.h"
 #include "engine/model/safetensors.h"
-#include "engine/model/tensor_view.h"
 #include "specdec/error.h"
 
 namespace specdec {
 namespace {
 
 namespace fs = std::filesystem;
-using kernels::DataType;
 
 std::string_view text_of(const MappedFile& file) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
@@ -114,15 +109,13 @@ EagleSource read_config(const JsonObject& config, const std::string& file,
   return source;
 }
 
-/// Takes the tensors of a head one by one, checks them, and knows which are left.
+/// Fills a source with the tensors of its file.
 class Loader {
  public:
-  Loader(EagleSource& source, const std::vector<TensorView>& tensors, std::string file,
-         EagleWeights weights)
-      : source_(source), file_(std::move(file)), weights_(weights) {
-    for (const TensorView& tensor : tensors) tensors_.emplace(tensor.name, &tensor);
-    prefix_ = tensors_.contains("midlayer.hidden_norm.weight") ? "midlayer." : "layers.0.";
-  }
+  Loader(EagleSource& source, HeadTensors& tensors)
+      : source_(source),
+        tensors_(tensors),
+        prefix_(tensors.contains("midlayer.hidden_norm.weight") ? "midlayer." : "layers.0.") {}
 
   void load() {
     const ModelConfig& layer = source_.layer;
@@ -130,152 +123,76 @@ class Loader {
     const int q_rows = layer.num_heads * layer.head_dim;
     const int kv_rows = layer.num_kv_heads * layer.head_dim;
     if (tensors_.contains("embed_tokens.weight"))
-      source_.embedding = matrix("embedding", hidden, {{"embed_tokens.weight", layer.vocab_size}});
+      source_.embedding =
+          tensors_.matrix("embedding", hidden, {{"embed_tokens.weight", layer.vocab_size}});
     else if (hidden != source_.target_hidden_size)
-      fail("tensor 'embed_tokens.weight' is missing, and the target's embedding has " +
-           std::to_string(source_.target_hidden_size) + " columns, the head " +
-           std::to_string(hidden));
+      tensors_.fail("tensor 'embed_tokens.weight' is missing, and the target's embedding has " +
+                    std::to_string(source_.target_hidden_size) + " columns, the head " +
+                    std::to_string(hidden));
     load_fc();
-    source_.input_norm = vector(prefix_ + "input_layernorm.weight", hidden);
-    source_.hidden_norm = vector(prefix_ + "hidden_norm.weight", hidden);
-    source_.ffn_norm = vector(prefix_ + "post_attention_layernorm.weight", hidden);
-    source_.output_norm = vector("norm.weight", hidden);
-    source_.qkv = matrix("qkv", 2 * hidden,
-                         {{prefix_ + "self_attn.q_proj.weight", q_rows},
-                          {prefix_ + "self_attn.k_proj.weight", kv_rows},
-                          {prefix_ + "self_attn.v_proj.weight", kv_rows}});
-    source_.attention_output =
-        matrix("attention_output", q_rows, {{prefix_ + "self_attn.o_proj.weight", hidden}});
-    source_.gate_up = matrix("gate_up", hidden,
-                             {{prefix_ + "mlp.gate_proj.weight", layer.ffn_size},
-                              {prefix_ + "mlp.up_proj.weight", layer.ffn_size}});
-    source_.down = matrix("down", layer.ffn_size, {{prefix_ + "mlp.down_proj.weight", hidden}});
-    source_.head = matrix("head", hidden, {{"lm_head.weight", source_.draft_vocab_size}});
+    source_.input_norm = tensors_.vector(prefix_ + "input_layernorm.weight", hidden);
+    source_.hidden_norm = tensors_.vector(prefix_ + "hidden_norm.weight", hidden);
+    source_.ffn_norm = tensors_.vector(prefix_ + "post_attention_layernorm.weight", hidden);
+    source_.output_norm = tensors_.vector("norm.weight", hidden);
+    source_.qkv = tensors_.matrix("qkv", 2 * hidden,
+                                  {{prefix_ + "self_attn.q_proj.weight", q_rows},
+                                   {prefix_ + "self_attn.k_proj.weight", kv_rows},
+                                   {prefix_ + "self_attn.v_proj.weight", kv_rows}});
+    source_.attention_output = tensors_.matrix("attention_output", q_rows,
+                                               {{prefix_ + "self_attn.o_proj.weight", hidden}});
+    source_.gate_up = tensors_.matrix("gate_up", hidden,
+                                      {{prefix_ + "mlp.gate_proj.weight", layer.ffn_size},
+                                       {prefix_ + "mlp.up_proj.weight", layer.ffn_size}});
+    source_.down =
+        tensors_.matrix("down", layer.ffn_size, {{prefix_ + "mlp.down_proj.weight", hidden}});
+    source_.head = tensors_.matrix("head", hidden, {{"lm_head.weight", source_.draft_vocab_size}});
     load_target_tokens();
-    used_.insert("t2d");  // the inverse of d2t, of use in training
-    for (const auto& [name, tensor] : tensors_)
-      if (!used_.contains(name))
-        fail("tensor " + in_quotes(name) + " is no part of an EAGLE-3 head");
+    tensors_.ignore("t2d");  // the inverse of d2t, of use in training
+    tensors_.check_unused();
   }
 
  private:
-  struct Part {
-    std::string name;
-    int rows;
-  };
-
-  [[noreturn]] void fail(const std::string& what) const {
-    throw Error(ErrorCode::invalid_model, file_ + ": " + what);
-  }
-
-  const TensorView& take(const std::string& name, std::initializer_list<std::int64_t> shape) {
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end()) fail("tensor " + in_quotes(name) + " is missing");
-    used_.insert(name);
-    const TensorView& tensor = *found->second;
-    if (!std::ranges::equal(tensor.shape, shape))
-      fail("tensor " + in_quotes(name) + " has shape " + shape_text(tensor.shape) +
-           ", the configuration asks for " + shape_text(std::vector<std::int64_t>(shape)));
-    return tensor;
-  }
-
-  const TensorView& take_weights(const std::string& name,
-                                 std::initializer_list<std::int64_t> shape) {
-    const TensorView& tensor = take(name, shape);
-    if (!tensor.type.has_value())
-      throw Error(ErrorCode::unsupported, file_ + ": tensor " + in_quotes(name) + " has type " +
-                                              tensor.type_name +
-                                              "; convert the head to F32, F16 or BF16");
-    return tensor;
-  }
-
-  std::vector<float> vector(const std::string& name, int size) {
-    return read_floats(take_weights(name, {size}));
-  }
-
-  /// Rows of `cols` elements from `offset` on of a tensor with `stride` elements a row: in place
-  /// where the file has them as they are needed, else converted.
-  RowSource rows(const TensorView& tensor, int num_rows, int cols, int offset, int stride) {
-    RowSource result{.type = *tensor.type, .cols = cols, .num_rows = num_rows};
-    const std::size_t element = tensor_bytes(*tensor.type, 1);
-    const bool quantise =
-        weights_ == EagleWeights::q8_0 && cols % block_elements(DataType::q8_0) == 0;
-    const bool aligned = reinterpret_cast<std::uintptr_t>(tensor.data.data()) % element == 0;
-    if (!quantise && aligned && stride == cols) {
-      result.data = tensor.data.data();
-      return result;
-    }
-    std::vector<std::byte>& to = source_.converted.emplace_back();
-    if (quantise) {
-      result.type = DataType::q8_0;
-      to.reserve(tensor_bytes(DataType::q8_0,
-                              static_cast<std::size_t>(num_rows) * static_cast<std::size_t>(cols)));
-    }
-    TensorView row = tensor;
-    for (int r = 0; r < num_rows; ++r) {
-      const std::size_t begin = static_cast<std::size_t>(r) * static_cast<std::size_t>(stride) +
-                                static_cast<std::size_t>(offset);
-      row.shape = {cols};
-      row.data = tensor.data.subspan(begin * element, static_cast<std::size_t>(cols) * element);
-      if (quantise)
-        append_q8_0(read_floats(row), to);
-      else
-        to.insert(to.end(), row.data.begin(), row.data.end());
-    }
-    result.data = to.data();
-    return result;
-  }
-
-  MatrixSource matrix(std::string name, int cols, const std::vector<Part>& parts) {
-    MatrixSource result{std::move(name), {}};
-    for (const Part& part : parts)
-      result.parts.push_back(
-          rows(take_weights(part.name, {part.rows, cols}), part.rows, cols, 0, cols));
-    return result;
-  }
-
   /// fc takes the features side by side: cut into one matrix for each, so that a feature is
   /// projected as it goes by and nothing is gathered.
   void load_fc() {
     const int hidden = source_.layer.hidden_size;
     const int width = source_.target_hidden_size;
     const auto count = static_cast<int>(source_.feature_layers.size());
-    const TensorView& fc = take_weights("fc.weight", {hidden, std::int64_t{count} * width});
+    const TensorView& fc =
+        tensors_.take_weights("fc.weight", {hidden, std::int64_t{count} * width});
     for (int i = 0; i < count; ++i)
-      source_.fc.push_back({"fc", {rows(fc, hidden, width, i * width, count * width)}});
+      source_.fc.push_back({"fc", {tensors_.rows(fc, hidden, width, i * width, count * width)}});
   }
 
   /// d2t holds the distance from each draft token to the target's token.
   void load_target_tokens() {
     if (!tensors_.contains("d2t")) {
       if (source_.draft_vocab_size != source_.layer.vocab_size)
-        fail("tensor 'd2t' is missing, and the draft vocabulary is smaller than the target's");
+        tensors_.fail(
+            "tensor 'd2t' is missing, and the draft vocabulary is smaller than the target's");
       return;
     }
-    const TensorView& tensor = take("d2t", {source_.draft_vocab_size});
+    const TensorView& tensor = tensors_.take("d2t", {source_.draft_vocab_size});
     if (tensor.type_name != "I64")
-      fail("tensor 'd2t' has type " + tensor.type_name + ", must be I64");
+      tensors_.fail("tensor 'd2t' has type " + tensor.type_name + ", must be I64");
     std::vector<bool> seen(static_cast<std::size_t>(source_.layer.vocab_size));
     for (std::int64_t i = 0; i < source_.draft_vocab_size; ++i) {
       std::int64_t distance = 0;
       std::memcpy(&distance, tensor.data.data() + i * 8, sizeof distance);
       if (distance < -i || distance >= source_.layer.vocab_size - i)
-        fail("tensor 'd2t' sends draft token " + std::to_string(i) +
-             " out of the target's vocabulary");
+        tensors_.fail("tensor 'd2t' sends draft token " + std::to_string(i) +
+                      " out of the target's vocabulary");
       const std::int64_t token = i + distance;
       if (seen[static_cast<std::size_t>(token)])
-        fail("tensor 'd2t' sends two draft tokens to token " + std::to_string(token));
+        tensors_.fail("tensor 'd2t' sends two draft tokens to token " + std::to_string(token));
       seen[static_cast<std::size_t>(token)] = true;
       source_.target_tokens.push_back(static_cast<TokenId>(token));
     }
   }
 
   EagleSource& source_;
-  std::string file_;
-  EagleWeights weights_;
+  HeadTensors& tensors_;
   std::string prefix_;
-  std::map<std::string, const TensorView*, std::less<>> tensors_;
-  std::set<std::string, std::less<>> used_;
 };
 
 }  // namespace
@@ -289,16 +206,25 @@ bool is_eagle_head(const fs::path& path) {
 }
 
 std::unique_ptr<EagleSource> open_eagle_head(const fs::path& path, const ModelConfig& target,
-                                             EagleWeights weights) {
-  const auto config_file = MappedFile::open(path / "config.json");
-  const nlohmann::json json = parse_json(text_of(*config_file), config_file->name());
-  const JsonObject config(json, config_file->name());
+                                             HeadWeights weights) {
+  const auto config = MappedFile::open(path / "config.json");
+  return read_eagle_head(text_of(*config), config->name(),
+                         MappedFile::open(path / "model.safetensors"), target, weights);
+}
+
+std::unique_ptr<EagleSource> read_eagle_head(std::string_view config_json,
+                                             const std::string& config_name,
+                                             std::shared_ptr<const MappedFile> file,
+                                             const ModelConfig& target, HeadWeights weights) {
+  const nlohmann::json json = parse_json(config_json, config_name);
+  const JsonObject config(json, config_name);
   if (const std::string name = architecture_of(config); !is_eagle_architecture(name))
     config.fail_unsupported("architectures", in_quotes(name) + " is no EAGLE-3 head");
-  auto source = std::make_unique<EagleSource>(read_config(config, config_file->name(), target));
-  source->file = MappedFile::open(path / "model.safetensors");
+  auto source = std::make_unique<EagleSource>(read_config(config, config_name, target));
+  source->file = std::move(file);
   const std::vector<TensorView> tensors = read_safetensors(*source->file);
-  Loader(*source, tensors, source->file->name(), weights).load();
+  HeadTensors head(tensors, source->file->name(), "an EAGLE-3 head", weights, source->converted);
+  Loader(*source, head).load();
   return source;
 }
 

@@ -3,20 +3,17 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <vector>
 
+#include "engine/model/head_tensors.h"
 #include "engine/model/mapped_file.h"
 #include "engine/model/model_config.h"
 #include "engine/model/weights.h"
 #include "specdec/types.h"
 
 namespace specdec {
-
-/// What a head's matrices become when they are loaded.
-enum class EagleWeights : std::uint8_t {
-  as_stored,
-  q8_0,  ///< bf16, f16 and f32 matrices are quantised to 8 bits: half of bf16's bytes a pass
-};
 
 /// An EAGLE-3 head (arXiv 2503.01840) as its folder describes it: config.json and
 /// model.safetensors, in the dialect of SafeAILab and SpecForge or in that of `speculators`.
@@ -54,6 +51,11 @@ bool is_eagle_head(const std::filesystem::path& path);
 /// Opens a head for the target of shape `target`; everything is checked against both
 /// configurations. Throws Error (io, invalid_model, unsupported) naming file, tensor or key.
 std::unique_ptr<EagleSource> open_eagle_head(const std::filesystem::path& path,
-                                             const ModelConfig& target, EagleWeights weights);
+                                             const ModelConfig& target, HeadWeights weights);
+/// The same for a configuration and weights that are in memory already.
+std::unique_ptr<EagleSource> read_eagle_head(std::string_view config_json,
+                                             const std::string& config_name,
+                                             std::shared_ptr<const MappedFile> file,
+                                             const ModelConfig& target, HeadWeights weights);
 
 }  // namespace specdec

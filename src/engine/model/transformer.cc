@@ -3,13 +3,18 @@
 #include <cmath>
 
 #include "engine/model/row_buffers.h"
+#include "engine/model/token_list.h"
 
 namespace specdec {
 
-TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& source)
-    : config(source.config()) {
+TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& source,
+                                       std::span<const TokenId> tokens)
+    : config(source.config()), head_tokens(tokens.begin(), tokens.end()) {
+  const SelectedRows trimmed = select_rows(source.head(), tokens);
+  const MatrixSource& head_source = tokens.empty() ? source.head() : trimmed.matrix;
+  const bool own_head = !config.tied_head || !tokens.empty();
   std::vector<const MatrixSource*> matrices = {&source.embedding()};
-  if (!config.tied_head) matrices.push_back(&source.head());
+  if (own_head) matrices.push_back(&head_source);
   for (const LayerSource& layer : source.layers())
     for (const MatrixSource* matrix :
          {&layer.qkv, &layer.attention_output, &layer.gate_up, &layer.down})
@@ -34,7 +39,7 @@ TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& sour
   const auto pack = [&](const MatrixSource& matrix) {
     const kernels::PackedMatrix packed = backend.pack(matrix, next);
     next += backend.packed_bytes(matrix);
-    source.release(matrix);
+    if (&matrix != &trimmed.matrix) source.release(matrix);
     return packed;
   };
   for (const LayerSource& from : source.layers()) {
@@ -49,7 +54,7 @@ TransformerWeights::TransformerWeights(Backend& backend, const ModelSource& sour
   }
   output_norm = put_norm(source.output_norm());
   embedding = pack(source.embedding());
-  head = config.tied_head ? embedding : pack(source.head());
+  head = own_head ? pack(head_source) : embedding;
 }
 
 void ForwardBatch::clear() {
@@ -125,9 +130,19 @@ Transformer::Transformer(Backend& backend, TransformerWeights weights, KvPoolSto
 
 std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream stream,
                                             HiddenStateTap* tap) {
+  return run(batch, weights_.config.num_layers, stream, tap);
+}
+
+std::span<const float> Transformer::forward_early(const ForwardBatch& batch, int num_layers,
+                                                  Stream stream) {
+  return run(batch, num_layers, stream, nullptr);
+}
+
+std::span<const float> Transformer::run(const ForwardBatch& batch, int num_layers, Stream stream,
+                                        HiddenStateTap* tap) {
   const kernels::BatchView view = backend_.stage(batch.view(), stream);
   rope_.fill(batch.positions(), stream);
-  run_layers(view, stream, tap);
+  run_layers(view, num_layers, stream, tap);
   if (batch.num_outputs() == 0) return {};
   return read_logits(backend_, head_params(view), logits_, stream);
 }
@@ -139,8 +154,9 @@ void Transformer::reserve(int outputs, Stream stream) {
   enqueued_logits_ = backend_.allocate(count * sizeof(float), MemoryUse::scratch);
 }
 
-const float* Transformer::enqueue(const kernels::BatchView& batch, Stream stream) {
-  run_layers(batch, stream, nullptr);
+const float* Transformer::enqueue(const kernels::BatchView& batch, Stream stream,
+                                  HiddenStateTap* tap) {
+  run_layers(batch, weights_.config.num_layers, stream, tap);
   kernels::NormHeadParams params = head_params(batch);
   params.logits = enqueued_logits_.as<float>();
   backend_.norm_head(params, stream);
@@ -156,7 +172,8 @@ kernels::NormHeadParams Transformer::head_params(const kernels::BatchView& batch
           .head = weights_.head};
 }
 
-void Transformer::run_layers(const kernels::BatchView& view, Stream stream, HiddenStateTap* tap) {
+void Transformer::run_layers(const kernels::BatchView& view, int num_layers, Stream stream,
+                             HiddenStateTap* tap) {
   const ModelConfig& config = weights_.config;
   const int rows = view.num_rows;
   float* const x = x_.as<float>();
@@ -166,7 +183,7 @@ void Transformer::run_layers(const kernels::BatchView& view, Stream stream, Hidd
 
   backend_.embed_rows(
       {.num_rows = rows, .tokens = view.tokens, .table = weights_.embedding, .out = x}, stream);
-  for (int i = 0; i < config.num_layers; ++i) {
+  for (int i = 0; i < num_layers; ++i) {
     if (tap != nullptr) tap->observe(i, x, rows, stream);
     const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(i)];
     backend_.norm_qkv_rope_append({.batch = view,
@@ -180,27 +197,34 @@ void Transformer::run_layers(const kernels::BatchView& view, Stream stream, Hidd
                                    .kv = pool_.layer(i),
                                    .q = q},
                                   stream);
+    const kernels::DataType attention_type = backend_.operand_type(layer.attention_output);
+    const kernels::DataType ffn_type = backend_.operand_type(layer.down);
     backend_.tree_attention({.batch = view,
                              .q = q,
                              .num_heads = config.num_heads,
                              .scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim)),
                              .kv = pool_.layer(i),
                              .out = attention,
-                             .out_type = backend_.operand_type(layer.attention_output)},
+                             .out_type = attention_type},
                             stream);
-    backend_.project_residual(
-        {.num_rows = rows, .in = attention, .weight = layer.attention_output, .x = x}, stream);
+    backend_.project_residual({.num_rows = rows,
+                               .in = attention,
+                               .weight = layer.attention_output,
+                               .x = x,
+                               .in_type = attention_type},
+                              stream);
     backend_.norm_gate_up({.num_rows = rows,
                            .x = x,
                            .norm_weight = layer.ffn_norm,
                            .norm_eps = config.norm_eps,
                            .gate_up = layer.gate_up,
                            .out = ffn,
-                           .out_type = backend_.operand_type(layer.down)},
+                           .out_type = ffn_type},
                           stream);
-    backend_.project_residual({.num_rows = rows, .in = ffn, .weight = layer.down, .x = x}, stream);
+    backend_.project_residual(
+        {.num_rows = rows, .in = ffn, .weight = layer.down, .x = x, .in_type = ffn_type}, stream);
   }
-  if (tap != nullptr) tap->observe(config.num_layers, x, rows, stream);
+  if (tap != nullptr) tap->observe(num_layers, x, rows, stream);
 }
 
 }  // namespace specdec

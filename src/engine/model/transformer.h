@@ -24,12 +24,15 @@ class TransformerWeights {
     kernels::PackedMatrix down;
   };
 
-  /// Packs every matrix and lets go of the file's pages as it goes.
-  TransformerWeights(Backend& backend, const ModelSource& source);
+  /// Packs every matrix and lets go of the file's pages as it goes. With `tokens` (rising) the head
+  /// has rows for them alone.
+  TransformerWeights(Backend& backend, const ModelSource& source,
+                     std::span<const TokenId> tokens = {});
 
   ModelConfig config;
   kernels::PackedMatrix embedding;
   kernels::PackedMatrix head;
+  std::vector<TokenId> head_tokens;  // [head.rows] whose logits they give; empty: 0, 1, ...
   std::vector<Layer> layers;
   const float* output_norm = nullptr;
 
@@ -88,15 +91,20 @@ class Transformer {
   /// `max_rows`: the most rows that one pass may have.
   Transformer(Backend& backend, TransformerWeights weights, KvPoolStorage pool, int max_rows);
 
-  /// Runs the batch, appends its K and V to the cache and returns logits [num_outputs, vocab] of
-  /// the rows that asked for them, in row order; valid until the next call. `tap` may be null.
+  /// Runs the batch, appends its K and V to the cache and returns logits [num_outputs, head rows]
+  /// of the rows that asked for them, in row order; valid until the next call. `tap` may be null.
   std::span<const float> forward(const ForwardBatch& batch, Stream stream,
                                  HiddenStateTap* tap = nullptr);
+  /// The same through the first `num_layers` layers alone, then the final norm and the head: what
+  /// the model would say if it ended there. K and V of those layers, at the rows that both run,
+  /// have the bits of forward().
+  std::span<const float> forward_early(const ForwardBatch& batch, int num_layers, Stream stream);
 
   /// The same without the host: `batch` is what Backend::stage would make of one, and the logits
   /// are left in the backend's memory. Once reserve() has made room it neither allocates nor
   /// synchronises, so that a graph can be captured of it.
-  const float* enqueue(const kernels::BatchView& batch, Stream stream);
+  const float* enqueue(const kernels::BatchView& batch, Stream stream,
+                       HiddenStateTap* tap = nullptr);
   /// Makes room for the logits that enqueue() leaves, of `outputs` rows at most, and fills in the
   /// angles of every position. Once, before the first enqueue().
   void reserve(int outputs, Stream stream);
@@ -104,10 +112,15 @@ class Transformer {
   const ModelConfig& config() const noexcept { return weights_.config; }
   const KvPoolStorage& pool() const noexcept { return pool_; }
   const kernels::PackedMatrix& embedding() const noexcept { return weights_.embedding; }
+  /// Whose logits forward() returns; empty: those of the whole vocabulary.
+  std::span<const TokenId> head_tokens() const noexcept { return weights_.head_tokens; }
   int max_rows() const noexcept { return max_rows_; }
 
  private:
-  void run_layers(const kernels::BatchView& view, Stream stream, HiddenStateTap* tap);
+  std::span<const float> run(const ForwardBatch& batch, int num_layers, Stream stream,
+                             HiddenStateTap* tap);
+  void run_layers(const kernels::BatchView& view, int num_layers, Stream stream,
+                  HiddenStateTap* tap);
   kernels::NormHeadParams head_params(const kernels::BatchView& batch) const;
 
   Backend& backend_;
@@ -119,8 +132,8 @@ class Transformer {
   DeviceBuffer q_;                // [max_rows, heads * head_dim]
   DeviceBuffer attention_;        // [max_rows, heads * head_dim]
   DeviceBuffer ffn_;              // [max_rows, ffn]
-  DeviceBuffer logits_;           // [most outputs so far, vocab]
-  DeviceBuffer enqueued_logits_;  // [outputs that reserve() was told, vocab]
+  DeviceBuffer logits_;           // [most outputs so far, head rows]
+  DeviceBuffer enqueued_logits_;  // [outputs that reserve() was told, head rows]
 };
 
 }  // namespace specdec

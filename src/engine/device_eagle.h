@@ -1,0 +1,35 @@
+#pragma once
+
+#include "engine/backend/cuda_backend.h"
+#include "engine/device_loop.h"
+#include "engine/eagle_adapter.h"
+
+namespace specdec {
+
+/// A batch on the device as models take it; `batch` must outlive the view.
+kernels::BatchView view_of(const kernels::cuda::DeviceBatch& batch);
+
+/// An EAGLE head's passes in the device loop: hidden states that go back and forth between two
+/// buffers, logits under the target's numbers.
+class DeviceEagle {
+ public:
+  /// `rows`, `outputs`: the most of a pass. Throws Error(unsupported, out_of_memory, device).
+  DeviceEagle(CudaBackend& backend, EagleAdapter& adapter, int rows, int outputs);
+
+  /// DeviceHead::forward.
+  const float* forward(const kernels::cuda::DeviceBatch& batch, const std::int32_t* sources,
+                       bool at_roots, cudaStream_t stream);
+  EagleAdapter& adapter() noexcept { return adapter_; }
+  int max_position() const { return adapter_.max_position(); }
+
+ private:
+  CudaBackend& backend_;
+  EagleAdapter& adapter_;
+  EagleHead& head_;
+  DeviceBuffer hidden_[2];  // [rows, hidden]
+  int last_ = 0;            // the one that the pass before left its outputs in
+  DeviceBuffer tokens_;     // [draft vocabulary]; empty: the same numbers as the target's
+  DeviceBuffer logits_;     // [outputs, the target's vocabulary]
+};
+
+}  // namespace specdec

@@ -1,0 +1,127 @@
+#include <doctest/doctest.h>
+
+#include <random>
+#include <vector>
+
+#include "engine/draft_pacing.h"
+
+// The goodput rule over steps, without a model: who drafts, how far, and for how long not.
+
+using namespace specdec;
+
+namespace {
+
+/// A pass over `rows` rows takes base + rows * each.
+CostCurve linear(double base, double each) {
+  std::vector<std::pair<int, double>> points;
+  for (const int rows : {1, 2, 4, 8, 16, 32}) points.emplace_back(rows, base + each * rows);
+  return CostCurve(points);
+}
+
+Sequence decoding_sequence(int draft_depth) {
+  Sequence sequence;
+  sequence.num_known = 1;
+  sequence.samples = true;
+  sequence.draft_depth = draft_depth;
+  sequence.draft_nodes = 64;
+  return sequence;
+}
+
+int add_node(Sequence& sequence, int parent, const NodeOrigin& origin) {
+  sequence.origins.push_back(origin);
+  return sequence.tree.add(sequence.tree.size(), parent);
+}
+
+void begin_step(DraftPacing& pacing, Sequence& sequence) {
+  sequence.tree.reset(0);
+  sequence.origins.assign(1, NodeOrigin{});
+  Sequence* const batch[] = {&sequence};
+  pacing.begin(batch);
+}
+
+/// One step in a text where the model is right with probability `acceptance`. Returns how many
+/// tokens were verified.
+int simulate(DraftPacing& pacing, Sequence& sequence, double acceptance, std::mt19937& random) {
+  begin_step(pacing, sequence);
+  const int depth = pacing.first_depth(sequence, 1);
+  float survival = 1;
+  for (int at = 0; at < depth; ++at) {
+    survival *= 0.6f;
+    add_node(sequence, at, {.confidence = 0.6f, .estimate = 0.6f, .survival = survival});
+  }
+  Sequence* const batch[] = {&sequence};
+  pacing.trim(batch);
+  sequence.path.nodes = {0};
+  std::bernoulli_distribution right(acceptance);
+  for (int node = 1; node < sequence.tree.size() && right(random); ++node)
+    sequence.path.nodes.push_back(node);
+  pacing.learn(sequence);
+  return sequence.tree.num_draft_tokens();
+}
+
+/// A column of `length` nodes below `parent`; the last is watched.
+int add_column(Sequence& sequence, int parent, int length, int watched) {
+  for (int i = 0; i < length; ++i)
+    parent = add_node(sequence, parent, {.drafter = 2, .confidence = 0.1f, .estimate = 0.01f});
+  NodeOrigin& last = sequence.origins.back();
+  last.watcher = 2;
+  last.watched = watched;
+  return parent;
+}
+
+}  // namespace
+
+TEST_CASE("a change of domain is noticed: drafting ends where it does not pay and returns") {
+  // Drafts fail by chance too, so one sequence proves nothing.
+  constexpr int kSequences = 40;
+  std::mt19937 random(4);
+  std::vector<DraftPacing> pacings(kSequences);
+  std::vector<Sequence> sequences;
+  for (DraftPacing& pacing : pacings) {
+    pacing.set_costs(linear(10, 0.5), linear(2, 0.1));
+    sequences.push_back(decoding_sequence(6));
+  }
+  // The share of steps that drafted.
+  const auto drafted_in = [&](double acceptance, int steps) {
+    int drafted = 0;
+    for (std::size_t i = 0; i < sequences.size(); ++i)
+      for (int step = 0; step < steps; ++step)
+        drafted += simulate(pacings[i], sequences[i], acceptance, random) > 0 ? 1 : 0;
+    return drafted / static_cast<double>(kSequences * steps);
+  };
+  for (int change = 0; change < 3; ++change) {
+    CAPTURE(change);
+    // Text that the draft knows: tried again after 64 steps at the latest, and a dozen right drafts
+    // later it pays.
+    drafted_in(0.8, 64 + 96);
+    CHECK(drafted_in(0.8, 100) > 0.9);
+    // Text that it does not: given up when the memory of some twenty drafts has faded, and only
+    // probed from then on.
+    CHECK(drafted_in(0.02, 80) < 0.5);
+    CHECK(drafted_in(0.02, 200) < 0.05);
+  }
+}
+
+TEST_CASE("an adaptive step verifies a whole window or none of it") {
+  for (const bool cheap : {true, false}) {
+    CAPTURE(cheap);
+    DraftPacing pacing;
+    pacing.set_costs(linear(10, cheap ? 0.01 : 5), linear(1, 0));
+    Sequence sequence = decoding_sequence(6);
+    begin_step(pacing, sequence);
+    const int spine = add_column(sequence, 0, 2, 0);
+    add_column(sequence, 1, 3, 1);
+    // A branch that nobody watches, with nothing to recommend it, and one with much.
+    add_node(sequence, spine, {.drafter = 1, .survival = 0.0001f});
+    add_node(sequence, 0, {.drafter = 1, .survival = 0.9f});
+    for (NodeOrigin& origin : sequence.origins)
+      if (origin.drafter == 2) origin.survival = 0.0001f;
+    Sequence* const batch[] = {&sequence};
+    pacing.trim(batch);
+    int watched = 0;
+    for (const NodeOrigin& origin : sequence.origins) watched += origin.watcher != 0 ? 1 : 0;
+    CHECK(watched == (cheap ? 2 : 0));
+    CHECK(sequence.tree.num_draft_tokens() == (cheap ? 6 : 1));
+    CHECK((sequence.window_of == 2) == cheap);
+  }
+}
