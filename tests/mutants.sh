@@ -41,9 +41,9 @@ grammar_run_without_end       test_grammar
 grammar_kinds_not_asked       test_grammar
 grammar_forced_past_end       test_grammar
 regex_near_beyond_ceiling     test_grammar
-schema_required_ignored       test_grammar
-schema_one_member_more        test_grammar
-schema_one_of_is_any_of       test_grammar
+schema_required_ignored       test_json_schema
+schema_one_member_more        test_json_schema
+schema_one_of_is_any_of       test_json_schema
 grammar_undecided_taken       test_engine
 grammar_mask_shifted          test_engine
 mask_rows_mixed               test_grammar

@@ -10,6 +10,7 @@ inline constexpr int kWideTiles = 8;        // weight tiles of a block: 2 groups
 inline constexpr int kWideTokenTiles = 32;  // token tiles of a block
 inline constexpr int kWideTokens = kWideTokenTiles * kTokenTile;
 inline constexpr int kWideChunk = 2;      // units of a stage
+inline constexpr int kWideCluster = 2;    // blocks that share the tokens
 inline constexpr int kWideThreads = 384;  // 8 warps that multiply, one of 4 others that fills
 
 template <DataType kType>
@@ -41,7 +42,7 @@ __device__ __forceinline__ void put_gated_tile(const Product& product, int first
 /// is again one float accumulator over ascending steps of 16 columns, so its bits are those of
 /// product_kernel. Weights are dequantised on their way to the registers, as there. Whole chunks of
 /// units only: a branch between the asynchronous products would serialise them.
-template <DataType kType, int kCluster>
+template <DataType kType>
 __global__ void __launch_bounds__(kWideThreads, 1)
     wide_product_kernel(const __grid_constant__ ProductArgs args,
                         const __grid_constant__ TileMap weight_map,
@@ -61,17 +62,19 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int rank = static_cast<int>(blockIdx.x) % kCluster;
+  const int rank = static_cast<int>(blockIdx.x) % kWideCluster;
   const int chunks = args.units / kWideChunk;
-  const int items = ceil_div(args.weight_groups, kCluster) * args.token_groups;  // of a cluster
-  const int first_item = static_cast<int>(blockIdx.x) / kCluster;
-  const int item_step = static_cast<int>(gridDim.x) / kCluster;
-  const auto weight_group = [&](int item) { return item / args.token_groups * kCluster + rank; };
+  const int items = ceil_div(args.weight_groups, kWideCluster) * args.token_groups;  // of a cluster
+  const int first_item = static_cast<int>(blockIdx.x) / kWideCluster;
+  const int item_step = static_cast<int>(gridDim.x) / kWideCluster;
+  const auto weight_group = [&](int item) {
+    return item / args.token_groups * kWideCluster + rank;
+  };
   const auto token_group = [&](int item) { return item % args.token_groups; };
   if (threadIdx.x == 0) {
     for (int i = 0; i < args.stages; ++i) {
       Barrier::init(&filled[i], 1);
-      Barrier::init(&used[i], kWideTiles * kCluster);  // this block's copies go to all of them
+      Barrier::init(&used[i], kWideTiles * kWideCluster);  // this block's copies go to all of them
     }
     asm volatile("fence.mbarrier_init.release.cluster;");
   }
@@ -94,8 +97,8 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
     if (warp == kWideTiles && lane == 0) {
       // The block's weights, and its share of the tokens for the whole cluster.
-      constexpr int kShare = kWideTokenTiles / kCluster;
-      constexpr auto kAllBlocks = static_cast<std::uint16_t>((1 << kCluster) - 1);
+      constexpr int kShare = kWideTokenTiles / kWideCluster;
+      constexpr auto kAllBlocks = static_cast<std::uint16_t>((1 << kWideCluster) - 1);
       for (int item = first_item; item < items; item += item_step) {
         const int tile = weight_group(item) * kWideTiles;
         const int token_tile = token_group(item) * kWideTokenTiles + rank * kShare;
@@ -115,7 +118,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     // All blocks, whose copies come here too, hear that a stage is used up.
     const auto release = [&](int which) {
-      if (lane < kCluster) Barrier::arrive_at(&used[which], lane);
+      if (lane < kWideCluster) Barrier::arrive_at(&used[which], lane);
     };
     const bool has_places = args.product.output == ProductOutput::qkv;
     for (int item = first_item; item < items; item += item_step) {
@@ -208,23 +211,6 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 #endif
 }
 
-template <DataType kType, int kCluster>
-cudaError_t launch_wide_clusters(const ProductArgs& args, int clusters, const Launch& to) {
-  constexpr int kUnitBytes = Weights<kType>::kUnitBytes;
-  TileMap weights;
-  TileMap tokens;
-  cudaError_t status = map_tiles(args.product.weight.data, args.tiles, args.units * kUnitBytes,
-                                 kWideTiles, kWideChunk * kUnitBytes, weights);
-  if (status != cudaSuccess) return status;
-  status = map_tiles(args.product.tokens, args.token_tiles, args.units * 512,
-                     kWideTokenTiles / kCluster, kWideChunk * 512, tokens);
-  if (status != cudaSuccess) return status;
-  return launch_clusters(
-      to, wide_product_kernel<kType, kCluster>, dim3(static_cast<unsigned>(clusters * kCluster)),
-      dim3(kCluster), kWideThreads, static_cast<std::size_t>(args.stages * kWideStageBytes<kType>),
-      args, weights, tokens);
-}
-
 template <DataType kType>
 cudaError_t launch_wide_product(ProductArgs args, const Launch& to) {
   constexpr int kStatic = 5120;  // what the kernel has beside its ring, at most
@@ -232,28 +218,26 @@ cudaError_t launch_wide_product(ProductArgs args, const Launch& to) {
   args.token_groups = ceil_div(args.token_tiles, kWideTokenTiles);
   args.stages = min(8, (to.device.max_block_shared - kStatic) / kWideStageBytes<kType>);
   const auto shared = static_cast<std::size_t>(args.stages * kWideStageBytes<kType>);
-  // Large clusters read tokens less often, which makes a round a fifth shorter where there are
-  // many; with few, that their blocks wait for one another at each item's end costs as much.
-  constexpr int kLarge = 8;
-  constexpr int kSmall = 2;
-  constexpr int kManyRounds = 4;
-  int large = 0;
-  int small = 0;
-  const cudaError_t statuses[] = {allow_shared(to, wide_product_kernel<kType, kLarge>),
-                                  allow_shared(to, wide_product_kernel<kType, kSmall>),
-                                  max_resident_clusters(to, wide_product_kernel<kType, kLarge>,
-                                                        kLarge, kWideThreads, shared, large),
-                                  max_resident_clusters(to, wide_product_kernel<kType, kSmall>,
-                                                        kSmall, kWideThreads, shared, small)};
-  for (const cudaError_t status : statuses)
-    if (status != cudaSuccess) return status;
-  const auto items = [&](int cluster) {
-    return ceil_div(args.weight_groups, cluster) * args.token_groups;
-  };
-  const int rounds = large == 0 ? 0 : ceil_div(items(kLarge), large);
-  if (rounds >= kManyRounds && rounds * 4 <= ceil_div(items(kSmall), max(1, small)) * 5)
-    return launch_wide_clusters<kType, kLarge>(args, min(large, items(kLarge)), to);
-  return launch_wide_clusters<kType, kSmall>(args, min(max(1, small), items(kSmall)), to);
+  const auto kernel = wide_product_kernel<kType>;
+  cudaError_t status = allow_shared(to, kernel);
+  if (status != cudaSuccess) return status;
+  int resident = 0;
+  status = max_resident_clusters(to, kernel, kWideCluster, kWideThreads, shared, resident);
+  if (status != cudaSuccess) return status;
+
+  constexpr int kUnitBytes = Weights<kType>::kUnitBytes;
+  TileMap weights;
+  TileMap tokens;
+  status = map_tiles(args.product.weight.data, args.tiles, args.units * kUnitBytes, kWideTiles,
+                     kWideChunk * kUnitBytes, weights);
+  if (status != cudaSuccess) return status;
+  status = map_tiles(args.product.tokens, args.token_tiles, args.units * 512,
+                     kWideTokenTiles / kWideCluster, kWideChunk * 512, tokens);
+  if (status != cudaSuccess) return status;
+  const int items = ceil_div(args.weight_groups, kWideCluster) * args.token_groups;
+  const int clusters = min(max(1, resident), items);
+  return launch_clusters(to, kernel, dim3(static_cast<unsigned>(clusters * kWideCluster)),
+                         dim3(kWideCluster), kWideThreads, shared, args, weights, tokens);
 }
 
 }  // namespace specdec::kernels::cuda

@@ -198,3 +198,24 @@ TEST_CASE(
         CHECK(engine.stats().kv_blocks_held == 0);
       }
 }
+
+TEST_CASE("static trees change nothing, and every rule that takes trees takes them") {
+  std::vector<Request> requests = varied_requests(24, 6);
+  // Few likely tokens: even random heads are right now and then.
+  for (Request& request : requests)
+    for (TokenId token = 30; token < 54; token += 3) request.sampling.logit_bias[token] = 5.0f;
+  const std::vector<RunResult> expected = plain_results(requests);
+  for (Config config : micro_model_configs()) {
+    config.draft.tree.choices = {"0", "1", "3", "0.0", "0.2", "1.0", "0.0.0"};
+    for (const char* rule : {"coupled", "rejection", "traversal", "typical"}) {
+      INFO(config.draft.method << ", " << rule);
+      config.verify.method = rule;
+      Engine engine = Engine::load(config);
+      const std::vector<RunResult> results = run_requests(engine, requests, 3);
+      if (std::string(rule) == "coupled") check_equal(expected, results);
+      for (const RunResult& result : results) CHECK(result.error == "");
+      CHECK(engine.stats().kv_blocks_held == 0);
+      CHECK(engine.stats().speculation.spec_decode_num_accepted_tokens > 0);
+    }
+  }
+}

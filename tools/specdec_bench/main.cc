@@ -165,7 +165,8 @@ int run(const Options& options, const specdec::cli::ConfigFlags& flags,
   {
     // One unmeasured answer per method: page faults and lazy set-up belong to nobody.
     specdec::bench::Plan warm_up = plan;
-    warm_up.methods = options.methods;
+    warm_up.methods.resize(options.methods.size());  // without kFree
+    warm_up.lengths.resize(options.methods.size());
     warm_up.sampling.max_tokens = 8;
     warm_up.batch = 1;
     run_all(engine, {{"warm-up", {"Hello!"}}}, warm_up, [](std::size_t) { return false; });

@@ -138,11 +138,13 @@ class Loader {
                                   {{prefix_ + "self_attn.q_proj.weight", q_rows},
                                    {prefix_ + "self_attn.k_proj.weight", kv_rows},
                                    {prefix_ + "self_attn.v_proj.weight", kv_rows}});
+    source_.qkv.pair_distance = source_.layer.head_dim / 2;
     source_.attention_output = tensors_.matrix("attention_output", q_rows,
                                                {{prefix_ + "self_attn.o_proj.weight", hidden}});
     source_.gate_up = tensors_.matrix("gate_up", hidden,
                                       {{prefix_ + "mlp.gate_proj.weight", layer.ffn_size},
                                        {prefix_ + "mlp.up_proj.weight", layer.ffn_size}});
+    source_.gate_up.pair_distance = source_.layer.ffn_size;
     source_.down =
         tensors_.matrix("down", layer.ffn_size, {{prefix_ + "mlp.down_proj.weight", hidden}});
     source_.head = tensors_.matrix("head", hidden, {{"lm_head.weight", source_.draft_vocab_size}});

@@ -189,11 +189,14 @@ bool PlainReach::each_plain_char(State from, Take step, std::vector<State>& reac
          each_char_beyond_ascii(from, step, reached);
 }
 
-bool PlainReach::takes(LexerState state, ByteKinds kinds, std::size_t length) {
+PlainReach::Run& PlainReach::run(LexerState state) {
   if (runs_.size() <= state) runs_.resize(std::max<std::size_t>(state + 1, lexer_.num_states()));
   if (!runs_[state].made) runs_[state] = new_run(state);
-  // stays() makes states, not runs.
-  Run& run = runs_[state];
+  return runs_[state];
+}
+
+bool PlainReach::takes(LexerState state, ByteKinds kinds, std::size_t length) {
+  Run& run = this->run(state);  // stays() makes states, not runs
   if (length > run.length && !mutant_active("grammar_run_without_end")) return false;
   if ((kinds & run.known & ~run.taken) != 0) return false;
   for (ByteKinds rest = kinds & ~run.known; rest != 0; rest &= rest - 1) {
@@ -205,7 +208,11 @@ bool PlainReach::takes(LexerState state, ByteKinds kinds, std::size_t length) {
   return true;
 }
 
-ByteKinds PlainReach::kinds_taken(LexerState state, std::size_t length) {
+ByteKinds PlainReach::kinds_taken(LexerState state, std::size_t& length) {
+  if (const Run& run = this->run(state); run.length < length) {
+    if (!run.closed) return 0;
+    length = run.length;
+  }
   const ByteSet first = lexer_.first_bytes(state);
   ByteKinds kinds = kinds_within(first) & ~kBeyondAscii;
   if ((first & kLeads) == kLeads) kinds |= kBeyondAscii;
@@ -226,6 +233,8 @@ PlainReach::Run PlainReach::new_run(LexerState state) const {
   run.known = ~ByteKinds{0};
   run.taken = kinds_within(*set) & ~kBeyondAscii;
   if (repeat->max) run.length = *repeat->max;
+  run.closed =
+      !regexes.nullable(repeat->rest) && (regexes.first_bytes(repeat->rest) & *set).empty();
   return run;
 }
 

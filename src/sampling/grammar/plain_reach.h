@@ -31,8 +31,9 @@ class PlainReach {
   bool surely_endless(LexerState state) { return counted(state) == kEndless; }
   /// Any text of at most `length` bytes of these kinds may follow; beyond ASCII, whole characters.
   bool takes(LexerState state, ByteKinds kinds, std::size_t length);
-  /// The kinds of which any text of at most `length` bytes may follow.
-  ByteKinds kinds_taken(LexerState state, std::size_t length);
+  /// The kinds of which any text of at most `length` bytes may follow. `length` becomes less where
+  /// the state takes fewer, and then no text of these kinds that is longer.
+  ByteKinds kinds_taken(LexerState state, std::size_t& length);
   std::size_t memory_bytes() const noexcept {
     return entries_.capacity() * sizeof(Entry) + runs_.capacity() * sizeof(Run) +
            successors_.capacity() * sizeof(LexerState);
@@ -50,6 +51,7 @@ class PlainReach {
   /// What of some kinds may follow: any text of at most `length` bytes of the kinds `taken`.
   struct Run {
     bool made = false;
+    bool closed = false;  // and no longer one
     ByteKinds known = 0;
     ByteKinds taken = 0;
     std::size_t length = kEndless;
@@ -71,6 +73,7 @@ class PlainReach {
                  std::vector<State>& reached) const;
   template <class State, class Take>
   bool each_char_beyond_ascii(State from, Take step, std::vector<State>& reached) const;
+  Run& run(LexerState state);
   Run new_run(LexerState state) const;
   bool stays(LexerState state, int kind);
   bool may_take_plain(LexerState state) const;

@@ -186,9 +186,10 @@ void TokenMasks::collect(const TokenTrie& trie, LexerState lexer) {
 // class does, and returns these kinds: a few words of bits in place of walks.
 ByteKinds TokenMasks::collect_kinds(LexerState lexer) {
   constexpr int kWorthBits = 4;  // fewer kinds are in few tokens
-  const ByteKinds taken = plain_reach_.kinds_taken(lexer, TokenIndex::kMaxShortBytes);
+  std::size_t length = TokenIndex::kMaxShortBytes;
+  const ByteKinds taken = plain_reach_.kinds_taken(lexer, length);
   if (std::popcount(taken) < kWorthBits) return 0;
-  found_.add_bits(index_.all_plain());
+  found_.add_bits(index_.plain_up_to(length));
   for (ByteKinds rest = index_.plain().kinds_below(0) & ~taken; rest != 0; rest &= rest - 1)
     found_.remove_bits(index_.holding(std::countr_zero(rest)));
   return taken;
