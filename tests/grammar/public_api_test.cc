@@ -78,6 +78,7 @@ TEST_CASE("forced text, ends and refusals") {
   GrammarMatcher matcher(Grammar::regex("abc(d|e)f"), vocabulary);
   CHECK(matcher.forced_text() == "abc");
   CHECK(matcher.forced_text(2) == "ab");
+  CHECK(GrammarMatcher(Grammar::regex("ab(cd)?"), vocabulary).forced_text() == "ab");  // or the end
   CHECK(!matcher.accept("abx"));
   CHECK(matcher.accept("abcd"));
   CHECK(matcher.forced_text() == "f");

@@ -111,6 +111,26 @@ TEST_CASE("masks inside strings: bounded, of a pattern, different from some, bey
   }
 }
 
+// The pattern needs 32 characters to end, so the ceiling decides how many may come before them.
+TEST_CASE("masks where a ceiling is within reach of what a pattern asks for") {
+  std::mt19937_64 random(8);
+  for (const Vocabulary& vocabulary : {smollm2_vocabulary(), made_vocabulary()}) {
+    CAPTURE(vocabulary.name);
+    const TokenIndex index = vocabulary.index();
+    for (const char* ceiling : {"{0,40}", "{0,55}", "{0,57}", "{0,90}"}) {
+      CAPTURE(ceiling);
+      GrammarSpec spec;
+      RegexPool& pool = spec.regexes();
+      const RegexRef quote = pool.byte('"');
+      const RegexRef text = pool.all_of(parse_regex(pool, std::string("[a-c ]") + ceiling),
+                                        parse_regex(pool, "[a ]*b{32}"));
+      spec.set_start(spec.add_lexeme(pool.concat({quote, text, quote})));
+      CompiledGrammar grammar(std::move(spec));
+      compare_masks(grammar, vocabulary, index, random, 8);
+    }
+  }
+}
+
 TEST_CASE("a mask's bits are the tokens that can be taken, and lead to a mask again") {
   const Vocabulary vocabulary = made_vocabulary();
   const TokenIndex index = vocabulary.index();
