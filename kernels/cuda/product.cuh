@@ -281,8 +281,9 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
             tile < args.tiles && lane / 4 < rows.valid};
   };
   Inputs inputs[kTokenTiles][2];
+  Place place{};
   const auto look_up = [&](int item) {
-    const Place place = place_of_item(item);
+    place = place_of_item(item);
     with_sink(args.product, place.tile_row, [&](auto sink) {
 #pragma unroll
       for (int i = 0; i < kTokenTiles * 2; ++i) {
@@ -365,7 +366,6 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
         phase ^= 1;
       }
     }
-    const Place place = place_of_item(item);
     if (!place.has_rows) continue;
     with_sink(args.product, place.tile_row, [&](auto sink) {
 #pragma unroll
