@@ -24,8 +24,9 @@ inline grammar::GrammarLimits small_limits() {
           .emptiness_fuel = 10'000};
 }
 
-/// Aborts where an input took more than 0.4 s of the processor. Sanitizers and the fuzzer's counters
-/// make ten to twenty of a millisecond, so that is well below a tenth of a second without them.
+/// Aborts where an input took more than 0.4 s of the processor. Sanitizers and the fuzzer's
+/// counters make ten to twenty of a millisecond, so that is well below a tenth of a second without
+/// them.
 class TimeLimit {
  public:
   TimeLimit() = default;
