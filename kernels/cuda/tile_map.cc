@@ -9,11 +9,16 @@ namespace {
 constexpr int kElement = 8;
 
 decltype(&cuTensorMapEncodeTiled) find_encode() noexcept {
-  constexpr unsigned kSince = 12000;
   void* found = nullptr;
   cudaDriverEntryPointQueryResult result{};
+#if CUDART_VERSION >= 12050
+  constexpr unsigned kSince = 12000;
   const cudaError_t status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
                                                               kSince, cudaEnableDefault, &result);
+#else
+  const cudaError_t status =
+      cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &found, cudaEnableDefault, &result);
+#endif
   return status == cudaSuccess && result == cudaDriverEntryPointSuccess
              ? reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found)
              : nullptr;
