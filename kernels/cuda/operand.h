@@ -16,7 +16,8 @@ namespace specdec::kernels::cuda {
 inline constexpr int kTokenTile = 8;
 /// Columns are padded with zeros to whole units of this many: two mma steps, one quantised group.
 inline constexpr int kUnitCols = 32;
-inline constexpr int kTileRows = 16;  // weight rows of one mma
+inline constexpr int kTileRows = 16;                           // weight rows of one mma
+inline constexpr int kTokenUnit = kTokenTile * kUnitCols * 2;  // bytes of a token tile's unit
 
 SPECDEC_HOST_DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 SPECDEC_HOST_DEVICE int padded_cols(int cols) { return ceil_div(cols, kUnitCols) * kUnitCols; }

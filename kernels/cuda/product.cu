@@ -35,7 +35,7 @@ std::size_t normed_bytes(const PackedMatrix& weight, int num_tokens) {
 std::size_t stage_bytes(const PackedMatrix& weight, const ProductSchedule& schedule) {
   return static_cast<std::size_t>(schedule.chunk) *
          (static_cast<std::size_t>(schedule.tiles) * unit_bytes(weight.type) +
-          static_cast<std::size_t>(schedule.token_tiles()) * 512);
+          static_cast<std::size_t>(schedule.token_tiles()) * kTokenUnit);
 }
 
 }  // namespace
@@ -65,7 +65,7 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
     const int rounds = ceil_div(ceil_div(tiles, at_once), device.num_processors);
     const std::size_t cost = static_cast<std::size_t>(rounds) *
                              (static_cast<std::size_t>(at_once) * unit_bytes(weight.type) * 4 +
-                              static_cast<std::size_t>(token_tiles) * 512);
+                              static_cast<std::size_t>(token_tiles) * kTokenUnit);
     if (at_once > 1 && cost >= least) continue;
     least = cost;
     schedule.tiles = at_once;

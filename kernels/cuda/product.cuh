@@ -182,7 +182,6 @@ template <DataType kType, int kTokenTiles>
 __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__ ProductArgs args) {
   using Format = Weights<kType>;
   using Operand = typename Format::Operand;
-  constexpr int kTokenUnit = 512;  // bytes of one token tile's unit
   extern __shared__ __align__(128) std::byte shared[];
   __shared__ std::uint64_t filled[32];
   __shared__ std::uint64_t used[32];

@@ -13,11 +13,14 @@ inline constexpr int kWideChunk = 2;      // units of a stage
 inline constexpr int kWideCluster = 2;    // blocks that share the tokens
 inline constexpr int kWideThreads = 384;  // 8 warps that multiply, one of 4 others that fills
 
+/// Bytes of a stage: weights, then tokens.
 template <DataType kType>
-inline constexpr int kWideStageBytes = (kWideTiles * kWideChunk * Weights<kType>::kUnitBytes +
-                                        127) /
-                                           128 * 128 +
-                                       kWideTokenTiles* kWideChunk * 512;
+inline constexpr int kWideWeightBytes = (kWideTiles * kWideChunk * Weights<kType>::kUnitBytes +
+                                         127) /
+                                        128 * 128;
+inline constexpr int kWideTokenBytes = kWideTokenTiles * kWideChunk * kTokenUnit;
+template <DataType kType>
+inline constexpr int kWideStageBytes = kWideWeightBytes<kType> + kWideTokenBytes;
 
 /// Puts a token tile's gated sums away as the operand's 8 x 8 tile, 128 bytes by one store. All
 /// lanes call.
@@ -50,11 +53,10 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 #ifdef SPECDEC_HAS_WGMMA
   using Format = Weights<kType>;
   using Operand = typename Format::Operand;
-  constexpr int kTokenUnit = 512;
   constexpr int kTileBytes = kWideChunk * Format::kUnitBytes;
   constexpr int kTokenBytes = kWideChunk * kTokenUnit;
-  constexpr int kWeightBytes = (kWideTiles * kTileBytes + 127) / 128 * 128;
-  constexpr int kStageBytes = kWeightBytes + kWideTokenTiles * kTokenBytes;
+  constexpr int kWeightBytes = kWideWeightBytes<kType>;
+  constexpr int kStageBytes = kWideStageBytes<kType>;
   extern __shared__ __align__(128) std::byte shared[];
   __shared__ std::uint64_t filled[8];
   __shared__ std::uint64_t used[8];
@@ -105,7 +107,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
         for (int chunk = 0; chunk < chunks; ++chunk) {
           Barrier::wait(&used[stage], phase ^ 1);
           const Fill fill{&filled[stage], 0};
-          fill.expect(kWideTiles * kTileBytes + kWideTokenTiles * kTokenBytes);
+          fill.expect(kWideTiles * kTileBytes + kWideTokenBytes);
           std::byte* to = shared + stage * kStageBytes;
           fill.copy_tiles(to, weight_map, chunk * kTileBytes, tile);
           fill.copy_tiles_to_blocks(to + kWeightBytes + rank * kShare * kTokenBytes, token_map,
@@ -156,7 +158,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 #pragma unroll
         for (int step = 0; step < 2; ++step)
           wide_mma<Operand>(sums, b[step],
-                            operand_descriptor(tokens + 512 + step * 256, kTokenBytes));
+                            operand_descriptor(tokens + kTokenUnit + step * 256, kTokenBytes));
         wide_mma_commit();
         wide_mma_wait<1>();
         before = stage;
@@ -231,8 +233,8 @@ cudaError_t launch_wide_product(ProductArgs args, const Launch& to) {
   status = map_tiles(args.product.weight.data, args.tiles, args.units * kUnitBytes, kWideTiles,
                      kWideChunk * kUnitBytes, weights);
   if (status != cudaSuccess) return status;
-  status = map_tiles(args.product.tokens, args.token_tiles, args.units * 512,
-                     kWideTokenTiles / kWideCluster, kWideChunk * 512, tokens);
+  status = map_tiles(args.product.tokens, args.token_tiles, args.units * kTokenUnit,
+                     kWideTokenTiles / kWideCluster, kWideChunk * kTokenUnit, tokens);
   if (status != cudaSuccess) return status;
   const int items = ceil_div(args.weight_groups, kWideCluster) * args.token_groups;
   const int clusters = min(max(1, resident), items);

@@ -89,7 +89,7 @@ struct Fill {
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
         "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared_address(to)),
-        "l"(&map), "r"(at / 8), "r"(tile), "r"(shared_address(barrier))
+        "l"(&map), "r"(at / kTileMapElement), "r"(tile), "r"(shared_address(barrier))
         : "memory");
 #endif
   }
@@ -101,7 +101,7 @@ struct Fill {
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
         ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(to)),
-        "l"(&map), "r"(at / 8), "r"(tile), "r"(shared_address(barrier)), "h"(blocks)
+        "l"(&map), "r"(at / kTileMapElement), "r"(tile), "r"(shared_address(barrier)), "h"(blocks)
         : "memory");
 #endif
   }

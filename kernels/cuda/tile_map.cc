@@ -5,9 +5,6 @@
 namespace specdec::kernels::cuda {
 namespace {
 
-// Elements of 8 bytes, since a copy has at most 256 of them a row.
-constexpr int kElement = 8;
-
 decltype(&cuTensorMapEncodeTiled) find_encode() noexcept {
   void* found = nullptr;
   cudaDriverEntryPointQueryResult result{};
@@ -30,12 +27,13 @@ cudaError_t map_tiles(const void* data, int tiles, int tile_bytes, int copy_tile
                       TileMap& map) noexcept {
   static const auto encode = find_encode();
   if (encode == nullptr) return cudaErrorNotSupported;
-  const cuuint64_t size[] = {static_cast<cuuint64_t>(tile_bytes / kElement),
+  const cuuint64_t size[] = {static_cast<cuuint64_t>(tile_bytes / kTileMapElement),
                              static_cast<cuuint64_t>(tiles)};
   const cuuint64_t stride[] = {static_cast<cuuint64_t>(tile_bytes)};
-  const cuuint32_t box[] = {static_cast<cuuint32_t>(copy_bytes / kElement),
+  const cuuint32_t box[] = {static_cast<cuuint32_t>(copy_bytes / kTileMapElement),
                             static_cast<cuuint32_t>(copy_tiles)};
   const cuuint32_t steps[] = {1, 1};
+  static_assert(kTileMapElement == sizeof(double));
   const CUresult done =
       encode(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT64, 2, const_cast<void*>(data), size, stride, box,
              steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,

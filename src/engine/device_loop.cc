@@ -150,6 +150,8 @@ class DeviceLoop::Impl {
 
   bool with_model() const { return options_.draft == DeviceDraft::draft_model; }
   bool with_head() const { return options_.draft == DeviceDraft::eagle; }
+  /// Drafts come out of passes, level by level.
+  bool with_passes() const { return with_model() || with_head(); }
   /// Rows a sequence of the draft's pass at the roots; the last one is the root's.
   int root_rows() const { return with_head() ? options_.depth + 1 : 2; }
 
@@ -198,7 +200,7 @@ DeviceLoop::Impl::Impl(const DeviceLoopOptions& options, DeviceModel target, Dev
       draft_(std::move(draft)),
       head_(std::move(head)) {
   if (options_.draft == DeviceDraft::none) options_.depth = options_.nodes = 0;
-  if (!with_model() && !with_head()) options_.topk = 1;
+  if (!with_passes()) options_.topk = 1;
   if (options_.topk == 1) options_.nodes = options_.depth;
   if (options_.depth + 1 > cuda::TurnEntry::kMostTokens || options_.topk > cuda::kMostCandidates)
     throw Error(ErrorCode::unsupported, "the device loop drafts at most " +
@@ -349,7 +351,7 @@ void DeviceLoop::Impl::fill_constants() {
   };
   fill(target_batch_, rows_per_sequence(), rows_per_sequence());
   fill(plain_batch_, 1, 1);
-  if (!with_model() && !with_head()) return;
+  if (!with_passes()) return;
   fill(level_batch_, options_.topk, options_.topk);
   std::vector<std::int32_t> outputs;
   fill(root_batch_, root_rows(), options_.topk);
@@ -380,7 +382,7 @@ cuda::DeviceBatch DeviceLoop::Impl::batch(const cuda::DeviceBatch& buffers, cons
 
 void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
   const char* const doing = "capturing a draft";
-  if ((!with_model() && !with_head()) || !key.drafts) {  // max_depths 0: the root alone
+  if (!with_passes() || !key.drafts) {  // max_depths 0: the root alone
     check(cuda::propose_ngram({.trees = trees(key),
                                .sequences = device_.states,
                                .history = device_.history,
@@ -529,7 +531,7 @@ void DeviceLoop::Impl::grow_workspace(const GraphKey& key) {
   const int rows = key.sequences * rows_per_sequence(key);
   pass(key.drafts ? target_batch_ : plain_batch_, rows, rows,
        [&](const cuda::DeviceBatch& batch) { target_.forward(batch, stream_); });
-  if ((!with_model() && !with_head()) || !key.drafts) return;
+  if (!with_passes() || !key.drafts) return;
   const int frontier = key.sequences * options_.topk;
   pass(root_batch_, root_rows() * key.sequences, frontier,
        [&](const cuda::DeviceBatch& batch) { run_draft(batch, true); });

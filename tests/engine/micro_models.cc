@@ -1,10 +1,13 @@
 #include "engine/micro_models.h"
 
+#include <doctest/doctest.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <string>
 
+#include "specdec/engine.h"
+#include "specdec/error.h"
 #include "support/engine_runs.h"
 #include "support/model_writer.h"
 
@@ -115,6 +118,16 @@ std::vector<Config> micro_model_configs() {
                                  micro_trimmed_config()};
   if (test_device() == "cpu") configs.push_back(micro_medusa_config());
   return configs;
+}
+
+std::string refusal(const Config& config) {
+  try {
+    Engine::load(config);
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::invalid_config);
+    return error.what();
+  }
+  return "loaded";
 }
 
 }  // namespace specdec::testing

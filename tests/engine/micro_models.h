@@ -33,4 +33,8 @@ Config micro_trimmed_config();
 /// All of them: a configuration for each way in which a model drafts.
 std::vector<Config> micro_model_configs();
 
+/// What Engine::load says of a configuration that it refuses, which must be Error(invalid_config);
+/// "loaded" where it does not.
+std::string refusal(const Config& config);
+
 }  // namespace specdec::testing

@@ -42,15 +42,6 @@ Trees run(Engine& engine, const Request& request) {
   return trees;
 }
 
-std::string message(const Config& config) {
-  try {
-    Engine::load(config);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "loaded";
-}
-
 }  // namespace
 
 // Heads that repeat the target's own head say, of the feature of the token before the root, what
@@ -119,17 +110,17 @@ TEST_CASE("Medusa heads under another method's name, and malformed choices, are 
           doctest::skip(test_device() != "cpu")) {
   Config config = micro_medusa_config();
   config.draft.method = "eagle3";
-  CHECK(message(config).find("is a folder of Medusa heads") != std::string::npos);
+  CHECK(refusal(config).find("is a folder of Medusa heads") != std::string::npos);
   config = micro_eagle_config();
   config.draft.method = "medusa";
-  CHECK(message(config).find("set draft.method = \"eagle3\"") != std::string::npos);
+  CHECK(refusal(config).find("set draft.method = \"eagle3\"") != std::string::npos);
   config = micro_medusa_config();
   config.draft.model.clear();
-  CHECK(message(config).find("draft.model is not set") != std::string::npos);
+  CHECK(refusal(config).find("draft.model is not set") != std::string::npos);
   config = micro_medusa_config();
   config.draft.tree.choices = {"0.1"};
-  CHECK(message(config).find("has no parent") != std::string::npos);
+  CHECK(refusal(config).find("has no parent") != std::string::npos);
   config.draft.tree.choices = {"0"};
   config.verify.method = "block";
-  CHECK(message(config).find("draft.tree.choices") != std::string::npos);
+  CHECK(refusal(config).find("draft.tree.choices") != std::string::npos);
 }

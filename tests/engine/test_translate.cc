@@ -127,22 +127,12 @@ void check_equal(const std::vector<RunResult>& expected, const std::vector<RunRe
   }
 }
 
-std::string message_of(const Config& config) {
-  try {
-    Engine::load(config);
-  } catch (const Error& error) {
-    CHECK(error.code() == ErrorCode::invalid_config);
-    return error.what();
-  }
-  return "";
-}
-
 }  // namespace
 
 TEST_CASE("a draft of another vocabulary is refused with the first difference") {
   Config config = config_of(models().bytes, models().other_byte);
   config.draft.vocabulary = "same";
-  std::string message = message_of(config);
+  std::string message = refusal(config);
   CAPTURE(message);
   const TestTokenizer tokenizer(259, true);
   CHECK(message.find("token 100 is \"" + tokenizer.tokens[101] + "\", the target has \"" +
@@ -152,7 +142,7 @@ TEST_CASE("a draft of another vocabulary is refused with the first difference") 
 
   config.target.model = models().merged;
   config.draft.model = models().fewer;
-  message = message_of(config);
+  message = refusal(config);
   CHECK(message.find("300 tokens, the target's 320") != std::string::npos);
   CHECK(message.find("draft.vocabulary = \"translate\"") != std::string::npos);
 }
