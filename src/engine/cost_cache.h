@@ -20,9 +20,9 @@ using TurnCosts = std::map<int, CostPoints>;
 
 /// What an engine measures when lengths are adaptive.
 struct MeasuredCosts {
-  CostPoints verify;
-  CostPoints draft;  // empty: there is no draft model
-  TurnCosts turns;   // empty: there is no device loop
+  CostPoints verify = {};
+  CostPoints draft = {};  // empty: there is no draft model
+  TurnCosts turns = {};   // empty: there is no device loop
 };
 
 /// What measured costs depend on, as one line: the models' files, the device, threads, kernels and

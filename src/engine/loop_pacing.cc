@@ -97,6 +97,7 @@ LoopPacing::Plan LoopPacing::plan(std::span<Sequence* const> batch, int context,
   const double gained = best_goodput > 0 ? stretch * (1 - plain / best_goodput) : 0;
   const double wanted = entry_cost + (drafted_ ? -kMargin : kMargin) * stretch;
   if (best.depth > 0 && gained > wanted) {
+    best.chosen = true;
     best.turns = unknown ? std::min(kFewTurns, turns_for(best.depth)) : turns_for(best.depth);
     return best;
   }
@@ -108,8 +109,8 @@ LoopPacing::Plan LoopPacing::plan(std::span<Sequence* const> batch, int context,
       cost(shortest, sequences, context) - plain_turn * tokens(batch, shortest) / sequences;
   const double probe = kFewTurns * std::max(0.0, lost) + entry_cost + kRunOverhead;
   if (kProbeShare * plain_seconds_ >= probe)
-    return {.depth = shortest, .turns = kFewTurns, .probes = true};
-  return {.depth = 0, .turns = turns_for(0)};
+    return {.depth = shortest, .turns = kFewTurns, .probes = true, .chosen = true};
+  return {.depth = 0, .turns = turns_for(0), .chosen = true};
 }
 
 void LoopPacing::learn(Sequence& sequence, int depth, int num_accepted) {
@@ -125,11 +126,10 @@ void LoopPacing::learn(Sequence& sequence, int depth, int num_accepted) {
 }
 
 void LoopPacing::ran(const Plan& plan, int sequences, int context, int turns, double seconds) {
-  drafted_ = plan.depth > 0 && !plan.probes;
-  if (plan.depth > 0)
-    plain_seconds_ = 0;
-  else
-    plain_seconds_ += seconds;
+  if (plan.chosen) {
+    drafted_ = plan.depth > 0 && !plan.probes;
+    plain_seconds_ = plan.depth > 0 ? 0 : plain_seconds_ + seconds;
+  }
   if (turns < 1) return;
   Curve& curve = curves_.at(plan.depth);
   const double measured = turns * curve.measured(sequences);

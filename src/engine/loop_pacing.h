@@ -30,6 +30,7 @@ class LoopPacing {
     int depth = 0;
     int turns = 1;
     bool probes = false;  // it would not pay by what is known: it finds out whether that holds
+    bool chosen = false;  // the batch could have drafted, or does
   };
   /// The coming run over `batch` (draft_depth is set; 0: the sequence does not draft), the longest
   /// of `context` tokens. `entry_cost`: seconds that it takes before any of them can draft.
