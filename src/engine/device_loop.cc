@@ -128,6 +128,8 @@ void DeviceLoop::Impl::place(Arena& arena) {
   arena.take(candidate_counts_, frontier);
   arena.take(candidate_tokens_, frontier * topk);
   arena.take(candidate_scores_, frontier * topk);
+  arena.take(candidate_sums_,
+             frontier * static_cast<std::size_t>(cuda::num_chunks(options_.vocab)));
 
   const auto place_batch = [&](cuda::DeviceBatch& batch, std::size_t batch_rows,
                                std::size_t outputs) {

@@ -79,6 +79,7 @@ void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
                                 .counts = candidate_counts_,
                                 .tokens = candidate_tokens_,
                                 .scores = candidate_scores_,
+                                .chunk_sums = candidate_sums_,
                                 .scores_wanted = options_.topk > 1 || options_.min_confidence > 0},
                                key.needs, to),
         doing);

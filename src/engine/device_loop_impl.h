@@ -193,6 +193,7 @@ class DeviceLoop::Impl {
   std::int32_t* candidate_counts_ = nullptr;
   std::int32_t* candidate_tokens_ = nullptr;
   float* candidate_scores_ = nullptr;
+  float* candidate_sums_ = nullptr;
   std::vector<cuda::DeviceBatch> target_batches_;  // [options_.depths]
   std::vector<cuda::DeviceBatch> root_batches_;    // [options_.depths]; unused without passes
   cuda::DeviceBatch level_batch_;

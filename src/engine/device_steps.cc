@@ -32,11 +32,15 @@ std::vector<int> shorter_depths(const DraftLengthConfig& length) {
 void set_costs(DeviceStepper& stepper, const StepParts& parts, const MeasuredCosts& passes) {
   const std::string key = turn_cost_key(parts.config, parts.backend.name(),
                                         parts.backend.host_executor().num_threads());
-  const MeasuredCosts turns =
-      CostCache(parts.config.draft.length.cost_cache).find_or_measure(key, [&] {
-        return MeasuredCosts{.verify = {}, .draft = {}, .turns = stepper.measure_turns()};
-      });
-  stepper.set_costs(turns.turns, passes);
+  const TurnCosts turns =
+      CostCache(parts.config.draft.length.cost_cache)
+          .find_or_measure(key, [&] { return MeasuredCosts{.turns = stepper.measure_turns()}; })
+          .turns;
+  for (const auto& [depth, points] : turns)
+    for (const auto& [sequences, seconds] : points)
+      log_debug("costs: a turn of {} sequences with drafts of {} tokens {:.2f} ms", sequences,
+                depth, 1e3 * seconds);
+  stepper.set_costs(turns, passes);
 }
 
 }  // namespace
