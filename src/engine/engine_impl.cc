@@ -373,7 +373,7 @@ bool Engine::Impl::step() {
   cancel_requested();
 
   const bool had_work = scheduler->num_running() + scheduler->num_waiting() > 0;
-  if (had_work) {
+  if (had_work && !device_fault) {
     const std::vector<Sequence*> batch = scheduler->plan();
     if (!batch.empty()) run_step(batch);
     for (Sequence* sequence : batch) {
@@ -401,6 +401,7 @@ bool Engine::Impl::step() {
       }
     }
   }
+  if (device_fault) fail_all();
   const bool produced = !outputs.empty();
   const KvCacheCounts counts = cache->counts();
   stats.num_running = scheduler->num_running();
@@ -434,12 +435,24 @@ void Engine::Impl::run_step(std::span<Sequence* const> batch) {
   if (!fault) return;
   // The step as a whole failed: its requests end, the slots roll back, the engine goes on.
   log_error("step failed: {}", fault->what());
+  if (fault->code() == ErrorCode::device) device_fault = fault;
   for (Sequence* sequence : batch) {
     sequence->reservation = KvReservation();
     sequence->path = AcceptedPath{};
     sequence->output.tokens.clear();
     sequence->output.finish_reason = FinishReason::error;
     sequence->output.error = fault;
+  }
+}
+
+void Engine::Impl::fail_all() {
+  for (std::unique_ptr<Sequence>& sequence : scheduler->remove_all()) {
+    Output output;
+    output.id = sequence->id;
+    output.seed = sequence->seed;
+    output.finish_reason = FinishReason::error;
+    output.error = device_fault;
+    finish(std::move(sequence), std::move(output));
   }
 }
 
