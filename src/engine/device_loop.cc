@@ -30,6 +30,16 @@ DeviceLoop::Impl::Impl(const DeviceLoopOptions& options, DeviceModel target, Dev
                                             std::to_string(cuda::TurnEntry::kMostTokens - 1) +
                                             " deep and " + std::to_string(cuda::kMostCandidates) +
                                             " wide");
+}
+
+std::size_t DeviceLoop::Impl::bytes() {
+  Arena sizes(nullptr);
+  place(sizes);
+  host_.place(sizes, options_);
+  return sizes.used();
+}
+
+void DeviceLoop::Impl::allocate() {
   check_cuda(::cudaSetDevice(options_.device.index), "selecting the GPU");
   stream_ = options_.stream;
   if (stream_ == nullptr) {
@@ -189,12 +199,17 @@ void DeviceLoop::Impl::fill_constants() {
 DeviceLoop::DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft,
                        DeviceHead head)
     : impl_(std::make_unique<Impl>(options, std::move(target), std::move(draft), std::move(head))) {
+  impl_->allocate();
 }
 DeviceLoop::~DeviceLoop() = default;
 
 int DeviceLoop::slots_per_turn(int depth) const {
   return impl_->slots_per_turn(impl_->depth_of(depth));
 }
+std::size_t DeviceLoop::bytes(const DeviceLoopOptions& options) {
+  return Impl(options, {}, {}, {}).bytes();
+}
+
 const std::vector<int>& DeviceLoop::depths() const { return impl_->depths(); }
 int DeviceLoop::depth_of(int depth) const { return impl_->depth_of(depth); }
 

@@ -95,8 +95,12 @@ struct DeviceRunDone {
 /// other drafters) stays with Step. One thread at a time.
 class DeviceLoop {
  public:
+  /// Bytes of the GPU's memory for the loop's buffers; its graphs take some beside. Throws
+  /// Error(unsupported).
+  static std::size_t bytes(const DeviceLoopOptions& options);
+
   /// `draft` is read when options.draft is draft_model, `head` when it is eagle. Throws
-  /// Error(out_of_memory, device).
+  /// Error(out_of_memory, device, unsupported).
   DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft,
              DeviceHead head = {});
   ~DeviceLoop();

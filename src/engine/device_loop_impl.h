@@ -98,6 +98,9 @@ struct GraphKey {
 class DeviceLoop::Impl {
  public:
   Impl(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft, DeviceHead head);
+  /// Of device memory that allocate() takes.
+  std::size_t bytes();
+  void allocate();
 
   /// Of the target's pass when drafts are `depth` deep.
   int rows_per_sequence(int depth) const {

@@ -1,10 +1,13 @@
 #include "engine/device_stepper.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <numeric>
 #include <utility>
 
 #include "engine/device_turn.h"
+#include "engine/log.h"
+#include "engine/memory_check.h"
 #include "engine/settle.h"
 
 namespace specdec {
@@ -12,6 +15,9 @@ namespace specdec {
 namespace cuda = kernels::cuda;
 
 namespace {
+
+// Set aside for graphs and for scratch that grows while they are captured.
+constexpr std::size_t kGraphBytes = std::size_t{256} << 20;
 
 int context_of(std::span<Sequence* const> batch) {
   int longest = 0;
@@ -36,7 +42,21 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
       interrupted_(std::move(interrupted)),
       requests_(backend, options.vocab, options.max_sequences),
       target_pool_(backend, parts.target.pool()) {
-  const int rows = options.max_sequences * std::max(1 + options.nodes, options.topk);
+  const auto rows_of = [&](int sequences) {
+    return sequences * std::max(1 + options.nodes, options.topk);
+  };
+  const int rows = rows_of(options.max_sequences);
+  require_loop_fits(
+      parts.config, options.max_sequences,
+      [&](int sequences) {
+        DeviceLoopOptions fewer = options;
+        fewer.max_sequences = sequences;
+        const std::size_t models = options.draft == DeviceDraft::none ? 1 : 2;
+        const std::size_t logits = sizeof(float) * static_cast<std::size_t>(rows_of(sequences)) *
+                                   static_cast<std::size_t>(options.vocab);
+        return DeviceLoop::bytes(fewer) + models * logits + kGraphBytes;
+      },
+      backend.free_memory().value_or(SIZE_MAX));
   parts.target.reserve(rows, Stream{});
   DeviceModel draft;
   if (with_model()) {
@@ -63,11 +83,14 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
   }
   loop_.emplace(options, device_model(parts.target, target_pool_), std::move(draft),
                 std::move(head));
+  const std::size_t free = backend.free_memory().value_or(0);
   // The two kinds of request that come first; other shapes are captured when they come.
   constexpr int kOne = 1;
   for (const bool sampled : {false, true})
     loop_->warm_up(std::span(&kOne, 1), {.sampled = sampled, .nucleus = sampled, .dense = sampled},
                    1);
+  log_debug("the device loop: {} MiB of buffers; {} MiB for its first graphs",
+            DeviceLoop::bytes(options) >> 20U, (free - backend.free_memory().value_or(0)) >> 20U);
 }
 
 void DeviceStepper::set_costs(const TurnCosts& turns, const MeasuredCosts& passes) {

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "engine/log.h"
+#include "engine/memory_check.h"
 #include "engine/model/eagle_source.h"
 #include "engine/model/medusa_source.h"
 #include "engine/model/token_list.h"
@@ -77,7 +78,12 @@ CacheShape shape_cache(const Config& config, const ModelConfig& target, const Mo
 
 KvPoolStorage make_pool(Backend& backend, const ModelConfig& model, const Config& config,
                         int num_blocks) {
-  return {backend, model, num_blocks, config.kv_cache.block_size, kv_type(config.kv_cache)};
+  const kernels::DataType type = kv_type(config.kv_cache);
+  const std::size_t bytes = static_cast<std::size_t>(num_blocks) *
+                            KvPoolStorage::block_bytes(model, config.kv_cache.block_size, type);
+  if (const std::optional<std::size_t> free = backend.free_memory())
+    require_cache_fits(config, bytes, *free);
+  return {backend, model, num_blocks, config.kv_cache.block_size, type};
 }
 
 std::unique_ptr<Transformer> make_transformer(Backend& backend, const ModelSource& source,

@@ -55,6 +55,13 @@ class StreamBackend final : public CudaBackend {
   const cuda::DeviceInfo& device() const noexcept override { return launch_.device; }
   cudaStream_t stream() const noexcept override { return stream_.get(); }
 
+  std::optional<std::size_t> free_memory() const override {
+    std::size_t free = 0;
+    std::size_t total = 0;
+    check_cuda(::cudaSetDevice(launch_.device.index), "selecting the GPU");
+    check_cuda(::cudaMemGetInfo(&free, &total), "asking for free memory");
+    return free;
+  }
   DeviceBuffer allocate(std::size_t bytes, MemoryUse) override {
     std::byte* memory = allocate_device(bytes).release();
     return {memory, bytes, [](void* data, std::size_t) noexcept { ::cudaFree(data); }};
