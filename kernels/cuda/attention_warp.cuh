@@ -253,20 +253,11 @@ struct AttentionWarp {
     score([&](int n, int chunk) { return stage.key(n, chunk, lane); }, sums);
   }
 
-  /// Whether any thread has a row beside its first one: the queries are more than eight.
-  __device__ bool has_second_rows() const { return (end_token - first_token) * args.group > 8; }
-
   /// Turns scores of the 64 positions from `base` on into weights, in steps of 16 positions.
-  /// `state` starts empty.
   __device__ void softmax(int base, float (&scores)[8][4], RowState& state,
                           std::uint32_t (&weights)[4][4]) const {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      if (i == 1 && !has_second_rows()) {
-#pragma unroll
-        for (int n = 0; n < 8; ++n) scores[n][2] = scores[n][3] = 0.0f;
-        continue;
-      }
       float top = -INFINITY;
 #pragma unroll
       for (int n = 0; n < 8; ++n)
