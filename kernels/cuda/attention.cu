@@ -143,7 +143,7 @@ TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
 
 template <int kChunks>
 bool tiles_fit(const TilesPlan& plan, const Launch& to) {
-  return to.device.compute_major >= 9 &&
+  return to.device.has_overlap &&
          TilesShared<kChunks>::bytes(plan.block_tiles, plan.turns) <=
              static_cast<std::size_t>(to.device.max_block_shared);
 }
