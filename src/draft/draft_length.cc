@@ -58,12 +58,10 @@ void Calibration::observe(float confidence, bool taken) {
   bin.taken = kMemory * bin.taken + (taken ? 1 : 0);
 }
 
-double DraftHistory::expected(int depth) const {
-  // A new sequence is taken for one that is worth drafting: trying costs little.
-  constexpr double kPrior = 0.7;
+double DraftHistory::expected(int depth, double prior) const {
   constexpr double kPriorWeight = 3;
   const Depth& at = depths_[static_cast<std::size_t>(std::min(depth, kDepths) - 1)];
-  return (at.taken + kPriorWeight * kPrior) / (at.seen + kPriorWeight);
+  return (at.taken + kPriorWeight * prior) / (at.seen + kPriorWeight);
 }
 
 void DraftHistory::observe_node(double estimate, bool taken) {

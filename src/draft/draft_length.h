@@ -50,7 +50,11 @@ class Calibration {
 class DraftHistory {
  public:
   /// Probability that a draft which was right down to depth - 1 is right at `depth` >= 1 too.
-  double expected(int depth) const;
+  /// `prior`: what a sequence that has shown nothing is taken for; by default one that is worth
+  /// drafting, since trying costs little.
+  double expected(int depth, double prior = 0.7) const;
+  /// Recent drafts, the latest counting most.
+  double num_seen() const noexcept { return depths_.front().seen; }
   double bias() const noexcept { return bias_; }
 
   /// A node of the tree at `depth` whose parent was accepted, with the estimate made for it.

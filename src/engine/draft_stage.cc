@@ -226,17 +226,22 @@ void DraftStage::keep_features(Sequence& sequence) {
   for (const std::int32_t node : sequence.path.nodes)
     if (node > 0) rows.push_back(root_row + node);
   features_->keep(sequence, sequence.kv.length(KvPool::target) + 1, rows);
+  // What lies before them is gone: these alone are of no use.
+  if (sequence.features.begin() > std::max(1, sequence.draft_length)) sequence.features.clear();
+}
+
+int scheduled_length(const DraftLengthConfig& config, int batch_size) {
+  int scheduled = 0;
+  for (const auto& [from_batch, length] : config.schedule)
+    if (batch_size >= from_batch) scheduled = length;
+  return scheduled;
 }
 
 DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max_rows) const {
   if (sequence.draft_method == kNone) return {};
   int depth = sequence.max_draft;
-  if (config_.draft.length.mode == "schedule") {
-    int scheduled = 0;
-    for (const auto& [from_batch, length] : config_.draft.length.schedule)
-      if (batch_size >= from_batch) scheduled = length;
-    depth = std::min(depth, scheduled);
-  }
+  if (config_.draft.length.mode == "schedule")
+    depth = std::min(depth, scheduled_length(config_.draft.length, batch_size));
   // A draft emits at most its depth and a bonus token: more than the request may still emit is in
   // vain.
   const int emit_limit = sequence.request.sampling.max_tokens - sequence.num_output() - 1;
@@ -465,24 +470,40 @@ void DraftStage::propose_translated(std::span<Sequence* const> candidates) {
 /// Makes KV of features that have piled up in sequences which do not draft: prompts, and phases of
 /// plain decoding. Needs no attention, so it costs little.
 void DraftStage::flush_features(std::span<Sequence* const> sequences) {
-  for (Sequence* const& sequence : sequences) {
-    if (sequence->features.size() <= kMostPending || !sequence->reservation.claim_draft()) continue;
-    int& length = sequence->draft_length;
-    length = std::max(1, sequence->kv.length(KvPool::draft));
-    features_->begin({&sequence, 1});
-    while (length < sequence->features.end()) {
-      DraftRows rows{.sequence = 0, .context_len = length, .rows = {}};
-      const int end = std::min(sequence->features.end(), length + features_->max_rows());
-      for (int entry = length; entry < end; ++entry)
-        rows.rows.push_back({.token = sequence->tokens[static_cast<std::size_t>(entry)],
+  std::vector<Sequence*> full;
+  for (Sequence* sequence : sequences)
+    if (sequence->features.size() > kMostPending && sequence->reservation.claim_draft())
+      full.push_back(sequence);
+  catch_up(full, 0);
+}
+
+void DraftStage::catch_up(std::span<Sequence* const> sequences, int left) {
+  adapter_->begin(sequences);
+  std::vector<DraftRows> batch;
+  do {
+    batch.clear();
+    int room = adapter_->max_rows();
+    for (std::size_t i = 0; i < sequences.size() && room > 0; ++i) {
+      Sequence& sequence = *sequences[i];
+      int& length = sequence.draft_length;
+      if (sequence.uses_features) length = std::max({1, length, sequence.features.begin()});
+      const int end = sequence.uses_features ? sequence.features.end() : sequence.size();
+      const int count = std::min(end - left - length, room);
+      if (count <= 0) continue;
+      DraftRows& rows = batch.emplace_back(
+          DraftRows{.sequence = static_cast<int>(i), .context_len = length, .rows = {}});
+      for (int entry = length; entry < length + count; ++entry)
+        rows.rows.push_back({.token = sequence.tokens[static_cast<std::size_t>(entry)],
                              .position = entry,
                              .path_slots = {},
                              .wants_logits = false});
-      features_->forward({&rows, 1});
-      length = end;
+      length += count;
+      room -= count;
     }
-    sequence->features.drop_before(length);
-  }
+    if (!batch.empty()) adapter_->forward(batch);
+  } while (!batch.empty());
+  for (Sequence* sequence : sequences)
+    if (sequence->uses_features) sequence->features.drop_before(sequence->draft_length);
 }
 
 void DraftStage::tell_watchers(const Sequence& sequence) {

@@ -25,6 +25,9 @@
 
 namespace specdec {
 
+/// What the schedule of draft.length says for a batch of so many sequences.
+int scheduled_length(const DraftLengthConfig& config, int batch_size);
+
 /// The `propose` stage: knows every drafter that the engine has, and fills the draft trees of a
 /// step.
 class DraftStage {
@@ -72,6 +75,11 @@ class DraftStage {
   /// Takes from that pass what the drafter of `sequence` will need: of its known rows and of the
   /// accepted ones. Before the step is committed.
   void keep_features(Sequence& sequence);
+
+  /// Lets the draft model run what it has yet to run of these sequences, but for the last `left`
+  /// tokens or features, from sequence.draft_length on, which is kept up to date. Their
+  /// reservations have claimed the draft.
+  void catch_up(std::span<Sequence* const> sequences, int left);
 
   DraftPacing& pacing() noexcept { return pacing_; }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "engine/log.h"
+#include "engine/memory_check.h"
 #include "engine/model/eagle_source.h"
 #include "engine/model/medusa_source.h"
 #include "engine/model/token_list.h"
@@ -77,7 +78,12 @@ CacheShape shape_cache(const Config& config, const ModelConfig& target, const Mo
 
 KvPoolStorage make_pool(Backend& backend, const ModelConfig& model, const Config& config,
                         int num_blocks) {
-  return {backend, model, num_blocks, config.kv_cache.block_size, kv_type(config.kv_cache)};
+  const kernels::DataType type = kv_type(config.kv_cache);
+  const std::size_t bytes = static_cast<std::size_t>(num_blocks) *
+                            KvPoolStorage::block_bytes(model, config.kv_cache.block_size, type);
+  if (const std::optional<std::size_t> free = backend.free_memory())
+    require_cache_fits(config, bytes, *free);
+  return {backend, model, num_blocks, config.kv_cache.block_size, type};
 }
 
 std::unique_ptr<Transformer> make_transformer(Backend& backend, const ModelSource& source,
@@ -230,7 +236,8 @@ Engine::Impl::Impl(const Config& engine_config)
                                                     source->output_norm()));
   if (config.draft.early_exit.exit_layer > 0)
     drafts->set_early_exit(*target, config.draft.early_exit.exit_layer);
-  if (config.draft.length.mode == "adaptive") find_costs(shape.num_blocks);
+  const MeasuredCosts costs =
+      config.draft.length.mode == "adaptive" ? find_costs(shape.num_blocks) : MeasuredCosts{};
   scheduler = std::make_unique<Scheduler>(
       config.scheduler, *cache, [this](const Sequence& sequence, int batch_size, int max_rows) {
         return drafts->limits(sequence, batch_size, max_rows);
@@ -244,7 +251,7 @@ Engine::Impl::Impl(const Config& engine_config)
                         .max_context = max_context};
   stepper = std::make_unique<Step>(parts);
 #ifdef SPECDEC_HAS_CUDA
-  device_steps = make_device_steps(parts, [this] { return queue.has_news(); });
+  device_steps = make_device_steps(parts, costs, [this] { return queue.has_news(); });
 #endif
   stats.kv_blocks_total = stats.kv_blocks_free = shape.num_blocks;
   queue.publish({}, stats);
@@ -254,17 +261,15 @@ Engine::Impl::Impl(const Config& engine_config)
            shape.num_blocks, max_context);
 }
 
-void Engine::Impl::find_costs(int num_blocks) {
-  const CostCache known(config.draft.length.cost_cache);
+MeasuredCosts Engine::Impl::find_costs(int num_blocks) {
   const std::string key = cost_key(config, backend->name(), backend->host_executor().num_threads());
-  std::optional<MeasuredCosts> costs = known.find(key);
-  if (!costs) {
-    costs = drafts->measure_costs(*target, num_blocks);
-    known.store(key, *costs);
-  }
-  drafts->set_costs(*costs);
-  stats.verify_costs = std::move(costs->verify);
-  stats.draft_costs = std::move(costs->draft);
+  MeasuredCosts costs = CostCache(config.draft.length.cost_cache).find_or_measure(key, [&] {
+    return drafts->measure_costs(*target, num_blocks);
+  });
+  drafts->set_costs(costs);
+  stats.verify_costs = costs.verify;
+  stats.draft_costs = costs.draft;
+  return costs;
 }
 
 RequestId Engine::Impl::submit(Request request) {
@@ -374,7 +379,7 @@ bool Engine::Impl::step() {
   cancel_requested();
 
   const bool had_work = scheduler->num_running() + scheduler->num_waiting() > 0;
-  if (had_work) {
+  if (had_work && !device_fault) {
     const std::vector<Sequence*> batch = scheduler->plan();
     if (!batch.empty()) run_step(batch);
     for (Sequence* sequence : batch) {
@@ -402,6 +407,7 @@ bool Engine::Impl::step() {
       }
     }
   }
+  if (device_fault) fail_all();
   const bool produced = !outputs.empty();
   const KvCacheCounts counts = cache->counts();
   stats.num_running = scheduler->num_running();
@@ -435,12 +441,24 @@ void Engine::Impl::run_step(std::span<Sequence* const> batch) {
   if (!fault) return;
   // The step as a whole failed: its requests end, the slots roll back, the engine goes on.
   log_error("step failed: {}", fault->what());
+  if (fault->code() == ErrorCode::device) device_fault = fault;
   for (Sequence* sequence : batch) {
     sequence->reservation = KvReservation();
     sequence->path = AcceptedPath{};
     sequence->output.tokens.clear();
     sequence->output.finish_reason = FinishReason::error;
     sequence->output.error = fault;
+  }
+}
+
+void Engine::Impl::fail_all() {
+  for (std::unique_ptr<Sequence>& sequence : scheduler->remove_all()) {
+    Output output;
+    output.id = sequence->id;
+    output.seed = sequence->seed;
+    output.finish_reason = FinishReason::error;
+    output.error = device_fault;
+    finish(std::move(sequence), std::move(output));
   }
 }
 

@@ -61,6 +61,22 @@ TEST_CASE("costs come back under their key and no other") {
   CHECK(std::distance(fs::directory_iterator(fs::path(folder / "deep/er")), {}) == 1);
 }
 
+TEST_CASE("costs of turns are kept under their depths, and measured where they are not known") {
+  const Folder folder;
+  const CostCache cache(folder / "costs.json");
+  const TurnCosts turns = {{0, {{1, 0.001}, {32, 0.002}}}, {4, {{1, 0.003}}}};
+  int measured = 0;
+  const auto measure = [&] {
+    ++measured;
+    return MeasuredCosts{.turns = turns};
+  };
+  CHECK(cache.find_or_measure("a", measure).turns == turns);
+  CHECK(cache.find_or_measure("a", measure).turns == turns);
+  CHECK(measured == 1);
+  REQUIRE(cache.find("a"));
+  CHECK(cache.find("a")->verify.empty());
+}
+
 TEST_CASE("a file that is no cache is ignored, and replaced when costs are kept") {
   const Folder folder;
   const std::string path = folder / "costs.json";
@@ -94,6 +110,12 @@ TEST_CASE("entries that make no sense or are old are ignored") {
   CHECK(with("time", good["a"]["time"]));
   CHECK_FALSE(with("time", 0));
   CHECK_FALSE(with("time", good["a"]["time"].get<std::int64_t>() + 100000));  // of the future
+  CHECK(with("turns", {{0, {{1, 1.0}}}}));
+  for (const char* turns :
+       {"3", "[3]", "[[0, []]]", "[[-1, [[1, 1.0]]]]", "[[0, [[2, 1], [1, 1]]]]"}) {
+    CAPTURE(turns);
+    CHECK_FALSE(with("turns", nlohmann::json::parse(turns)));
+  }
   for (const char* points :
        {"[]", "3", "[[1]]", "[[1, \"x\"]]", "[[0, 1]]", "[[-1, 1]]", "[[2, 1], [1, 1]]",
         "[[1, 1], [1, 2]]", "[[1, 0]]", "[[1, -1]]", "[[1, 1e9]]", "[[1.5, 1]]",

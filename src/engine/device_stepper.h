@@ -1,0 +1,67 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/backend/cuda_backend.h"
+#include "engine/cost_cache.h"
+#include "engine/device_eagle.h"
+#include "engine/device_loop.h"
+#include "engine/device_pool.h"
+#include "engine/device_requests.h"
+#include "engine/device_steps.h"
+#include "engine/loop_pacing.h"
+
+namespace specdec {
+
+/// Steps in a DeviceLoop. Belongs to the stepping thread.
+class DeviceStepper final : public DeviceSteps {
+ public:
+  DeviceStepper(const StepParts& parts, CudaBackend& backend, const DeviceLoopOptions& options,
+                std::function<bool()> interrupted);
+
+  /// Lets depths follow costs: those of turns, and of what passes take beside the loop.
+  void set_costs(const TurnCosts& turns, const MeasuredCosts& passes);
+  /// Times turns of every depth, in batches of some sizes. For an engine that has not begun to
+  /// work: the turns write into the cache's first blocks.
+  TurnCosts measure_turns();
+
+  bool run(std::span<Sequence* const> batch, EngineStats& stats) override;
+
+ private:
+  bool serves(const Sequence& sequence) const;
+  LoopPacing::Plan plan(std::span<Sequence* const> batch);
+  bool may_draft(const Sequence& sequence, int depth) const;
+  bool has_lost_features(const Sequence& sequence) const;
+  double entry_cost(std::span<Sequence* const> batch) const;
+  bool recompute(std::span<Sequence* const> batch);
+  bool reserve(std::span<Sequence* const> batch, const LoopPacing::Plan& plan);
+  std::vector<bool> prepare_drafts(std::span<Sequence* const> batch, int depth);
+  DeviceSequence device_sequence(std::size_t index, Sequence& sequence, int depth);
+  void restore_features();
+  bool take(const DeviceLoop::Turn& turn, int depth, EngineStats& stats);
+  void finish(Sequence& sequence, const DeviceSequence& device);
+
+  bool with_model() const { return options_.draft == DeviceDraft::draft_model; }
+  bool with_passes() const { return with_model() || eagle_; }
+
+  StepParts parts_;
+  DeviceLoopOptions options_;
+  std::function<bool()> interrupted_;
+  DeviceRequests requests_;
+  DevicePool target_pool_;
+  DevicePool draft_pool_;
+  std::optional<DeviceEagle> eagle_;
+  std::optional<DeviceLoop> loop_;
+  std::optional<LoopPacing> pacing_;  // none: depths are what the configuration says
+  CostCurve verify_cost_;
+  CostCurve draft_cost_;
+  double turn_seconds_ = 1e-3;  // of late
+  // The run about to begin.
+  std::span<Sequence* const> batch_;
+  std::vector<DeviceSequence> sequences_;
+};
+
+}  // namespace specdec
