@@ -87,6 +87,23 @@ std::optional<CostPoints> read_points(const json& list) {
   return points;
 }
 
+bool is_seconds(const json& number) {
+  return number.is_number() && number.get<double>() >= 0 && number.get<double>() < kLongestPass;
+}
+
+/// [context, seconds a token, seconds a token and row]
+std::optional<ContextCost> read_context(const json& list) {
+  if (!list.is_array() || list.size() != 3 || !list[0].is_number_unsigned() ||
+      list[0].get<std::uint64_t>() > std::numeric_limits<int>::max() || !is_seconds(list[1]) ||
+      !is_seconds(list[2]))
+    return std::nullopt;
+  return ContextCost{.context = list[0].get<int>(),
+                     .per_token = list[1].get<double>(),
+                     .per_row_token = list[2].get<double>()};
+}
+
+json to_json(const ContextCost& cost) { return {cost.context, cost.per_token, cost.per_row_token}; }
+
 /// The file's object of keys; an empty one when it is none of ours.
 json read_file(const fs::path& path) {
   std::error_code error;
@@ -128,21 +145,35 @@ std::optional<MeasuredCosts> CostCache::find(const std::string& key) const {
   const auto entry = document.find(key);
   if (entry == document.end()) return std::nullopt;
   const std::int64_t age = now() - time_of(*entry);
-  if (age < 0 || age > kOldest || !entry->contains("verify") || !entry->contains("draft"))
-    return std::nullopt;
+  for (const char* field : {"verify", "draft", "verify_context", "draft_context", "draft_cold"})
+    if (!entry->contains(field)) return std::nullopt;
+  if (age < 0 || age > kOldest) return std::nullopt;
   auto verify = read_points((*entry)["verify"]);
   auto draft = read_points((*entry)["draft"]);
-  if (!verify || !draft || verify->empty()) {
+  const auto verify_context = read_context((*entry)["verify_context"]);
+  const auto draft_context = read_context((*entry)["draft_context"]);
+  const json& cold = (*entry)["draft_cold"];
+  if (!verify || !draft || verify->empty() || !verify_context || !draft_context ||
+      !is_seconds(cold)) {
     log_info("{}: what it says about this engine makes no sense and is ignored", path_.string());
     return std::nullopt;
   }
-  return MeasuredCosts{.verify = std::move(*verify), .draft = std::move(*draft)};
+  return MeasuredCosts{.verify = std::move(*verify),
+                       .draft = std::move(*draft),
+                       .verify_context = *verify_context,
+                       .draft_context = *draft_context,
+                       .draft_cold = cold.get<double>()};
 }
 
 void CostCache::store(const std::string& key, const MeasuredCosts& costs) const {
   if (path_.empty()) return;
   json document = read_file(path_);
-  document[key] = {{"time", now()}, {"verify", costs.verify}, {"draft", costs.draft}};
+  document[key] = {{"time", now()},
+                   {"verify", costs.verify},
+                   {"draft", costs.draft},
+                   {"verify_context", to_json(costs.verify_context)},
+                   {"draft_context", to_json(costs.draft_context)},
+                   {"draft_cold", costs.draft_cold}};
   while (document.size() > kMostKeys) {
     auto oldest = document.begin();
     for (auto it = document.begin(); it != document.end(); ++it)

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "draft/draft_length.h"
 #include "specdec/config.h"
 
 namespace specdec {
@@ -17,6 +18,9 @@ using CostPoints = std::vector<std::pair<int, double>>;
 struct MeasuredCosts {
   CostPoints verify;
   CostPoints draft;  // empty: there is no draft model
+  ContextCost verify_context;
+  ContextCost draft_context;
+  double draft_cold = 0;  // seconds that a draft's first pass takes more, after the target's
 };
 
 /// What measured costs depend on, as one line: the models' files, the device, threads, kernels and
