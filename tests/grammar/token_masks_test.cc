@@ -131,6 +131,37 @@ TEST_CASE("masks where a ceiling is within reach of what a pattern asks for") {
   }
 }
 
+// What a class takes is found by kinds of bytes, what follows it by a walk: within the lexeme and
+// beyond its end.
+TEST_CASE("masks where a class of characters is left within a token") {
+  std::mt19937_64 random(9);
+  for (const Vocabulary& vocabulary : {smollm2_vocabulary(), made_vocabulary()}) {
+    CAPTURE(vocabulary.name);
+    const TokenIndex index = vocabulary.index();
+    for (const char* word : {"[a-z]{1,20}", "[a-zA-Z0-9 ]{3}", "[0-9a-f]{0,6}", "[a-z ]*", "\\w+",
+                             "[^ -/]{2,40}", "([a-m]|[g-z])*"}) {
+      CAPTURE(word);
+      for (const char* tail : {"[ .,]+[A-Z]?", "-[0-9]*", "\"", "(:|\u00e4)[a-z]"}) {
+        CAPTURE(tail);
+        for (const bool apart : {false, true}) {
+          CAPTURE(apart);
+          GrammarSpec spec;
+          RegexPool& pool = spec.regexes();
+          const RegexRef first = parse_regex(pool, word), second = parse_regex(pool, tail);
+          const Symbol text = spec.add_nonterminal();
+          if (apart)
+            spec.add_production(text, {spec.add_lexeme(first), spec.add_lexeme(second)});
+          else
+            spec.add_production(text, {spec.add_lexeme(pool.concat(first, second))});
+          spec.set_start(text);
+          CompiledGrammar grammar(std::move(spec));
+          compare_masks(grammar, vocabulary, index, random, 3);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("a mask's bits are the tokens that can be taken, and lead to a mask again") {
   const Vocabulary vocabulary = made_vocabulary();
   const TokenIndex index = vocabulary.index();

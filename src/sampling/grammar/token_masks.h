@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "sampling/grammar/compiled_grammar.h"
@@ -58,6 +59,12 @@ class TokenMasks {
     bool taken = false;       // its bytes so far are of kinds that were taken as a whole
   };
 
+  struct Top {
+    std::uint32_t node = 0;         // below a trie's root
+    LexerState state = kDeadLexer;  // behind its byte
+    bool endless = false;           // any plain text may follow
+  };
+
   /// The pieces of a state, made if need be.
   Inside inside(LexerState lexer);
   Inside split(LexerState lexer);
@@ -70,9 +77,10 @@ class TokenMasks {
   void collect(const TokenTrie& trie, LexerState lexer);
   void collect_literal(const TokenTrie& trie, std::string_view text, const Lexer::Progress& behind);
   bool takes_all_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer);
-  ByteKinds collect_kinds(LexerState lexer);
+  PlainReach::Kinds collect_kinds(LexerState lexer);
+  std::span<const std::uint64_t> tokens_of_kinds(ByteKinds kinds);
   void collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer,
-                     ByteKinds taken = 0);
+                     const PlainReach::Kinds& kinds = {});
 
   CompiledGrammar& grammar_;
   const TokenIndex& index_;
@@ -85,8 +93,10 @@ class TokenMasks {
   std::vector<Piece> pieces_;
   std::vector<std::uint32_t> pieces_of_;  // in pieces_
   std::vector<Crossing> crossings_;
-  PairTable across_;  // piece, row -> set
+  PairTable across_;                                                    // piece, row -> set
+  std::unordered_map<ByteKinds, std::vector<std::uint64_t>> of_kinds_;  // tokens_of_kinds()
   std::vector<Open> stack_;
+  std::vector<Top> tops_;
   std::vector<CompiledGrammar::Thread> threads_;
 };
 
