@@ -131,6 +131,38 @@ TEST_CASE("masks where a ceiling is within reach of what a pattern asks for") {
   }
 }
 
+TEST_CASE("masks stay within the grammar's memory, and what was forgotten is found again") {
+  const Vocabulary vocabulary = smollm2_vocabulary();
+  const TokenIndex index = vocabulary.index();
+  std::mt19937_64 random(10);
+  std::vector<std::string> names;  // a number, and a string without some letters
+  std::string pattern;
+  for (int i = 0; i < 700; ++i) {
+    names.push_back(std::to_string(i) + ':');
+    pattern += (i == 0 ? "" : "|") + names.back() + "[^\"";
+    for (int j = 0; j < 3; ++j) pattern.push_back(static_cast<char>('a' + random() % 26));
+    pattern += "]*\"";
+  }
+  const auto make = [&](std::size_t matcher_bytes) {
+    GrammarSpec spec({.matcher_bytes = matcher_bytes});
+    spec.set_start(spec.add_lexeme(parse_regex(spec.regexes(), pattern)));
+    return CompiledGrammar(std::move(spec));
+  };
+  constexpr std::size_t kLimit = std::size_t{8} << 20;
+  CompiledGrammar limited = make(kLimit), free = make(std::size_t{1} << 30);
+  TokenMasks limited_masks(limited, index, vocabulary.end_tokens);
+  TokenMasks free_masks(free, index, vocabulary.end_tokens);
+  std::vector<std::uint64_t> bits(index.words()), expected(index.words());
+  for (const std::string& name : names) {
+    limited_masks.fill(limited.advance(limited.start(), std::string_view(name)), bits);
+    free_masks.fill(free.advance(free.start(), std::string_view(name)), expected);
+    REQUIRE(bits == expected);
+    limited_masks.fill(limited.start(), bits);
+    CHECK(limited_masks.memory_bytes() < kLimit / 2);
+  }
+  CHECK(free_masks.memory_bytes() > kLimit / 2);
+}
+
 // What a class takes is found by kinds of bytes, what follows it by a walk: within the lexeme and
 // beyond its end.
 TEST_CASE("masks where a class of characters is left within a token") {

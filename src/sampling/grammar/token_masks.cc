@@ -23,6 +23,10 @@ TokenMasks::TokenMasks(CompiledGrammar& grammar, const TokenIndex& index,
       found_(index.words()) {}
 
 void TokenMasks::fill(GrammarState state, std::span<std::uint64_t> bits) {
+  if (sets_.size() >= next_check_) {
+    next_check_ = sets_.size() + kSetsBetweenChecks;
+    if (memory_bytes() > grammar_.spec().limits().matcher_bytes / 4) forget();
+  }
   std::fill(bits.begin(), bits.end(), 0);
   const RegexPool::Budget budget = grammar_.budget();
   // A copy: making masks makes states.
@@ -42,6 +46,18 @@ void TokenMasks::fill(GrammarState state, std::span<std::uint64_t> bits) {
   if (!grammar_.accepts(state)) return;
   for (const TokenId token : end_tokens_)
     bits[static_cast<std::size_t>(token) >> 6] |= 1ull << (token & 63);
+}
+
+void TokenMasks::forget() {
+  next_check_ = kSetsBetweenChecks;
+  sets_ = TokenSets(index_.words());
+  insides_ = {};
+  piece_of_ = {};
+  pieces_ = {};
+  pieces_of_ = {};
+  crossings_ = {};
+  across_ = {};
+  of_kinds_ = {};
 }
 
 TokenMasks::Inside TokenMasks::inside(LexerState lexer) {
@@ -66,6 +82,7 @@ TokenMasks::Inside TokenMasks::split(LexerState lexer) {
   for (std::size_t i = 0; i < count; ++i) {
     Lexer::Progress part = lexers.progress(lexer)[i];
     const std::string text = lexers.regexes().take_literal(part.rest);
+    lexers.regexes().charge(1);
     if (text.empty()) continue;
     for (const TokenTrie* trie :
          {&index_.marked(), &index_.plain(), &index_.long_marked(), &index_.long_plain()})

@@ -29,6 +29,9 @@ class TokenMasks {
   TokenMasks(CompiledGrammar& grammar, const TokenIndex& index,
              std::span<const TokenId> end_tokens);
 
+  /// What was found out is forgotten once it takes a quarter of the grammar's limit: masks are
+  /// large, and a text of many states would have one for each.
+  ///
   /// Bit t % 64 of word t / 64 is set for every token t that may follow, cleared for all others.
   /// [index.words()]
   void fill(GrammarState state, std::span<std::uint64_t> bits);
@@ -37,6 +40,8 @@ class TokenMasks {
   std::size_t memory_bytes() const noexcept;
 
  private:
+  static constexpr std::size_t kSetsBetweenChecks = 64;
+
   /// A place in a trie where a lexeme is complete and tokens go on.
   struct Crossing {
     std::uint32_t node = 0;
@@ -65,6 +70,7 @@ class TokenMasks {
     bool endless = false;           // any plain text may follow
   };
 
+  void forget();
   /// The pieces of a state, made if need be.
   Inside inside(LexerState lexer);
   Inside split(LexerState lexer);
@@ -88,8 +94,9 @@ class TokenMasks {
   PlainReach plain_reach_;
   TokenSets sets_;
   TokenCollector found_;
-  std::vector<Inside> insides_;          // [lexer states], grown on demand
-  std::vector<std::uint32_t> piece_of_;  // [lexer states], grown on demand: of short tokens
+  std::size_t next_check_ = kSetsBetweenChecks;  // of the memory, in sets
+  std::vector<Inside> insides_;                  // [lexer states], grown on demand
+  std::vector<std::uint32_t> piece_of_;          // [lexer states], grown on demand: of short tokens
   std::vector<Piece> pieces_;
   std::vector<std::uint32_t> pieces_of_;  // in pieces_
   std::vector<Crossing> crossings_;
