@@ -1,7 +1,8 @@
 // Forward passes on a GPU, each as a replayed graph: medians over device events, and the ratio of
 // the bytes that a pass must read to a copy measured in the same run.
-//   bench_cuda [--models llama-8b,smollm2] [--json FILE]
+//   bench_cuda [--models llama-8b,smollm2] [--cases decode,tree] [--ops attention] [--json FILE]
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -28,8 +29,24 @@ struct Case {
   Workload work;
 };
 
-json run_model(const std::string& name, const cuda::DeviceInfo& device, Timer& timer,
-               double copy_gb_s) {
+/// What to leave out of a run: cases with none of these in their names, operations that are not
+/// among them. Empty: nothing.
+struct Filter {
+  std::vector<std::string> cases;
+  std::vector<std::string> ops;
+
+  bool has_case(const std::string& name) const {
+    return cases.empty() || std::any_of(cases.begin(), cases.end(), [&](const auto& part) {
+             return name.find(part) != std::string::npos;
+           });
+  }
+  bool has_op(const std::string& name) const {
+    return ops.empty() || std::find(ops.begin(), ops.end(), name) != ops.end();
+  }
+};
+
+json run_model(const std::string& name, const Filter& filter, const cuda::DeviceInfo& device,
+               Timer& timer, double copy_gb_s) {
   const ModelShape shape = shape_of(name);
   SyntheticModel model(shape, device, 2048, 32 * 1024);
   const std::vector<Case> cases = {
@@ -43,6 +60,7 @@ json run_model(const std::string& name, const cuda::DeviceInfo& device, Timer& t
   json results = json::array();
   double one_token = 0;
   for (const Case& c : cases) {
+    if (!filter.has_case(c.name)) continue;
     model.stage(c.work);
     const int repeats = c.work.rows > 64 ? 5 : kRepeats;
     const double us = timer.measure([&](cudaStream_t stream) { model.forward(stream); }, repeats);
@@ -54,8 +72,9 @@ json run_model(const std::string& name, const cuda::DeviceInfo& device, Timer& t
         {"qkv", Model::qkv},         {"attention", Model::attention}, {"output", Model::output},
         {"gate_up", Model::gate_up}, {"down", Model::down},           {"head", Model::head}};
     for (const auto& [part, bit] : all)
-      parts[part] =
-          timer.measure([&, which = bit](cudaStream_t stream) { model.forward(stream, which); }, 5);
+      if (filter.has_op(part))
+        parts[part] = timer.measure(
+            [&, which = bit](cudaStream_t stream) { model.forward(stream, which); }, 5);
     const double rate = bytes / us / 1e3;
     std::printf("%-13s %-22s %9.1f us  %5.0f GB/s  %4.2f of copy  %5.2f of one token |",
                 name.c_str(), c.name, us, rate, rate / copy_gb_s, us / one_token);
@@ -78,8 +97,13 @@ json run_model(const std::string& name, const cuda::DeviceInfo& device, Timer& t
 int main(int argc, char** argv) {
   CLI::App app("Forward passes on a GPU");
   std::vector<std::string> models = {"smollm2", "smollm2-bf16", "llama-8b"};
+  Filter filter;
   std::string json_path;
   app.add_option("--models", models, "which shapes")->delimiter(',');
+  app.add_option("--cases", filter.cases, "only those with one of these in their names")
+      ->delimiter(',');
+  app.add_option("--ops", filter.ops, "only these operations alone, beside the whole pass")
+      ->delimiter(',');
   app.add_option("--json", json_path, "where to write the results");
   CLI11_PARSE(app, argc, argv);
 
@@ -95,7 +119,7 @@ int main(int argc, char** argv) {
     json report = describe_run(properties, copy, argc, argv);
     report["models"] = json::array();
     for (const std::string& name : models)
-      report["models"].push_back(run_model(name, device, timer, copy));
+      report["models"].push_back(run_model(name, filter, device, timer, copy));
     if (!json_path.empty()) std::ofstream(json_path) << report.dump(2) << '\n';
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bench_cuda: %s\n", error.what());

@@ -6,6 +6,8 @@
 #include "kernels/cuda/attention_f32.h"
 #include "kernels/cuda/attention_groups.cuh"
 #include "kernels/cuda/attention_prefill.cuh"
+#include "kernels/cuda/attention_tiles.cuh"
+#include "kernels/cuda/attention_units.cuh"
 
 namespace specdec::kernels::cuda {
 namespace {
@@ -49,76 +51,150 @@ Grid group_grid(const AttentionArgs& args, int num_processors) {
   return grid;
 }
 
-Grid grid_for(const AttentionArgs& args, AttentionSplit split, const Launch& to) {
-  return split == AttentionSplit::groups ? group_grid(args, to.device.num_processors)
-                                         : grid_of(args, 1);
+template <int kChunks>
+bool fits(const AttentionArgs& args, const Grid& grid, const Launch& to) {
+  return num_units(args.batch) == 1 ||
+         (grid.partials * sizeof(Partial<kChunks>) <= to.workspace.partial_bytes &&
+          grid.counters <= to.workspace.num_counters);
+}
+
+/// Adds what a split over units needs: a block per (head, group of queries, unit).
+dim3 unit_blocks(const AttentionArgs& args, const Grid& grid) {
+  return dim3(static_cast<unsigned>(args.kv.num_kv_heads), static_cast<unsigned>(grid.tiles),
+              static_cast<unsigned>(num_units(args.batch)));
+}
+
+template <class Kernel>
+cudaError_t launch_attention_kernel(const Launch& to, Kernel* kernel, dim3 blocks, dim3 cluster,
+                                    int threads, std::size_t shared_bytes,
+                                    const AttentionArgs& args) {
+  const cudaError_t status = allow_shared(to, kernel);
+  if (status != cudaSuccess) return status;
+  return launch_clusters(to, kernel, blocks, cluster, threads, shared_bytes, args);
+}
+
+template <int kChunks>
+cudaError_t launch_units(AttentionArgs& args, const Launch& to) {
+  const Grid grid = grid_of(args, 1);
+  if (!fits<kChunks>(args, grid, to)) return cudaErrorInvalidConfiguration;
+  // With several blocks a processor, their copies overlap; with one, its own keys and values do.
+  args.tight = grid.counters * num_units(args.batch) > 2 * to.device.num_processors;
+  const std::size_t stages = 4 * KvStage<kChunks>::kPart * sizeof(uint4);
+  return launch_attention_kernel(to, attention_units_kernel<kChunks>, unit_blocks(args, grid),
+                                 dim3(1), 128, args.tight ? stages : stages * 2, args);
+}
+
+template <int kChunks>
+cudaError_t launch_groups(AttentionArgs& args, const Launch& to) {
+  const Grid grid = group_grid(args, to.device.num_processors);
+  if (!fits<kChunks>(args, grid, to)) return cudaErrorInvalidConfiguration;
+  args.block_tiles = grid.block_tiles;
+  return launch_attention_kernel(to, attention_groups_kernel<kChunks>, unit_blocks(args, grid),
+                                 dim3(1), 128, sizeof(GroupShared<kChunks>), args);
+}
+
+template <int kChunks>
+cudaError_t launch_whole(AttentionArgs& args, const Launch& to) {
+  const auto with = [&](auto warps, auto trees) {
+    constexpr int kWarps = decltype(warps)::value;
+    using Shared = PrefillShared<kChunks, kWarps>;
+    const auto room = static_cast<std::size_t>(to.device.max_block_shared);
+    args.stages = Shared::bytes(kMostPrefillStages) <= room ? kMostPrefillStages : 2;
+    const dim3 blocks(static_cast<unsigned>(args.kv.num_kv_heads),
+                      static_cast<unsigned>(query_tiles(args.batch, args.tile_tokens * kWarps)));
+    return launch_attention_kernel(
+        to, attention_prefill_kernel<kChunks, kWarps, decltype(trees)::value>, blocks, dim3(1),
+        kWarps * 32, Shared::bytes(args.stages), args);
+  };
+  using Most = std::integral_constant<int, kMostPrefillWarps>;
+  using Few = std::integral_constant<int, kFewPrefillWarps>;
+  if (args.batch.has_paths) return with(Few(), std::true_type());
+  if (grid_of(args, 1).counters < 2 * kMostPrefillWarps * to.device.num_processors)
+    return with(Few(), std::false_type());
+  return with(Most(), std::false_type());
+}
+
+/// Clusters of more than eight blocks wait for room: worth it where they save a second turn.
+constexpr int kMostRanks = 9;
+constexpr int kFewRanks = 8;
+constexpr int kMostTurns = 5;
+constexpr int kResident = 3;  // blocks of attention_tiles_kernel on a processor
+
+/// How the tiles of the longest context are spread over a cluster.
+struct TilesPlan {
+  int ranks;
+  int turns;
+  int groups;  // of block_tiles sets of queries
+  int block_tiles;
+};
+
+TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
+  const int tiles = std::max(1, ceil_div(args.batch.max_context, kAttentionTile));
+  TilesPlan plan{};
+  plan.turns = tiles <= kMostRanks ? 1 : ceil_div(tiles, kFewRanks);
+  plan.ranks = ceil_div(tiles, plan.turns);
+  for (plan.block_tiles = 1;; ++plan.block_tiles) {
+    plan.groups = query_tiles(args.batch, args.tile_tokens * plan.block_tiles);
+    if (plan.block_tiles == kMostBlockTiles ||
+        plan.groups * args.kv.num_kv_heads * plan.ranks <= kResident * to.device.num_processors)
+      return plan;
+  }
+}
+
+template <int kChunks>
+bool tiles_fit(const TilesPlan& plan, const Launch& to) {
+  return to.device.has_overlap &&
+         TilesShared<kChunks>::bytes(plan.block_tiles, plan.turns) <=
+             static_cast<std::size_t>(to.device.max_block_shared);
+}
+
+template <int kChunks>
+cudaError_t launch_tiles(AttentionArgs& args, const TilesPlan& plan, const Launch& to) {
+  auto* const kernel = args.batch.has_paths ? attention_tiles_kernel<kChunks, true>
+                                            : attention_tiles_kernel<kChunks, false>;
+  args.block_tiles = plan.block_tiles;
+  args.turns = plan.turns;
+  const cudaError_t status =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+  if (status != cudaSuccess) return status;
+  const auto ranks = static_cast<unsigned>(plan.ranks);
+  return launch_attention_kernel(
+      to, kernel,
+      dim3(static_cast<unsigned>(args.kv.num_kv_heads), static_cast<unsigned>(plan.groups), ranks),
+      dim3(1, 1, ranks), 128, TilesShared<kChunks>::bytes(plan.block_tiles, plan.turns), args);
+}
+
+template <int kChunks>
+AttentionSplit choose_split(const AttentionArgs& args, const TilesPlan& plan, const Launch& to) {
+  const DeviceBatch& batch = args.batch;
+  const int rows = batch.num_rows;
+  const bool decoding = rows <= batch.num_sequences;
+  if (rows > kMostGroupTokens * batch.num_sequences) return AttentionSplit::whole;
+  if ((decoding || !batch.has_paths) && tiles_fit<kChunks>(plan, to) && plan.turns <= kMostTurns &&
+      plan.groups * args.kv.num_kv_heads * plan.ranks <= (kResident + 1) * to.device.num_processors)
+    return AttentionSplit::tiles;
+  const Grid grid = decoding ? grid_of(args, 1) : group_grid(args, to.device.num_processors);
+  if (!fits<kChunks>(args, grid, to) || grid.counters >= 8 * to.device.num_processors)
+    return AttentionSplit::whole;
+  return decoding ? AttentionSplit::units : AttentionSplit::groups;
 }
 
 template <int kChunks>
 cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const Launch& to) {
-  const int units = num_units(args.batch);
-  const auto fits = [&](const Grid& grid) {
-    return units == 1 || (grid.partials * sizeof(Partial<kChunks>) <= to.workspace.partial_bytes &&
-                          grid.counters <= to.workspace.num_counters);
-  };
-  if (split == AttentionSplit::automatic) {
-    const int rows = args.batch.num_rows;
-    split = rows <= args.batch.num_sequences                      ? AttentionSplit::units
-            : rows <= kMostGroupTokens * args.batch.num_sequences ? AttentionSplit::groups
-                                                                  : AttentionSplit::whole;
-    const Grid grid = grid_for(args, split, to);
-    if (!fits(grid) || grid.counters >= 8 * to.device.num_processors) split = AttentionSplit::whole;
+  const TilesPlan plan = tiles_plan(args, to);
+  if (split == AttentionSplit::automatic) split = choose_split<kChunks>(args, plan, to);
+  if (split == AttentionSplit::tiles && !tiles_fit<kChunks>(plan, to))
+    split = AttentionSplit::units;
+  switch (split) {
+    case AttentionSplit::tiles:
+      return launch_tiles<kChunks>(args, plan, to);
+    case AttentionSplit::units:
+      return launch_units<kChunks>(args, to);
+    case AttentionSplit::groups:
+      return launch_groups<kChunks>(args, to);
+    default:
+      return launch_whole<kChunks>(args, to);
   }
-  const Grid grid = grid_for(args, split, to);
-  const auto heads = static_cast<unsigned>(args.kv.num_kv_heads);
-  dim3 blocks(heads, static_cast<unsigned>(grid.tiles), static_cast<unsigned>(units));
-  constexpr int kStages = 8 * KvStage<kChunks>::kPart * static_cast<int>(sizeof(uint4));
-  int most_shared = kStages;
-  auto kernel = attention_units_kernel<kChunks, false>;
-  dim3 cluster(1);
-  int threads = 128;
-  if (split == AttentionSplit::whole) {
-    const auto choose = [&](auto warps, auto trees) {
-      constexpr int kWarps = decltype(warps)::value;
-      using Shared = PrefillShared<kChunks, kWarps>;
-      const auto room = static_cast<std::size_t>(to.device.max_block_shared);
-      args.stages = Shared::bytes(kMostPrefillStages) <= room ? kMostPrefillStages : 2;
-      most_shared = static_cast<int>(Shared::bytes(args.stages));
-      kernel = attention_prefill_kernel<kChunks, kWarps, decltype(trees)::value>;
-      threads = kWarps * 32;
-      const int tiles = query_tiles(args.batch, args.tile_tokens * kWarps);
-      blocks = dim3(heads, static_cast<unsigned>(tiles));
-    };
-    using Most = std::integral_constant<int, kMostPrefillWarps>;
-    using Few = std::integral_constant<int, kFewPrefillWarps>;
-    if (args.batch.has_paths)
-      choose(Few(), std::true_type());
-    else if (grid.counters < 2 * kMostPrefillWarps * to.device.num_processors)
-      choose(Few(), std::false_type());
-    else
-      choose(Most(), std::false_type());
-  } else if (!fits(grid)) {
-    return cudaErrorInvalidConfiguration;
-  } else if (split == AttentionSplit::groups) {
-    kernel = attention_groups_kernel<kChunks>;
-    most_shared = static_cast<int>(sizeof(GroupShared<kChunks>));
-  } else {
-    // With several blocks a processor, their copies overlap; with one, its own keys and values do.
-    args.tight = grid.counters * units > 2 * to.device.num_processors;
-    constexpr int kMostOfCluster = 8;
-    // Where blocks are large a cluster waits for several processors to be free at once.
-    if (kChunks <= 2 && !args.tight && units > 1 && units <= kMostOfCluster &&
-        to.device.has_overlap) {
-      kernel = attention_units_kernel<kChunks, true>;
-      cluster.z = blocks.z;
-    }
-  }
-  args.block_tiles = grid.block_tiles;
-  const cudaError_t status = allow_shared(to, kernel);
-  if (status != cudaSuccess) return status;
-  return launch_clusters(to, kernel, blocks, cluster, threads,
-                         static_cast<std::size_t>(args.tight ? most_shared / 2 : most_shared),
-                         args);
 }
 
 }  // namespace

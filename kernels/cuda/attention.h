@@ -15,7 +15,8 @@ inline constexpr int kAttentionUnit = 4 * kAttentionTile;
 
 enum class AttentionSplit : std::uint8_t {
   automatic,
-  units,   // a block per (queries, unit): few rows, the context is spread over the processors
+  tiles,   // a block per (sets of queries, tile), a cluster per sets of queries: few rows; sm_90
+  units,   // a block per (queries, unit): many sequences of a row each
   groups,  // a block per (several sets of queries of a sequence, unit): verification
   whole,   // a block per (several sets of queries of a sequence): many rows
 };

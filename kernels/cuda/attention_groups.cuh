@@ -1,6 +1,6 @@
 #pragma once
 
-#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_warp.cuh"
 
 namespace specdec::kernels::cuda {
 

@@ -26,7 +26,7 @@ struct ProductArgs {
   int normed_offset;  // of the tokens that the block normalises, in shared memory
 };
 
-__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+__device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
 /// Where a row of the batch stands and where its keys and values go: what qkv looks up.
 struct TokenPlace {

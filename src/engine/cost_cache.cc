@@ -104,6 +104,23 @@ std::optional<TurnCosts> read_turns(const json& entry) {
   return turns;
 }
 
+bool is_seconds(const json& number) {
+  return number.is_number() && number.get<double>() >= 0 && number.get<double>() < kLongestPass;
+}
+
+/// [context, seconds a token, seconds a token and row]
+std::optional<ContextCost> read_context(const json& list) {
+  if (!list.is_array() || list.size() != 3 || !list[0].is_number_unsigned() ||
+      list[0].get<std::uint64_t>() > std::numeric_limits<int>::max() || !is_seconds(list[1]) ||
+      !is_seconds(list[2]))
+    return std::nullopt;
+  return ContextCost{.context = list[0].get<int>(),
+                     .per_token = list[1].get<double>(),
+                     .per_row_token = list[2].get<double>()};
+}
+
+json to_json(const ContextCost& cost) { return {cost.context, cost.per_token, cost.per_row_token}; }
+
 /// The file's object of keys; an empty one when it is none of ours.
 json read_file(const fs::path& path) {
   std::error_code error;
@@ -153,17 +170,26 @@ std::optional<MeasuredCosts> CostCache::find(const std::string& key) const {
   const auto entry = document.find(key);
   if (entry == document.end()) return std::nullopt;
   const std::int64_t age = now() - time_of(*entry);
-  if (age < 0 || age > kOldest || !entry->contains("verify") || !entry->contains("draft"))
-    return std::nullopt;
+  for (const char* field : {"verify", "draft", "verify_context", "draft_context", "draft_cold"})
+    if (!entry->contains(field)) return std::nullopt;
+  if (age < 0 || age > kOldest) return std::nullopt;
   auto verify = read_points((*entry)["verify"]);
   auto draft = read_points((*entry)["draft"]);
   auto turns = read_turns(*entry);
-  if (!verify || !draft || !turns || (verify->empty() && turns->empty())) {
+  const auto verify_context = read_context((*entry)["verify_context"]);
+  const auto draft_context = read_context((*entry)["draft_context"]);
+  const json& cold = (*entry)["draft_cold"];
+  if (!verify || !draft || !turns || (verify->empty() && turns->empty()) || !verify_context ||
+      !draft_context || !is_seconds(cold)) {
     log_info("{}: what it says about this engine makes no sense and is ignored", path_.string());
     return std::nullopt;
   }
-  return MeasuredCosts{
-      .verify = std::move(*verify), .draft = std::move(*draft), .turns = std::move(*turns)};
+  return MeasuredCosts{.verify = std::move(*verify),
+                       .draft = std::move(*draft),
+                       .verify_context = *verify_context,
+                       .draft_context = *draft_context,
+                       .draft_cold = cold.get<double>(),
+                       .turns = std::move(*turns)};
 }
 
 MeasuredCosts CostCache::find_or_measure(const std::string& key,
@@ -177,7 +203,12 @@ MeasuredCosts CostCache::find_or_measure(const std::string& key,
 void CostCache::store(const std::string& key, const MeasuredCosts& costs) const {
   if (path_.empty()) return;
   json document = read_file(path_);
-  document[key] = {{"time", now()}, {"verify", costs.verify}, {"draft", costs.draft}};
+  document[key] = {{"time", now()},
+                   {"verify", costs.verify},
+                   {"draft", costs.draft},
+                   {"verify_context", to_json(costs.verify_context)},
+                   {"draft_context", to_json(costs.draft_context)},
+                   {"draft_cold", costs.draft_cold}};
   if (!costs.turns.empty()) document[key]["turns"] = costs.turns;
   while (document.size() > kMostKeys) {
     auto oldest = document.begin();

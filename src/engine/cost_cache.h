@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "draft/draft_length.h"
 #include "specdec/config.h"
 
 namespace specdec {
@@ -22,6 +23,9 @@ using TurnCosts = std::map<int, CostPoints>;
 struct MeasuredCosts {
   CostPoints verify = {};
   CostPoints draft = {};  // empty: there is no draft model
+  ContextCost verify_context = {};
+  ContextCost draft_context = {};
+  double draft_cold = 0;  // seconds that a draft's first pass takes more, after the target's
   TurnCosts turns = {};   // empty: there is no device loop
 };
 

@@ -135,28 +135,46 @@ void DraftStage::set_adapter(std::string_view method, std::unique_ptr<DraftAdapt
 DraftStage::~DraftStage() = default;
 
 MeasuredCosts DraftStage::measure_costs(Transformer& target, int num_blocks) {
-  const int block_size = config_.kv_cache.block_size;
+  const PassToTime verify = [&](const ForwardBatch& batch) { target.forward(batch, Stream{}); };
+  const PassLimits limits = {
+      .max_rows = target.max_rows(), .max_context = max_context_, .num_blocks = num_blocks};
+  fill_for_costs(backend_, target.pool(), limits);
+  const PassTimes of_target = specdec::measure_costs(verify, limits);
   MeasuredCosts costs;
-  costs.verify =
-      specdec::measure_costs([&](const ForwardBatch& batch) { target.forward(batch, Stream{}); },
-                             target.max_rows(), num_blocks, block_size);
+  costs.verify = of_target.points;
+  costs.verify_context = of_target.context;
+  const auto measure_draft = [&](const PassToTime& draft, const KvPoolStorage* pool, int max_rows,
+                                 int max_position) {
+    PassLimits of_draft = limits;
+    of_draft.max_rows = max_rows;
+    of_draft.max_context = std::min(max_context_, max_position);
+    if (pool != nullptr) fill_for_costs(backend_, *pool, of_draft);
+    const PassTimes times = specdec::measure_costs(draft, of_draft);
+    costs.draft = times.points;
+    costs.draft_context = times.context;
+    costs.draft_cold = measure_cold(draft, verify, of_draft);
+  };
   if (adapter_ != nullptr)
-    costs.draft = specdec::measure_costs([&](const ForwardBatch& batch) { adapter_->run(batch); },
-                                         adapter_->max_rows(), num_blocks, block_size);
+    measure_draft([&](const ForwardBatch& batch) { adapter_->run(batch); }, adapter_->pool(),
+                  adapter_->max_rows(), adapter_->max_position());
   if (translated_ != nullptr) {
     Transformer& model = translated_->model();
-    costs.draft =
-        specdec::measure_costs([&](const ForwardBatch& batch) { model.forward(batch, Stream{}); },
-                               model.max_rows(), num_blocks, block_size);
+    measure_draft([&](const ForwardBatch& batch) { model.forward(batch, Stream{}); }, &model.pool(),
+                  model.max_rows(), model.config().max_position);
   }
   return costs;
 }
 
 void DraftStage::set_costs(const MeasuredCosts& costs) {
-  CostCurve verify(costs.verify);
-  CostCurve draft(costs.draft);
-  logger()->debug("costs: verification of 1, 8 rows {:.2f}, {:.2f} ms; a draft pass {:.2f} ms",
-                  1e3 * verify(1), 1e3 * verify(8), 1e3 * draft(1));
+  CostCurve verify(costs.verify, costs.verify_context);
+  CostCurve draft(costs.draft, costs.draft_context, costs.draft_cold);
+  logger()->debug(
+      "costs: verification of 1, 8 rows {:.2f}, {:.2f} ms, and {:.2f}, {:.2f} ms more over 1000 "
+      "tokens more; a draft pass {:.2f} ms, the first {:.2f} ms",
+      1e3 * verify(1), 1e3 * verify(8),
+      1e6 * (costs.verify_context.per_token + costs.verify_context.per_row_token),
+      1e6 * (costs.verify_context.per_token + 8 * costs.verify_context.per_row_token),
+      1e3 * draft(1), 1e3 * (draft.cold() + draft(1)));
   pacing_.set_costs(std::move(verify), std::move(draft));
 }
 

@@ -101,7 +101,8 @@ class Attention {
 };
 
 constexpr cuda::AttentionSplit kSplits[] = {
-    cuda::AttentionSplit::units, cuda::AttentionSplit::groups, cuda::AttentionSplit::whole};
+    cuda::AttentionSplit::automatic, cuda::AttentionSplit::tiles, cuda::AttentionSplit::units,
+    cuda::AttentionSplit::groups, cuda::AttentionSplit::whole};
 
 /// Sequences with a chunk of prefill, a row of decoding or a tree each.
 struct RaggedBatch {
@@ -206,7 +207,7 @@ TEST_CASE("cuda attention: ragged batches, against the reference and row by row"
                                   ragged.paths.data(),
                                   {&one, 1}};
           const std::vector<float> own(q.begin() + r * row_size, q.begin() + (r + 1) * row_size);
-          const auto alone = attention.on_gpu(view, own, kSplits[r % 3]);
+          const auto alone = attention.on_gpu(view, own, kSplits[r % std::size(kSplits)]);
           wrong += !same_bits(alone.data(), &got[r * row_size], row_size);
         }
       CHECK(wrong == 0);
