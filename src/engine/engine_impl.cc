@@ -38,8 +38,7 @@ Engine::Impl::Impl(const Config& engine_config)
                           .tokenizer = *tokenizer,
                           .config = config,
                           .shape = shape});
-  const MeasuredCosts costs =
-      config.draft.length.mode == "adaptive" ? find_costs(shape.num_blocks) : MeasuredCosts{};
+  if (config.draft.length.mode == "adaptive") find_costs(shape.num_blocks);
   scheduler = std::make_unique<Scheduler>(
       config.scheduler, *cache, [this](const Sequence& sequence, int batch_size, int max_rows) {
         return drafts->limits(sequence, batch_size, max_rows);
@@ -53,7 +52,7 @@ Engine::Impl::Impl(const Config& engine_config)
                         .max_context = max_context};
   stepper = std::make_unique<Step>(parts);
 #ifdef SPECDEC_HAS_CUDA
-  device_steps = make_device_steps(parts, costs, [this] { return queue.has_news(); });
+  device_steps = make_device_steps(parts, [this] { return queue.has_news(); });
 #endif
   stats.kv_blocks_total = stats.kv_blocks_free = shape.num_blocks;
   queue.publish({}, stats);
@@ -63,15 +62,14 @@ Engine::Impl::Impl(const Config& engine_config)
            shape.num_blocks, max_context);
 }
 
-MeasuredCosts Engine::Impl::find_costs(int num_blocks) {
+void Engine::Impl::find_costs(int num_blocks) {
   const std::string key = cost_key(config, backend->name(), backend->host_executor().num_threads());
   MeasuredCosts costs = CostCache(config.draft.length.cost_cache).find_or_measure(key, [&] {
     return drafts->measure_costs(*target, num_blocks);
   });
   drafts->set_costs(costs);
-  stats.verify_costs = costs.verify;
-  stats.draft_costs = costs.draft;
-  return costs;
+  stats.verify_costs = std::move(costs.verify);
+  stats.draft_costs = std::move(costs.draft);
 }
 
 RequestId Engine::Impl::submit(Request request) {
