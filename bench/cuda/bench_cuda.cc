@@ -1,6 +1,6 @@
 // Forward passes on a GPU, each as a replayed graph: medians over device events, and the ratio of
 // the bytes that a pass must read to a copy measured in the same run.
-//   bench_cuda [--models llama-8b,smollm2] [--json FILE]
+//   bench_cuda [--models llama-8b,smollm2] [--only decode] [--json FILE]
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fstream>
@@ -28,8 +28,8 @@ struct Case {
   Workload work;
 };
 
-json run_model(const std::string& name, const cuda::DeviceInfo& device, Timer& timer,
-               double copy_gb_s) {
+json run_model(const std::string& name, const std::string& only, const cuda::DeviceInfo& device,
+               Timer& timer, double copy_gb_s) {
   const ModelShape shape = shape_of(name);
   SyntheticModel model(shape, device, 2048, 32 * 1024);
   const std::vector<Case> cases = {
@@ -43,6 +43,7 @@ json run_model(const std::string& name, const cuda::DeviceInfo& device, Timer& t
   json results = json::array();
   double one_token = 0;
   for (const Case& c : cases) {
+    if (std::string_view(c.name).find(only) == std::string_view::npos) continue;
     model.stage(c.work);
     const int repeats = c.work.rows > 64 ? 5 : kRepeats;
     const double us = timer.measure([&](cudaStream_t stream) { model.forward(stream); }, repeats);
@@ -79,7 +80,9 @@ int main(int argc, char** argv) {
   CLI::App app("Forward passes on a GPU");
   std::vector<std::string> models = {"smollm2", "smollm2-bf16", "llama-8b"};
   std::string json_path;
+  std::string only;
   app.add_option("--models", models, "which shapes")->delimiter(',');
+  app.add_option("--only", only, "only cases whose name has this in it");
   app.add_option("--json", json_path, "where to write the results");
   CLI11_PARSE(app, argc, argv);
 
@@ -95,7 +98,7 @@ int main(int argc, char** argv) {
     json report = describe_run(properties, copy, argc, argv);
     report["models"] = json::array();
     for (const std::string& name : models)
-      report["models"].push_back(run_model(name, device, timer, copy));
+      report["models"].push_back(run_model(name, only, device, timer, copy));
     if (!json_path.empty()) std::ofstream(json_path) << report.dump(2) << '\n';
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bench_cuda: %s\n", error.what());

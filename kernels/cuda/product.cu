@@ -144,7 +144,9 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
   if (norms && !normalises(weight, product.num_tokens)) return cudaErrorInvalidValue;
   if (norms && weight.cols > kMostNormedCols && consumers > kNormParts)
     return cudaErrorInvalidConfiguration;
+  constexpr int kMostCopied = 32;  // tiles, a lane each
   if (consumers < 1 || consumers > kMostWarps || schedule.stages > kMostStages ||
+      schedule.tiles + schedule.token_tiles() > kMostCopied ||
       shared > static_cast<std::size_t>(to.device.max_block_shared))
     return cudaErrorInvalidConfiguration;
   const int blocks = std::min(to.device.num_processors, args.weight_groups * args.token_groups);
