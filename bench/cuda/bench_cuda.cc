@@ -91,8 +91,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "bench_cuda: no GPU\n");
     return 1;
   }
-  const cuda::DeviceInfo device = cuda::device_info(0, properties);
   try {
+    const cuda::DeviceInfo device = describe_device(properties);
     Timer timer;
     const double copy = copy_rate(timer);
     json report = describe_run(properties, copy, argc, argv);

@@ -20,7 +20,6 @@ namespace {
 constexpr int kContext = 512;
 constexpr int kPositions = 2048;
 constexpr int kBlocks = kPositions / 64;
-constexpr int kTurns = 64;
 
 struct Options {
   int drafts = 6;
@@ -28,6 +27,7 @@ struct Options {
   int topk = 8;
   int draft_vocab = 32768;
   float rate = 0.75f;
+  int turns = 64;  // of a run
 };
 
 json run(const Options& options, const cuda::DeviceInfo& device, Timer& timer) {
@@ -70,7 +70,7 @@ json run(const Options& options, const cuda::DeviceInfo& device, Timer& timer) {
                    .max_sequences = 1,
                    .max_context = kPositions,
                    .blocks_per_sequence = kBlocks,
-                   .max_turns = kTurns,
+                   .max_turns = options.turns,
                    .draft = DeviceDraft::eagle,
                    .depth = options.drafts,
                    .nodes = options.nodes - 1,
@@ -91,6 +91,9 @@ json run(const Options& options, const cuda::DeviceInfo& device, Timer& timer) {
   for (int i = 0; i <= kContext; ++i) prompt.push_back(i * 37 % shape.vocab);
   int turns_done = 0;
   int tokens = 0;
+  // As an engine reserves them: what the longest run takes.
+  const int reserved = std::min(
+      kPositions, kContext + 1 + options.turns * (options.drafts + 1) + loop.slots_per_turn());
   const auto decode = [&](int turns) {
     turns_done = tokens = 0;
     require(cudaMemsetAsync(turn, 0, sizeof(std::uint32_t), timer.stream()));
@@ -98,7 +101,7 @@ json run(const Options& options, const cuda::DeviceInfo& device, Timer& timer) {
         .tokens = &prompt,
         .block_table = table,
         .sampling = {},
-        .limits = {.max_output = kPositions, .max_length = kPositions - 1, .reserved = kPositions}};
+        .limits = {.max_output = kPositions, .max_length = kPositions - 1, .reserved = reserved}};
     sequence.feature_rows = {0};
     turns_done = loop.run({&sequence, 1}, {}, turns, [&](const DeviceLoop::Turn& done) {
       if (done.entries[0].num_tokens < 0) throw std::runtime_error("a turn failed");
@@ -106,7 +109,7 @@ json run(const Options& options, const cuda::DeviceInfo& device, Timer& timer) {
       return true;
     });
   };
-  const double run_us = timer.measure_call([&] { decode(kTurns); }, 9);
+  const double run_us = timer.measure_call([&] { decode(options.turns); }, 9);
   const double step_us = run_us / turns_done;
   const double tokens_a_step = static_cast<double>(tokens) / turns_done;
   const double one_step_us = timer.measure_call([&] { decode(1); });
@@ -165,6 +168,8 @@ int main(int argc, char** argv) {
   app.add_option("--draft-vocab", options.draft_vocab, "rows of the head's output matrix");
   app.add_option("--rate", options.rate, "probability that a level of the tree is accepted")
       ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--turns", options.turns, "of a run; 1: steps without the device's own loop")
+      ->check(CLI::Range(1, 64));
   app.add_option("--json", json_path, "where to write the results");
   CLI11_PARSE(app, argc, argv);
   if (options.topk == 1) options.nodes = options.drafts + 1;
@@ -177,7 +182,7 @@ int main(int argc, char** argv) {
   try {
     Timer timer;
     json report = describe_run(properties, copy_rate(timer), argc, argv);
-    report["step"] = run(options, cuda::device_info(0, properties), timer);
+    report["step"] = run(options, describe_device(properties), timer);
     if (!json_path.empty()) std::ofstream(json_path) << report.dump(2) << '\n';
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bench_eagle: %s\n", error.what());

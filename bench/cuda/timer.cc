@@ -38,6 +38,12 @@ double copy_rate(Timer& timer) {
   return 2.0 * static_cast<double>(bytes) / us / 1e3;
 }
 
+cuda::DeviceInfo describe_device(const cudaDeviceProp& properties) {
+  cuda::DeviceInfo device;
+  require(cuda::describe_device(0, properties, device));
+  return device;
+}
+
 nlohmann::json describe_run(const cudaDeviceProp& properties, double copy_gb_s, int argc,
                             const char* const* argv) {
   int driver = 0;

@@ -61,6 +61,8 @@ class Timer {
 
 /// GB/s of a device-to-device copy, bytes read and written.
 double copy_rate(Timer& timer);
+/// cuda::describe_device() that throws.
+cuda::DeviceInfo describe_device(const cudaDeviceProp& properties);
 
 /// Prints and returns what belongs beside every figure: device, driver, clock, copy, command.
 nlohmann::json describe_run(const cudaDeviceProp& properties, double copy_gb_s, int argc,

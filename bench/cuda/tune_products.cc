@@ -191,8 +191,9 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "tune_products: no GPU\n");
     return 1;
   }
-  const cuda::DeviceInfo device = cuda::device_info(0, properties);
   try {
+    cuda::DeviceInfo device;
+    require(cuda::describe_device(0, properties, device));
     for (const Shape& shape : kShapes)
       if (std::string_view(shape.name).starts_with(filter)) tune(shape, widths, device);
   } catch (const std::exception& error) {

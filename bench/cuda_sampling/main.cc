@@ -96,7 +96,7 @@ int main(int argc, char** argv) {
                         {"results", nlohmann::json::array()}};
 
   Launch to;
-  to.device = device_info(0, properties);
+  check(describe_device(0, properties, to.device));
   check(cudaStreamCreate(&to.stream));
 
   std::vector<Case> cases(5);

@@ -108,7 +108,7 @@ cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const La
     constexpr int kMostOfCluster = 8;
     // Where blocks are large a cluster waits for several processors to be free at once.
     if (kChunks <= 2 && !args.tight && units > 1 && units <= kMostOfCluster &&
-        to.device.compute_major >= 9) {
+        to.device.has_overlap) {
       kernel = attention_units_kernel<kChunks, true>;
       cluster.z = blocks.z;
     }

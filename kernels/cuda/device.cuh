@@ -42,7 +42,7 @@ cudaError_t launch_clusters(const Launch& to, void (*kernel)(Params...), dim3 gr
   config.dynamicSmemBytes = shared_bytes;
   config.stream = to.stream;
   config.attrs = attributes;
-  config.numAttrs = to.device.compute_major < 9 ? 0 : clusters ? 2 : 1;
+  config.numAttrs = !to.device.has_overlap ? 0 : clusters ? 2 : 1;
   return cudaLaunchKernelEx(&config, kernel, Params(args)...);
 }
 template <class... Params, class... Args>

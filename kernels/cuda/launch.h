@@ -12,15 +12,14 @@ struct DeviceInfo {
   int index = 0;
   int num_processors = 1;        // streaming multiprocessors
   int max_block_shared = 49152;  // bytes of shared memory that one block may have
-  int compute_major = 8;
+  // What the kernels that run there were compiled with: a newer device may run older code.
+  bool has_overlap = false;  // sm_90: dependent launch, clusters
+  bool has_wgmma = false;    // sm_90a
 };
 
-inline DeviceInfo device_info(int index, const cudaDeviceProp& properties) noexcept {
-  return {.index = index,
-          .num_processors = properties.multiProcessorCount,
-          .max_block_shared = static_cast<int>(properties.sharedMemPerBlockOptin),
-          .compute_major = properties.major};
-}
+/// Asks the device, which becomes the current one. cudaErrorNoKernelImageForDevice: the kernels
+/// were compiled for others.
+cudaError_t describe_device(int index, const cudaDeviceProp& properties, DeviceInfo& info);
 
 /// Scratch memory of the operations of one stream, at addresses that captured graphs keep.
 struct Workspace {

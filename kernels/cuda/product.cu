@@ -103,7 +103,7 @@ ProductArgs make_args(const Product& product) {
 cudaError_t multiply(const Product& product, const Launch& to) {
   const ProductArgs args = make_args(product);
   constexpr int kMostNarrowTokens = 64;  // beyond, weights would be read more than once
-  if (to.device.compute_major != 9 || product.num_tokens <= kMostNarrowTokens ||
+  if (!to.device.has_wgmma || product.num_tokens <= kMostNarrowTokens ||
       args.units % kWideChunk != 0)
     return multiply(product, product_schedule(product.weight, product.num_tokens, to.device), to);
   switch (product.weight.type) {

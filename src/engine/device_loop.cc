@@ -185,6 +185,7 @@ class DeviceLoop::Impl {
   std::int32_t* candidate_counts_ = nullptr;
   std::int32_t* candidate_tokens_ = nullptr;
   float* candidate_scores_ = nullptr;
+  float* candidate_sums_ = nullptr;
   cuda::DeviceBatch target_batch_;
   cuda::DeviceBatch plain_batch_;
   cuda::DeviceBatch root_batch_;
@@ -306,6 +307,8 @@ void DeviceLoop::Impl::place(Arena& arena) {
   arena.take(candidate_counts_, frontier);
   arena.take(candidate_tokens_, frontier * topk);
   arena.take(candidate_scores_, frontier * topk);
+  arena.take(candidate_sums_,
+             frontier * static_cast<std::size_t>(cuda::num_chunks(options_.vocab)));
 
   const auto place_batch = [&](cuda::DeviceBatch& batch, std::size_t batch_rows,
                                std::size_t outputs) {
@@ -433,6 +436,7 @@ void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
                                 .counts = candidate_counts_,
                                 .tokens = candidate_tokens_,
                                 .scores = candidate_scores_,
+                                .chunk_sums = candidate_sums_,
                                 .scores_wanted = options_.topk > 1 || options_.min_confidence > 0},
                                key.needs, to),
         doing);

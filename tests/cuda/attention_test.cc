@@ -140,7 +140,7 @@ struct RaggedBatch {
 }  // namespace
 
 TEST_CASE("cuda attention: one row at every interesting context, against the reference" *
-          doctest::skip(!gpu())) {
+          doctest::skip(!has_gpu())) {
   Random random(41);
   for (const auto& [type, shape] : all_cases()) {
     CAPTURE(shape.head_dim);
@@ -165,7 +165,7 @@ TEST_CASE("cuda attention: one row at every interesting context, against the ref
 }
 
 TEST_CASE("cuda attention: ragged batches, against the reference and row by row" *
-          doctest::skip(!gpu())) {
+          doctest::skip(!has_gpu())) {
   Random random(42);
   for (const auto& [type, shape] : all_cases())
     for (int round = 0; round < 3; ++round) {
@@ -214,7 +214,7 @@ TEST_CASE("cuda attention: ragged batches, against the reference and row by row"
 }
 
 TEST_CASE("cuda attention: chunked prefill, whole prefill and decoding give the same bits" *
-          doctest::skip(!gpu())) {
+          doctest::skip(!has_gpu())) {
   Random random(43);
   for (const auto& [type, shape] :
        {Case{DataType::f16, {9, 3, 64, 32}}, Case{DataType::f16, {8, 2, 128, 16}},
@@ -252,7 +252,7 @@ TEST_CASE("cuda attention: chunked prefill, whole prefill and decoding give the 
 }
 
 TEST_CASE("cuda attention: a tree node has the bits of plain decoding; its KV moves" *
-          doctest::skip(!gpu())) {
+          doctest::skip(!has_gpu())) {
   Random random(44);
   // Paths that are spread far leave the window of slots that a block shares.
   for (const auto& [type, shape] : all_cases())
@@ -306,7 +306,7 @@ TEST_CASE("cuda attention: a tree node has the bits of plain decoding; its KV mo
     }
 }
 
-TEST_CASE("cuda move_kv from device memory, and copy_block" * doctest::skip(!gpu())) {
+TEST_CASE("cuda move_kv from device memory, and copy_block" * doctest::skip(!has_gpu())) {
   for (const DataType type : {DataType::f16, DataType::f32}) {
     Random random(45);
     const std::vector<std::int32_t> table = {0, 1, 2, 3};
@@ -335,7 +335,7 @@ TEST_CASE("cuda move_kv from device memory, and copy_block" * doctest::skip(!gpu
   }
 }
 
-TEST_CASE("cuda attention: operands come out in the tensor cores' layout" * doctest::skip(!gpu())) {
+TEST_CASE("cuda attention: operands come out in the tensor cores' layout" * doctest::skip(!has_gpu())) {
   Random random(46);
   const Shape shape{9, 3, 64, 32};
   for (const DataType cache : {DataType::f16, DataType::f32}) {
@@ -370,7 +370,7 @@ TEST_CASE("cuda attention: operands come out in the tensor cores' layout" * doct
 }
 
 TEST_CASE("cuda attention from a first position on: what lies before it has no say" *
-          doctest::skip(!gpu())) {
+          doctest::skip(!has_gpu())) {
   Random random(47);
   for (const auto& [type, shape] : all_cases())
     for (const int first : {1, 2, 17, 63, 64, 100, 127}) {

@@ -63,7 +63,7 @@ struct Halves {
 }  // namespace
 
 TEST_CASE("cuda project: floats in; the product of their operand, bit for bit, at any width" *
-          doctest::skip(!gpu())) {
+          doctest::skip(!has_gpu())) {
   Random random(51);
   const Scratch scratch;
   constexpr int kRows = 80;
@@ -123,7 +123,7 @@ TEST_CASE("cuda project: floats in; the product of their operand, bit for bit, a
 }
 
 TEST_CASE("cuda norm_concat: both norms side by side, whatever rows ride along" *
-          doctest::skip(!gpu())) {
+          doctest::skip(!has_gpu())) {
   Random random(52);
   const Scratch scratch;
   // Halves that end within a unit of 32 columns, and more columns than a thread keeps.
@@ -195,7 +195,7 @@ TEST_CASE("cuda norm_concat: both norms side by side, whatever rows ride along" 
 }
 
 TEST_CASE("cuda copy_rows: by row ids on either side, more than travel with one launch" *
-          doctest::skip(!gpu())) {
+          doctest::skip(!has_gpu())) {
   Random random(53);
   const Scratch scratch;
   for (const int cols : {1, 6, 64, 4096})
@@ -227,7 +227,7 @@ TEST_CASE("cuda copy_rows: by row ids on either side, more than travel with one 
 }
 
 TEST_CASE("cuda qkv without a norm: floats and an operand alike, every row as alone" *
-          doctest::skip(!gpu())) {
+          doctest::skip(!has_gpu())) {
   Random random(54);
   const Scratch scratch;
   constexpr int d = 32;

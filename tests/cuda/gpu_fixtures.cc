@@ -11,17 +11,25 @@
 
 namespace specdec::kernels::test {
 
-const std::optional<cuda::DeviceInfo>& gpu() {
-  static const std::optional<cuda::DeviceInfo> found = [] {
-    std::optional<cuda::DeviceInfo> info;
+bool has_gpu() {
+  static const bool found = [] {
     cudaDeviceProp properties{};
     int count = 0;
-    if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0 &&
-        cudaGetDeviceProperties(&properties, 0) == cudaSuccess && properties.major >= 8)
-      info = cuda::device_info(0, properties);
-    return info;
+    return cudaGetDeviceCount(&count) == cudaSuccess && count > 0 &&
+           cudaGetDeviceProperties(&properties, 0) == cudaSuccess && properties.major >= 8;
   }();
   return found;
+}
+
+const cuda::DeviceInfo& gpu() {
+  static const cuda::DeviceInfo described = [] {
+    cudaDeviceProp properties{};
+    require_ok(cudaGetDeviceProperties(&properties, 0));
+    cuda::DeviceInfo info;
+    require_ok(cuda::describe_device(0, properties, info));
+    return info;
+  }();
+  return described;
 }
 
 void require_ok(cudaError_t status) {
@@ -32,7 +40,7 @@ void require_ok(cudaError_t status) {
 Scratch::Scratch()
     : operand_(std::size_t{32} << 20), partials_(std::size_t{256} << 20), counters_(1 << 16) {
   require_ok(cudaMemset(counters_.get(), 0, counters_.bytes()));
-  launch_.device = *gpu();
+  launch_.device = gpu();
   launch_.workspace = {.operand = operand_.get(),
                        .operand_bytes = operand_.bytes(),
                        .partials = reinterpret_cast<float*>(partials_.get()),

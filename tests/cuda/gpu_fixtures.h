@@ -15,8 +15,10 @@
 
 namespace specdec::kernels::test {
 
-/// The GPU, or nothing. Tests say `* doctest::skip(!gpu())`: they are counted as skipped.
-const std::optional<cuda::DeviceInfo>& gpu();
+/// Tests say `* doctest::skip(!has_gpu())`: they are counted as skipped. Asks for the device alone,
+/// since kernels may not be registered yet.
+bool has_gpu();
+const cuda::DeviceInfo& gpu();
 
 /// Fails the running test with the runtime's message.
 void require_ok(cudaError_t status);

@@ -62,10 +62,15 @@ std::uint32_t bits(T value) {
 }  // namespace
 
 Launch test_launch() {
+  static const DeviceInfo device = [] {
+    DeviceInfo info;
+    cudaDeviceProp properties{};
+    REQUIRE(cudaGetDeviceProperties(&properties, 0) == cudaSuccess);
+    REQUIRE(describe_device(0, properties, info) == cudaSuccess);
+    return info;
+  }();
   Launch to;
-  cudaDeviceProp properties{};
-  REQUIRE(cudaGetDeviceProperties(&properties, 0) == cudaSuccess);
-  to.device = device_info(0, properties);
+  to.device = device;
   return to;
 }
 

@@ -96,7 +96,7 @@ TEST_CASE("the device draws the host's tokens and log-probabilities: every optio
         CAPTURE(static_cast<int>(kind));
         CAPTURE(overlap);
         auto to = test_launch();
-        if (!overlap) to.device.compute_major = 8;  // launches without overlap
+        if (!overlap) to.device.has_overlap = false;  // launches without overlap
         make_batch(kind, vocab, 12, 2, 77 + static_cast<std::uint64_t>(vocab), sets).check(to);
       }
 }

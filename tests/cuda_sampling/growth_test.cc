@@ -115,7 +115,8 @@ void check(const Case& what, std::span<const SamplingOptions> sets) {
        depths = ints(nodes), node_slots = ints(nodes), sequence_of_row = ints(rows),
        node_of_row = ints(rows), candidate_counts = ints(rows),
        candidate_tokens = ints(rows * most);
-  DeviceArray<float> survival(nodes), candidate_scores(rows * most), logits(rows * width);
+  DeviceArray<float> survival(nodes), candidate_scores(rows * most),
+      chunk_sums(rows * static_cast<std::size_t>(num_chunks(what.vocab))), logits(rows * width);
   DeviceArray<RowState> row_states(rows);
   DeviceArray<std::uint32_t> chunk_keys(rows * static_cast<std::size_t>(num_chunks(what.vocab)));
   DeviceArray<unsigned long long> digits(rows * kDigitBins);
@@ -164,7 +165,8 @@ void check(const Case& what, std::span<const SamplingOptions> sets) {
                                          .min_confidence = what.min_confidence,
                                          .counts = candidate_counts.get(),
                                          .tokens = candidate_tokens.get(),
-                                         .scores = candidate_scores.get()};
+                                         .scores = candidate_scores.get(),
+                                         .chunk_sums = chunk_sums.get()};
   const Launch to = test_launch();
   REQUIRE(begin_growth(grow, to) == cudaSuccess);
   for (int depth = 0; depth < what.max_depth; ++depth) {

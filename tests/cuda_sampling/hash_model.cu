@@ -99,17 +99,9 @@ __global__ void attend_entries(HashModel head, DeviceBatch batch, const float* h
                 static_cast<std::size_t>(token)] = hash_logit(path, head.disagreement, token);
 }
 
-Launch launch_on(cudaStream_t stream) {
-  Launch to;
-  to.stream = stream;
-  to.device.compute_major = 9;
-  return to;
-}
-
 }  // namespace
 
-cudaError_t hash_forward(const HashModel& model, const DeviceBatch& batch, cudaStream_t stream) {
-  const Launch to = launch_on(stream);
+cudaError_t hash_forward(const HashModel& model, const DeviceBatch& batch, const Launch& to) {
   const cudaError_t error =
       launch(to, &append, dim3(static_cast<unsigned>(batch.num_rows)), 1, 0, model, batch);
   if (error != cudaSuccess) return error;
@@ -117,8 +109,7 @@ cudaError_t hash_forward(const HashModel& model, const DeviceBatch& batch, cudaS
 }
 
 cudaError_t hash_head_forward(const HashModel& head, const DeviceBatch& batch, float* hidden,
-                              cudaStream_t stream) {
-  const Launch to = launch_on(stream);
+                              const Launch& to) {
   const cudaError_t error = launch(to, &append_entry, dim3(static_cast<unsigned>(batch.num_rows)),
                                    1, 0, head, batch, hidden);
   if (error != cudaSuccess) return error;

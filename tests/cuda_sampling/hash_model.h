@@ -6,6 +6,7 @@
 #include <span>
 
 #include "kernels/cuda/batch.h"
+#include "kernels/cuda/launch.h"
 
 namespace specdec::cuda_test {
 
@@ -50,13 +51,13 @@ SPECDEC_BOTH inline float hash_logit(std::uint32_t path, std::uint32_t disagreem
 
 /// Enqueues a forward pass.
 cudaError_t hash_forward(const HashModel& model, const kernels::cuda::DeviceBatch& batch,
-                         cudaStream_t stream);
+                         const kernels::cuda::Launch& to);
 /// A pass of an EAGLE head that is nothing but a hash: a row's output is the path's hash if its
 /// hidden state is that of the path without it. Its KV is such a hash and the row's word: what does
 /// not go on from entry to entry, from the second one on, changes the logits.
 ///   hidden [rows, kHashWidth] in, out
 cudaError_t hash_head_forward(const HashModel& head, const kernels::cuda::DeviceBatch& batch,
-                              float* hidden, cudaStream_t stream);
+                              float* hidden, const kernels::cuda::Launch& to);
 /// The hash of a path.
 std::uint32_t path_hash(std::span<const std::int32_t> tokens);
 /// The logits after `tokens`, on the host.

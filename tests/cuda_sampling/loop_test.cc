@@ -24,6 +24,12 @@ constexpr int kBlock = 8;
 constexpr int kContext = 400;
 constexpr int kBlocks = kContext / kBlock + 12;
 
+Launch launch_on(cudaStream_t stream) {
+  Launch to = test_launch();
+  to.stream = stream;
+  return to;
+}
+
 /// The model's memory on the device.
 struct HashMemory {
   HashMemory(int sequences, std::size_t outputs, std::uint32_t disagreement)
@@ -58,7 +64,7 @@ struct HashMemory {
   DeviceModel device_model() {
     return {.forward =
                 [model = model](const DeviceBatch& batch, cudaStream_t stream) {
-                  REQUIRE(hash_forward(model, batch, stream) == cudaSuccess);
+                  REQUIRE(hash_forward(model, batch, launch_on(stream)) == cudaSuccess);
                   return static_cast<const float*>(model.logits);
                 },
             .pool = pool()};
@@ -83,15 +89,14 @@ struct HashHead {
                        cudaStream_t stream) {
                   const float* from = at_roots ? features.get() : hidden[last].get();
                   last = 1 - last;
-                  Launch to = test_launch();
-                  to.stream = stream;
+                  const Launch to = launch_on(stream);
                   REQUIRE(gather_rows({.num_rows = batch.num_rows,
                                        .cols = kHashWidth,
                                        .source = from,
                                        .rows = sources,
                                        .out = hidden[last].get()},
                                       to) == cudaSuccess);
-                  REQUIRE(hash_head_forward(memory.model, batch, hidden[last].get(), stream) ==
+                  REQUIRE(hash_head_forward(memory.model, batch, hidden[last].get(), to) ==
                           cudaSuccess);
                   return static_cast<const float*>(memory.model.logits);
                 },

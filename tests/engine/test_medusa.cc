@@ -47,8 +47,7 @@ Trees run(Engine& engine, const Request& request) {
 // Heads that repeat the target's own head say, of the feature of the token before the root, what
 // the target said of it: the root. Any other feature, or one without the final norm, says something
 // else.
-TEST_CASE("Medusa heads read the target's feature of the token before the root" *
-          doctest::skip(test_device() != "cpu")) {
+TEST_CASE("Medusa heads read the target's feature of the token before the root") {
   const std::filesystem::path folder =
       std::filesystem::temp_directory_path() / ("specdec-medusa-" + std::to_string(::getpid()));
   ModelConfig shape = micro_model_config();
@@ -82,8 +81,7 @@ TEST_CASE("Medusa heads read the target's feature of the token before the root" 
   std::filesystem::remove_all(folder);
 }
 
-TEST_CASE("Medusa drafts no deeper than it has heads, and a static tree as it is told" *
-          doctest::skip(test_device() != "cpu")) {
+TEST_CASE("Medusa drafts no deeper than it has heads, and a static tree as it is told") {
   Config config = micro_medusa_config();
   config.draft.length.num_speculative_tokens = 8;
   Engine chain = Engine::load(config);
@@ -106,8 +104,7 @@ TEST_CASE("Medusa drafts no deeper than it has heads, and a static tree as it is
   CHECK(whole > 5);
 }
 
-TEST_CASE("Medusa heads under another method's name, and malformed choices, are refused" *
-          doctest::skip(test_device() != "cpu")) {
+TEST_CASE("Medusa heads under another method's name, and malformed choices, are refused") {
   Config config = micro_medusa_config();
   config.draft.method = "eagle3";
   CHECK(refusal(config).find("is a folder of Medusa heads") != std::string::npos);

@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/sampling/row_sums.cuh"
+#include "kernels/cuda/sampling/scan.cuh"
 #include "kernels/cuda/sampling/stages.h"
 #include "kernels/cuda/sampling/survivors.cuh"
 
@@ -26,6 +27,56 @@ __device__ Scale draft_scale(const RowSampling& options, std::uint32_t max_key) 
   RowSampling scaled = options;
   if (scaled.inverse_temperature <= 0) scaled.inverse_temperature = 1;
   return {scaled, max_key};
+}
+
+// Whether the row's normaliser takes in every token, whatever the rest of the row says.
+__device__ bool sums_all(const RowSampling& options, int vocab) {
+  return !(options.inverse_temperature > 0) ||
+         (!has_top_k(options, vocab) && options.top_p >= 1 && !(options.min_p > 0));
+}
+
+// grid: [slices, rows]; half a warp a chunk: what row_math::sum_exp adds up for it, where no filter
+// has to be waited for. One block a row takes some 30 us for all chunks of a large vocabulary.
+__global__ void __launch_bounds__(kScanThreads) sum_chunks(DraftCandidatesParams params) {
+  static_assert(kScanThreads == kSliceChunks * row_math::kSumLanes);
+  wait_for_previous();
+  let_next_start();
+  const SampleRowsParams& rows = params.rows;
+  const RowView view = view_row(rows, static_cast<int>(blockIdx.y));
+  if (!view.there() || !sums_all(*view.options, rows.vocab)) return;
+  const RowState& state = rows.scratch.states[view.row];
+  if (status_of(state, view.edited) != RowStatus::ok) return;
+  const int lane = static_cast<int>(threadIdx.x) % row_math::kSumLanes;
+  const int chunk = static_cast<int>(blockIdx.x) * kSliceChunks +
+                    static_cast<int>(threadIdx.x) / row_math::kSumLanes;
+  const float sum =
+      sum_chunk(scores_of(rows, view), rows.vocab, draft_scale(*view.options, key_of(state.best)),
+                Cutoff{}, -INFINITY, chunk, lane);
+  const int chunks = num_chunks(rows.vocab);
+  if (lane == 0 && chunk < chunks)
+    params.chunk_sums[static_cast<std::size_t>(view.row) * static_cast<std::size_t>(chunks) +
+                      static_cast<std::size_t>(chunk)] = sum;
+}
+
+// The row's normaliser, of what `kept` and `lowest` leave. Overwrites shared.order.
+__device__ double normaliser(const DraftCandidatesParams& params, const RowView& view,
+                             const Scale& scale, const Cutoff& kept, double lowest,
+                             SelectShared& shared) {
+  const SampleRowsParams& rows = params.rows;
+  const int chunks = num_chunks(rows.vocab);
+  if (!sums_all(*view.options, rows.vocab))
+    return sum_exp(scores_of(rows, view),
+                   chunk_keys_of(rows.scratch.chunk_keys, rows.vocab, view.row), rows.vocab, scale,
+                   kept, lowest, shared);
+  const float* const sums =
+      params.chunk_sums + static_cast<std::size_t>(view.row) * static_cast<std::size_t>(chunks);
+  return add_chunks(
+      chunks,
+      [&](int begin, int end, float* to) {
+        for (int i = begin + static_cast<int>(threadIdx.x); i < end; i += kSelectThreads)
+          to[i - begin] = sums[i];
+      },
+      shared);
 }
 
 // grid: [rows]; a block picks the candidates of a row whose survivors it can hold.
@@ -106,9 +157,8 @@ __global__ void __launch_bounds__(kSelectThreads)
       __syncthreads();
     }
     if (!dense) {
-      const double total = params.scores_wanted
-                               ? sum_exp(scores, keys, rows.vocab, scale, kept, -INFINITY, shared)
-                               : 1.0;
+      const double total =
+          params.scores_wanted ? normaliser(params, view, scale, kept, -INFINITY, shared) : 1.0;
       write_candidates(params, row, winners, found, total);
     }
   }
@@ -140,11 +190,10 @@ __global__ void __launch_bounds__(kSelectThreads) settle_candidates(DraftCandida
         return Noisy{best[i].score, best[i].token};
       },
       winners);
-  const double total =
-      params.scores_wanted
-          ? sum_exp(scores_of(rows, view), chunk_keys_of(rows.scratch.chunk_keys, rows.vocab, row),
-                    rows.vocab, scale, {state.cutoff_key, state.cutoff_token}, state.lowest, shared)
-          : 1.0;
+  const double total = params.scores_wanted
+                           ? normaliser(params, view, scale, {state.cutoff_key, state.cutoff_token},
+                                        state.lowest, shared)
+                           : 1.0;
   write_candidates(params, row, winners, found, total);
   if (threadIdx.x == 0) rows.scratch.states[row] = RowState{};
 }
@@ -157,6 +206,10 @@ cudaError_t draft_candidates(const DraftCandidatesParams& params, const Sampling
   if (!needs.edits) draft.rows.scratch.scores = nullptr;
   const dim3 grid(static_cast<unsigned>(params.rows.tree.num_rows));
   cudaError_t error = launch_scan(draft.rows, needs, to);
+  if (error == cudaSuccess && params.scores_wanted)
+    error =
+        launch(to, &sum_chunks, dim3(static_cast<unsigned>(num_slices(params.rows.vocab)), grid.x),
+               kScanThreads, 0, draft);
   if (error == cudaSuccess && needs.nucleus) error = launch_digits(draft.rows, to);
   if (error == cudaSuccess)
     error = launch(to, &pick_candidates, grid, kSelectThreads, 0, draft, needs.dense);

@@ -14,6 +14,7 @@ struct DraftCandidatesParams {
   std::int32_t* counts = nullptr;  // out [rows] <= k; 0 where the row has a fault
   std::int32_t* tokens = nullptr;  // out [rows, k] best first
   float* scores = nullptr;         // out [rows, k]
+  float* chunk_sums = nullptr;     // scratch [rows, num_chunks(vocab)], where scores are wanted
   /// False: nobody compares candidates (a chain that ends nowhere early); scores are then short of
   /// the row's normaliser, or 0. Takes k = 1 and min_confidence = 0.
   bool scores_wanted = true;

@@ -118,13 +118,16 @@ __global__ void __launch_bounds__(kGrowThreads) grow_trees(GrowParams params, in
 }
 
 // grid: [sequences]; ModelDrafter::finish. Survival never rises along a path and ties keep the
-// parent, so the best nodes are closed under parents. shared: int[capacity] new places.
+// parent, so the best nodes are closed under parents.
+// shared: float[capacity] survival, int[capacity] new places.
 __global__ void __launch_bounds__(kGrowThreads)
     finish_trees(GrowParams params, TreeBuffers trees, std::int32_t* draft_slots) {
   wait_for_previous();
   let_next_start();
-  extern __shared__ int places[];
+  extern __shared__ int shared[];
   const DraftGrowth& growth = params.growth;
+  auto* const survival = reinterpret_cast<float*>(shared);
+  int* const places = shared + growth.capacity;
   const int sequence = static_cast<int>(blockIdx.x);
   const int first = sequence * growth.capacity;
   const int out = sequence * trees.rows_per_sequence;
@@ -133,16 +136,26 @@ __global__ void __launch_bounds__(kGrowThreads)
   const int most = max(0, min(params.max_nodes[sequence], trees.rows_per_sequence - 1));
   const int thread = static_cast<int>(threadIdx.x);
   for (int node = thread; node < count; node += kGrowThreads)
-    places[node] = node == 0 || count - 1 <= most ||
-                           stable_rank(growth.survival + first + 1, count - 1, node - 1) < most
-                       ? 1
-                       : 0;
+    survival[node] = growth.survival[first + node];
   __syncthreads();
-  if (thread == 0) {
+  for (int node = thread; node < count; node += kGrowThreads)
+    places[node] =
+        node == 0 || count - 1 <= most || stable_rank(survival + 1, count - 1, node - 1) < most ? 1
+                                                                                                : 0;
+  __syncthreads();
+  if (thread < 32) {  // kept nodes keep their order
     int next = 0;
-    for (int node = 0; node < count; ++node) places[node] = places[node] != 0 ? next++ : -1;
-    trees.first_rows[sequence] = out;
-    trees.sizes[sequence] = there ? next : 0;
+    for (int begin = 0; begin < count; begin += 32) {
+      const int node = begin + thread;
+      const bool kept = node < count && places[node] != 0;
+      const unsigned all = __ballot_sync(kFullWarp, kept);
+      if (node < count) places[node] = kept ? next + __popc(all & ((1u << thread) - 1)) : -1;
+      next += __popc(all);
+    }
+    if (thread == 0) {
+      trees.first_rows[sequence] = out;
+      trees.sizes[sequence] = there ? next : 0;
+    }
   }
   __syncthreads();
   const int size = min(count, most + 1);
@@ -180,8 +193,10 @@ cudaError_t grow_level(const GrowParams& params, int depth, const Launch& to) {
 
 cudaError_t finish_growth(const GrowParams& params, const TreeBuffers& trees,
                           std::int32_t* draft_slots, const Launch& to) {
+  const cudaError_t status = allow_shared(to, &finish_trees);
+  if (status != cudaSuccess) return status;
   return launch(to, &finish_trees, dim3(static_cast<unsigned>(params.growth.num_sequences)),
-                kGrowThreads, static_cast<std::size_t>(params.growth.capacity) * sizeof(int),
+                kGrowThreads, static_cast<std::size_t>(params.growth.capacity) * 2 * sizeof(int),
                 params, trees, draft_slots);
 }
 

@@ -389,7 +389,9 @@ __global__ void __launch_bounds__(kRuleThreads) judge_trees(SampledRuleParams pa
   const int size = tree.sizes[sequence];
   const int first = tree.first_rows[sequence];
   if (size == 0 || !(params.rows.options[sequence].inverse_temperature > 0)) {
-    walk_coupled(params.rows, sequence, params.paths, shared.tree);
+    const WalkTree own(tree, sequence);
+    fill_shared(params.rows, own, shared.tree);
+    walk_coupled(params.rows, sequence, own, params.paths, shared.tree);
     return;
   }
   RowStatus fault = RowStatus::ok;  // of the first row that has one

@@ -10,19 +10,23 @@ namespace {
 template <bool kGreedy>
 __global__ void __launch_bounds__(kWalkThreads)
     walk_trees(SampleRowsParams params, AcceptedPaths paths) {
-  wait_for_previous();
-  let_next_start();
   __shared__ SharedTree tree;
   const int sequence = static_cast<int>(blockIdx.x);
-  const int first = params.tree.first_rows[sequence];
-  const int size = params.tree.sizes[sequence];
+  const WalkTree own(params.tree, sequence);
+  const int first = own.first;
+  const int size = own.size;
+  wait_for_previous();
+  let_next_start();
   if constexpr (kGreedy) {
     for (int row = first + static_cast<int>(threadIdx.x); row < first + size; row += kWalkThreads) {
       const RowState state = params.scratch.states[row];
       const bool edited = params.scratch.scores != nullptr && view_row(params, row).edited;
-      params.tokens[row] = token_of(state.best);
-      params.status[row] = status_of(state, edited);
+      const std::int32_t token = token_of(state.best);
+      const RowStatus status = status_of(state, edited);
+      params.tokens[row] = token;
+      params.status[row] = status;
       params.scratch.states[row] = RowState{};
+      if (own.small()) tree.set(row - first, token, status);
     }
   } else {
     const unsigned lane = threadIdx.x % kWarp;
@@ -43,9 +47,10 @@ __global__ void __launch_bounds__(kWalkThreads)
       __syncwarp();
       if (lane == 0) params.scratch.states[row] = RowState{};
     }
+    __syncthreads();
+    fill_shared(params, own, tree);
   }
-  __syncthreads();
-  walk_coupled(params, sequence, paths, tree);
+  walk_coupled(params, sequence, own, paths, tree);
 }
 
 }  // namespace

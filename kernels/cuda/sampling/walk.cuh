@@ -12,28 +12,62 @@ struct SharedTree {
   std::int32_t sampled[kSharedNodes];
   std::int32_t accepted_child[kSharedNodes];  // the first child that holds the sampled token
   RowStatus status[kSharedNodes];
+
+  __device__ void set(int node, std::int32_t token, RowStatus row_status) {
+    sampled[node] = token;
+    status[node] = row_status;
+    accepted_child[node] = INT_MAX;
+  }
 };
 
-/// The coupled walk of one sequence by a block (src/verify/coupled.cc), along params.tokens, the
-/// target's token at each row.
+/// A sequence's tree and a thread's share of its nodes. The tree lies there before the pass whose
+/// rows are sampled, so all this may be loaded before the dependency wait.
+struct WalkTree {
+  static constexpr int kOwn = kSharedNodes / kWalkThreads;
+  int first;  // row of the root
+  int size;
+  std::int32_t parents[kOwn];
+  std::int32_t tokens[kOwn];
+
+  __device__ WalkTree(const TreeRows& tree, int sequence)
+      : first(tree.first_rows[sequence]), size(tree.sizes[sequence]) {
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const int at = node(i);
+      parents[i] = small() && at < size ? tree.parents[first + at] : -1;
+      tokens[i] = small() && at < size ? tree.tokens[first + at] : -1;
+    }
+  }
+  __device__ bool small() const { return size <= kSharedNodes; }
+  /// The thread's i-th node, of a small tree.
+  __device__ int node(int i) const { return static_cast<int>(threadIdx.x) + i * kWalkThreads; }
+};
+
+/// What every row has drawn, into `shared`.
+__device__ inline void fill_shared(const SampleRowsParams& params, const WalkTree& own,
+                                   SharedTree& shared) {
+  for (int node = static_cast<int>(threadIdx.x); own.small() && node < own.size;
+       node += static_cast<int>(blockDim.x))
+    shared.set(node, params.tokens[own.first + node], params.status[own.first + node]);
+}
+
+/// The coupled walk of one sequence by a block of at least kWalkThreads (src/verify/coupled.cc),
+/// along the target's token at each row: `shared` has them where the tree is small, else
+/// params.tokens.
 __device__ inline void walk_coupled(const SampleRowsParams& params, int sequence,
-                                    const AcceptedPaths& paths, SharedTree& shared) {
+                                    const WalkTree& own, const AcceptedPaths& paths,
+                                    SharedTree& shared) {
   const TreeRows& tree = params.tree;
-  const int first = tree.first_rows[sequence];
-  const int size = tree.sizes[sequence];
-  const bool small = size <= kSharedNodes;
+  const int first = own.first;
+  const int size = own.size;
+  const bool small = own.small();
   const int thread = static_cast<int>(threadIdx.x);
-  for (int node = thread; small && node < size; node += static_cast<int>(blockDim.x)) {
-    shared.sampled[node] = params.tokens[first + node];
-    shared.status[node] = params.status[first + node];
-    shared.accepted_child[node] = INT_MAX;
-  }
   __syncthreads();
-  for (int node = thread + 1; small && node < size; node += static_cast<int>(blockDim.x)) {
-    const int parent = tree.parents[first + node];
-    if (tree.tokens[first + node] == shared.sampled[parent])
-      atomicMin(&shared.accepted_child[parent], node);
-  }
+  if (thread < kWalkThreads)
+#pragma unroll
+    for (int i = 0; i < WalkTree::kOwn; ++i)
+      if (own.parents[i] >= 0 && own.tokens[i] == shared.sampled[own.parents[i]])
+        atomicMin(&shared.accepted_child[own.parents[i]], own.node(i));
   __syncthreads();
   if (thread >= static_cast<int>(kWarp)) return;
   std::int32_t* const path_nodes = paths.nodes + sequence * paths.capacity;

@@ -348,8 +348,16 @@ std::unique_ptr<Backend> make_cuda_backend(int host_threads, std::string& why_no
                 ", the kernels need 8.0";
       continue;
     }
-    return std::make_unique<StreamBackend>(cuda::device_info(index, properties),
-                                           std::string("cuda: ") + properties.name, host_threads);
+    cuda::DeviceInfo device;
+    const cudaError_t described = cuda::describe_device(index, properties, device);
+    if (described != cudaSuccess) {
+      ::cudaGetLastError();
+      why_not = std::string(properties.name) + ": " + ::cudaGetErrorString(described) +
+                " (SPECDEC_CUDA_ARCHITECTURES says what kernels are compiled for)";
+      continue;
+    }
+    return std::make_unique<StreamBackend>(device, std::string("cuda: ") + properties.name,
+                                           host_threads);
   }
   return nullptr;
 }

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "engine/model/row_buffers.h"
-#include "specdec/error.h"
 
 namespace specdec {
 
@@ -16,10 +15,6 @@ MedusaHeads::MedusaHeads(Backend& backend, const MedusaSource& source, const Mod
       vocab_size_(target.vocab_size),
       norm_eps_(target.norm_eps),
       output_norm_(output_norm.begin(), output_norm.end()) {
-  if (!backend.computes_on_host())
-    throw Error(ErrorCode::unsupported,
-                "Medusa heads run on the CPU alone: set backend.device = \"cpu\", or leave "
-                "draft.model empty");
   std::size_t bytes = 0;
   for (const MedusaSource::Head& head : source.heads) {
     for (const MedusaSource::Block& block : head.blocks)

@@ -9,11 +9,11 @@
 
 namespace specdec {
 
-/// Medusa heads on a backend.
+/// Medusa heads. Their matrices are the backend's; what lies between two of them, a few rows' norms
+/// and activations, is the host's, so on a GPU each level of a draft waits for the device.
 class MedusaHeads final : public HiddenStateTap {
  public:
-  /// `target` and `output_norm` [hidden]: the target's shape and its final norm. Throws
-  /// Error(unsupported) for a backend that does not compute on the host.
+  /// `target` and `output_norm` [hidden]: the target's shape and its final norm.
   MedusaHeads(Backend& backend, const MedusaSource& source, const ModelConfig& target,
               std::span<const float> output_norm);
 
