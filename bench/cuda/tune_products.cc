@@ -161,7 +161,7 @@ void tune(const Shape& shape, const std::vector<int>& widths, const cuda::Device
             if (stages < 1) continue;
             const cuda::ProductSchedule schedule = {tiles, token_tiles / a_warp, a_warp, chunk,
                                                     stages};
-            if (tiles * schedule.token_warps > 12) continue;
+            if (tiles * schedule.token_warps > 14) continue;
             if (const double us = tuner.measure(tokens, schedule); us > 0)
               all.push_back({us, schedule});
           }

@@ -179,7 +179,7 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
 /// each owns one weight tile x kTokenTiles token tiles. Few tokens the block normalises by itself,
 /// a warp a token, while the weights are on their way.
 template <DataType kType, int kTokenTiles>
-__global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__ ProductArgs args) {
+__global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__ ProductArgs args) {
   using Format = Weights<kType>;
   using Operand = typename Format::Operand;
   extern __shared__ __align__(128) std::byte shared[];
@@ -359,10 +359,18 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
                       own_tokens * args.chunk * kTokenUnit;
       const std::uint32_t tokens =
           shared_address(operand) + static_cast<std::uint32_t>(single ? lane / 8 : lane) * 16;
+      // Dense weights are loaded a unit ahead, so that they are not between two steps of which one
+      // waits for the other. (Dequantised ones would take registers twice: slower.)
+      constexpr bool kAhead = Format::kUnitBytes == kTileRows * kUnitCols * 2;
+      std::uint32_t a[2][4];
+      if constexpr (kAhead) Format::load(weights, lane, a);
 #pragma unroll 4
       for (int unit = 0; unit < units; ++unit) {
-        std::uint32_t a[2][4];
-        Format::load(weights + unit * Format::kUnitBytes, lane, a);
+        std::uint32_t next[2][4];
+        if constexpr (kAhead)
+          Format::load(weights + min(unit + 1, units - 1) * Format::kUnitBytes, lane, next);
+        else
+          Format::load(weights + unit * Format::kUnitBytes, lane, a);
 #pragma unroll
         for (int i = 0; i < kTokenTiles; ++i) {
           std::uint32_t b[4];
@@ -373,6 +381,9 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
           mma<Operand>(sums[i], a[0], b[0], b[1]);
           mma<Operand>(sums[i], a[1], b[2], b[3]);
         }
+        if constexpr (kAhead)
+#pragma unroll
+          for (int i = 0; i < 8; ++i) a[i / 4][i % 4] = next[i / 4][i % 4];
       }
       __syncwarp();
       if (lane == 0) Barrier::arrive(&used[stage]);
