@@ -115,8 +115,15 @@ ProductArgs make_args(const Product& product) {
 
 cudaError_t multiply(const Product& product, const Launch& to) {
   const ProductArgs args = make_args(product);
-  constexpr int kMostNarrowTokens = 64;  // beyond, weights would be read more than once
-  if (!to.device.has_wgmma || product.num_tokens <= kMostNarrowTokens ||
+  // Beyond, weights are read more than once: small ones out of the second-level cache.
+  constexpr int kMostNarrowTokens = 64;
+  constexpr int kMostCachedTokens = 192;
+  constexpr std::size_t kMostCached = std::size_t{8} << 20;
+  const bool cached =
+      packed_bytes(product.weight.type, product.weight.rows, product.weight.cols,
+                   product.weight.pair_distance) <= kMostCached;
+  if (!to.device.has_wgmma ||
+      product.num_tokens <= (cached ? kMostCachedTokens : kMostNarrowTokens) ||
       args.units % kWideChunk != 0)
     return multiply(product, product_schedule(product.weight, product.num_tokens, to.device), to);
   switch (product.weight.type) {
