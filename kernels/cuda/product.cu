@@ -119,9 +119,8 @@ cudaError_t multiply(const Product& product, const Launch& to) {
   constexpr int kMostNarrowTokens = 64;
   constexpr int kMostCachedTokens = 192;
   constexpr std::size_t kMostCached = std::size_t{8} << 20;
-  const bool cached =
-      packed_bytes(product.weight.type, product.weight.rows, product.weight.cols,
-                   product.weight.pair_distance) <= kMostCached;
+  const bool cached = packed_bytes(product.weight.type, product.weight.rows, product.weight.cols,
+                                   product.weight.pair_distance) <= kMostCached;
   if (!to.device.has_wgmma ||
       product.num_tokens <= (cached ? kMostCachedTokens : kMostNarrowTokens) ||
       args.units % kWideChunk != 0)
