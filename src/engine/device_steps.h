@@ -23,12 +23,11 @@ class DeviceSteps {
 };
 
 #ifdef SPECDEC_HAS_CUDA
-/// `costs`: of passes, where lengths are adaptive; those of turns it finds or measures itself.
 /// `interrupted()`: whether the stepping thread is wanted elsewhere; asked between steps.
 /// Null where the loop cannot serve: the backend is no GPU, or the configuration wants a drafter,
 /// a tree or a rule that the device does not know. Throws Error(out_of_memory,
 /// device).
-std::unique_ptr<DeviceSteps> make_device_steps(const StepParts& parts, const MeasuredCosts& costs,
+std::unique_ptr<DeviceSteps> make_device_steps(const StepParts& parts,
                                                std::function<bool()> interrupted);
 #endif
 

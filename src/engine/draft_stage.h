@@ -83,6 +83,8 @@ class DraftStage {
 
   DraftPacing& pacing() noexcept { return pacing_; }
 
+  /// The draft model with its sequences; null: there is none of this vocabulary.
+  DraftAdapter* adapter() noexcept { return adapter_.get(); }
   /// The model behind the method "draft_model", where it knows all tokens; null: there is none.
   Transformer* transformer() noexcept { return transformer_; }
   /// The head behind the method "eagle3"; null: there is none.
