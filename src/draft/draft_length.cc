@@ -125,7 +125,8 @@ bool WindowHistory::open(double cost) {
     --trial_left_;
     return true;
   }
-  if (++plain_steps_ < interval_) return false;
+  constexpr double kTrialShare = 0.02;  // of the time
+  if (++plain_steps_ < std::max<double>(interval_, kTrialSteps * cost / kTrialShare)) return false;
   plain_steps_ = 0;
   interval_ = std::min(2 * interval_, kLongestTrial);
   trial_left_ = kTrialSteps - 1;
@@ -150,16 +151,16 @@ NodeChoice choose_nodes(std::span<const float> survivals, double emitters, doubl
   return best;
 }
 
-NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequences, int base_rows,
-                        const CostCurve& verify, const CostCurve& draft) {
-  NodeChoice best{.count = 0, .goodput = sequences / verify(base_rows)};
+NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequences, double spent,
+                        int base_rows, const CostCurve& verify, const CostCurve& draft) {
+  NodeChoice best{.count = 0, .goodput = sequences / (spent + verify(base_rows))};
   double expected = 1;
   double survival = 1;
   for (int depth = 1; depth <= max_depth; ++depth) {
     survival *= history.expected(depth);
     expected += survival;
     const double seconds =
-        draft.cold() + depth * draft(sequences) + verify(base_rows + sequences * depth);
+        spent + draft.cold() + depth * draft(sequences) + verify(base_rows + sequences * depth);
     if (const double goodput = sequences * expected / seconds; goodput > best.goodput)
       best = {.count = depth, .goodput = goodput};
   }

@@ -115,7 +115,8 @@ class WindowHistory {
  public:
   /// Whether the coming step should verify the window. `cost`: tokens that plain decoding would
   /// emit in the time that the window's rows take. Where it does not pay, steps in a row try it
-  /// again, after 256, 512 and then every 1024 steps without.
+  /// again, after 256, 512 and then every 1024 steps without, or later where a trial would take
+  /// more than a fiftieth of the time.
   bool open(double cost);
   /// A step verified the window, and so many draft tokens were accepted.
   void observe(int accepted);
@@ -140,13 +141,14 @@ struct NodeChoice {
 
 /// The rule of docs/algorithms.md, section 3: with the nodes sorted by falling survival, the count
 /// that maximises (emitters + sum of survivals) / (spent + verify(base_rows + count)). `emitters`:
-/// tokens that come without any draft; `spent`: seconds that drafting takes.
+/// tokens that come without any draft; `spent`: seconds that drafting takes; negative for those of
+/// the pass that are not to be counted, because its prompts need them anyway.
 NodeChoice choose_nodes(std::span<const float> survivals, double emitters, double spent,
                         int base_rows, const CostCurve& verify);
 
 /// The same for a drafter that has yet to run: the depth (count) of a chain that is expected to pay
 /// most when `sequences` like this one draft it pass by pass; 0 = plain decoding.
-NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequences, int base_rows,
-                        const CostCurve& verify, const CostCurve& draft);
+NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequences, double spent,
+                        int base_rows, const CostCurve& verify, const CostCurve& draft);
 
 }  // namespace specdec

@@ -37,19 +37,21 @@ void DraftPacing::begin(std::span<Sequence* const> batch) {
   }
   verify_cost_.set_context(static_cast<int>(batch.size()), context);
   draft_cost_.set_context(static_cast<int>(batch.size()), context);
+  prompt_cost_ = verify_cost_(base_rows_) - verify_cost_(static_cast<int>(emitters_));
 }
 
 int DraftPacing::first_depth(Sequence& sequence, int count) const {
   if (!adaptive_) return sequence.draft_depth;
   const NodeChoice with_model = choose_depth(sequence.history, sequence.draft_depth, count,
-                                             base_rows_, verify_cost_, draft_cost_);
+                                             -prompt_cost_, base_rows_, verify_cost_, draft_cost_);
   std::vector<float> hosts;
   for (const auto& [drafter, proposal] : sequence.host_drafts) {
     const std::vector<float> part = survivals(proposal, drafter);
     hosts.insert(hosts.end(), part.begin(), part.end());
   }
   std::sort(hosts.begin(), hosts.end(), std::greater<>());
-  const NodeChoice without = choose_nodes(hosts, emitters_, 0, base_rows_, verify_cost_);
+  const NodeChoice without =
+      choose_nodes(hosts, emitters_, -prompt_cost_, base_rows_, verify_cost_);
   if (with_model.count > 0) {
     sequence.history.paid();
     return without.count > 0 && without.goodput * count >= with_model.goodput * emitters_
@@ -106,9 +108,10 @@ bool DraftPacing::go_on(int depth, std::span<const Level> levels) {
   std::sort(now.begin(), now.end(), std::greater<>());
   std::sort(then.begin(), then.end(), std::greater<>());
   const double more = draft_cost_(rows);
-  const double here = choose_nodes(now, emitters_, draft_spent_, base_rows_, verify_cost_).goodput;
+  const double spent = draft_spent_ - prompt_cost_;
+  const double here = choose_nodes(now, emitters_, spent, base_rows_, verify_cost_).goodput;
   const double there =
-      choose_nodes(then, emitters_, draft_spent_ + more, base_rows_, verify_cost_).goodput;
+      choose_nodes(then, emitters_, spent + more, base_rows_, verify_cost_).goodput;
   if (there <= here) return false;
   draft_spent_ += more;
   return true;
@@ -137,7 +140,8 @@ void DraftPacing::keep_watched(Sequence& sequence, std::vector<bool>& keep) cons
   sequence.window_of = 0;
   if (rows == 0) return;
   const double plain = verify_cost_(base_rows_);
-  const double cost = emitters_ * (verify_cost_(base_rows_ + rows) - plain) / plain;
+  const double cost =
+      emitters_ * (verify_cost_(base_rows_ + rows) - plain) / (plain - prompt_cost_);
   if (!sequence.window.open(cost)) return;
   sequence.window_of = watcher;
   for (std::size_t node = 1; node < keep.size(); ++node)
@@ -177,7 +181,9 @@ void DraftPacing::trim(std::span<Sequence* const> batch) const {
                    [](const Candidate& a, const Candidate& b) { return a.survival > b.survival; });
   std::vector<float> survivals;
   for (const Candidate& candidate : candidates) survivals.push_back(candidate.survival);
-  const int count = choose_nodes(survivals, emitters_, draft_spent_, base_rows, verify_cost_).count;
+  const int count =
+      choose_nodes(survivals, emitters_, draft_spent_ - prompt_cost_, base_rows, verify_cost_)
+          .count;
   for (const Candidate& candidate : std::span(candidates).first(static_cast<std::size_t>(count)))
     keep[candidate.sequence][candidate.node] = true;
   for (std::size_t i = 0; i < batch.size(); ++i) {

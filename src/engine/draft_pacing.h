@@ -63,6 +63,7 @@ class DraftPacing final : public GrowthControl {
   // The step in progress.
   int base_rows_ = 0;       // rows of the target's pass without any draft
   double emitters_ = 0;     // sequences that emit a token whatever is drafted
+  double prompt_cost_ = 0;  // seconds of the rows of prompts: no draft is to be judged by them
   double draft_spent_ = 0;  // seconds of drafting, by the cost curve
   std::vector<Sequence*> model_sequences_;
 };

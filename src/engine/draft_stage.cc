@@ -325,9 +325,9 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
   };
   for (std::size_t host = 0; host < host_drafters_.size(); ++host)
     propose_on_host(host, drafting(host_drafters_[host].drafter->name()));
+  if (features_ != nullptr && adapter_->pool() != nullptr) flush_features(sequences);
   if (model_drafter_ != nullptr) propose_with_model(drafting(model_method_));
   if (translated_ != nullptr) propose_translated(drafting(model_method_));
-  if (features_ != nullptr && adapter_->pool() != nullptr) flush_features(sequences);
   for (Sequence* sequence : sequences)
     for (const auto& [drafter, proposal] : sequence->host_drafts)
       graft(proposal, drafter, *sequence);
@@ -418,7 +418,7 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
     const bool own_kv = adapter_->pool() != nullptr;
     if (depth == 0 || (own_kv && !sequence->reservation.claim_draft())) continue;
     int length = sequence->kv.length(own_kv ? KvPool::draft : KvPool::target);
-    if (sequence->uses_features) length = std::max(1, length);
+    if (sequence->uses_features) length = std::max({1, length, sequence->draft_length});
     drafts.push_back(
         {.tokens = sequence->tokens,
          .draft_length =
@@ -493,8 +493,8 @@ void DraftStage::propose_translated(std::span<Sequence* const> candidates) {
     sequences[i]->host_drafts.emplace_back(0, std::move(proposals[i]));
 }
 
-/// Makes KV of features that have piled up in sequences which do not draft: prompts, and phases of
-/// plain decoding. Needs no attention, so it costs little.
+/// Makes KV of features that have piled up: those of prompts, and of phases of plain decoding. Needs
+/// no attention, so it costs little. The last is left for the draft that may begin with it.
 void DraftStage::flush_features(std::span<Sequence* const> sequences) {
   std::vector<Sequence*> full;
   for (Sequence* sequence : sequences) {
@@ -503,7 +503,7 @@ void DraftStage::flush_features(std::span<Sequence* const> sequences) {
     sequence->draft_length = std::max(sequence->draft_length, sequence->kv.length(KvPool::draft));
     full.push_back(sequence);
   }
-  catch_up(full, 0);
+  catch_up(full, 1);
 }
 
 void DraftStage::catch_up(std::span<Sequence* const> sequences, int left) {

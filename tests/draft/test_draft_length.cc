@@ -101,10 +101,10 @@ TEST_CASE("a sequence's history decides whether to draft, and forgets") {
   const CostCurve verify = linear(4, 0.3);
   const CostCurve draft = linear(0.4, 0);
   DraftHistory history;
-  CHECK(choose_depth(history, 5, 1, 1, verify, draft).count > 0);
+  CHECK(choose_depth(history, 5, 1, 0, 1, verify, draft).count > 0);
   for (int i = 0; i < 50; ++i) history.observe_depth(1, false);
   CHECK(history.expected(1) < 0.15);
-  CHECK(choose_depth(history, 5, 1, 1, verify, draft).count == 0);
+  CHECK(choose_depth(history, 5, 1, 0, 1, verify, draft).count == 0);
   // Plain decoding now; every so often it is tried again, at longer and longer intervals.
   std::vector<int> probes;
   for (int step = 1; step <= 200; ++step)
@@ -112,7 +112,7 @@ TEST_CASE("a sequence's history decides whether to draft, and forgets") {
   CHECK(probes == std::vector<int>{8, 24, 56, 120, 184});
   // A change of domain: drafts are right again, and drafting returns within a few of them.
   int needed = 0;
-  while (choose_depth(history, 5, 1, 1, verify, draft).count == 0 && needed < 100) {
+  while (choose_depth(history, 5, 1, 0, 1, verify, draft).count == 0 && needed < 100) {
     history.observe_depth(1, true);
     ++needed;
   }
@@ -124,8 +124,26 @@ TEST_CASE("a sequence's history decides whether to draft, and forgets") {
   // A wide batch on a processor that has no rows to spare: plain decoding, however good the draft.
   for (int depth = 1; depth <= 5; ++depth)
     for (int i = 0; i < 50; ++i) history.observe_depth(depth, true);
-  CHECK(choose_depth(history, 5, 1, 1, verify, draft).count == 5);
-  CHECK(choose_depth(history, 5, 32, 32, linear(0, 4), linear(0, 2)).count == 0);
+  CHECK(choose_depth(history, 5, 1, 0, 1, verify, draft).count == 5);
+  CHECK(choose_depth(history, 5, 32, 0, 32, linear(0, 4), linear(0, 2)).count == 0);
+}
+
+TEST_CASE("trials of a window that does not pay take a small share of the time") {
+  for (const double cost : {0.2, 1.0, 5.0}) {
+    CAPTURE(cost);
+    WindowHistory window;
+    int open = 0;
+    int first = 0;
+    constexpr int kSteps = 20000;
+    for (int step = 1; step <= kSteps; ++step) {
+      if (!window.open(cost)) continue;
+      window.observe(0);
+      if (++open == 1) first = step;
+    }
+    CHECK(open > 0);
+    CHECK(first > (cost > 0.5 ? 255 : 0));  // at first it is taken for worth half a token
+    CHECK(open * cost < 0.03 * kSteps);
+  }
 }
 
 TEST_CASE("calibration learns how far a drafter's confidence is to be trusted") {

@@ -125,3 +125,28 @@ TEST_CASE("an adaptive step verifies a whole window or none of it") {
     CHECK((sequence.window_of == 2) == cheap);
   }
 }
+
+TEST_CASE("a prompt beside it makes no draft look cheap") {
+  // A row costs half of what a plain step does, and the draft is right in one of four.
+  for (const int prompt_rows : {0, 500}) {
+    CAPTURE(prompt_rows);
+    DraftPacing pacing;
+    pacing.set_costs(linear(1, 1), linear(0.1, 0));
+    Sequence sequence = decoding_sequence(6);
+    for (int i = 0; i < 100; ++i) sequence.history.observe_depth(1, i % 4 == 0);
+    sequence.history.paid();  // no probe is due
+    Sequence prompt;
+    prompt.num_known = prompt_rows;
+    Sequence* const batch[] = {&sequence, &prompt};
+    pacing.begin(std::span(batch).first(prompt_rows > 0 ? 2 : 1));
+    CHECK(pacing.first_depth(sequence, 1) == 0);
+    sequence.tree.reset(0);
+    sequence.origins.assign(1, NodeOrigin{});
+    add_node(sequence, 0, {.drafter = 1, .confidence = 0.25f, .survival = 0.25f});
+    add_node(sequence, 0, {.drafter = 1, .confidence = 0.9f, .survival = 0.9f});
+    prompt.tree.reset(0);
+    prompt.origins.assign(1, NodeOrigin{});
+    pacing.trim(std::span(batch).first(prompt_rows > 0 ? 2 : 1));
+    CHECK(sequence.tree.num_draft_tokens() == 1);
+  }
+}

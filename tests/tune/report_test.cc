@@ -81,6 +81,29 @@ TEST_CASE("every setting is tried once, and is one that the configuration can sa
   CHECK_FALSE(drafts_with_model("suffix+ngram"));
 }
 
+TEST_CASE("exit layers around the one that is asked for, if one is") {
+  CHECK(exit_layers(0) == std::vector<int>{0});
+  CHECK(exit_layers(1) == std::vector<int>{1, 2});
+  CHECK(exit_layers(8) == std::vector<int>{8, 4, 6, 10, 12});
+  Config config;
+  config.target.model = "t";
+  config.draft.early_exit.exit_layer = 8;
+  const Setting four{.exit_layer = 4, .method = "early_exit", .length = 3};
+  CHECK(four.label() == "early_exit at 4, 3");
+  CHECK(four.applied_to(config).draft.early_exit.exit_layer == 4);
+  CHECK_NOTHROW(four.applied_to(config).validate());
+  Setting eight = four;
+  eight.exit_layer = 8;
+  CHECK_FALSE(four.shares_engine(eight));
+  const auto written = assignments(nullptr, result(), kContext);
+  CHECK(written.size() == 1);
+  Trial best = trial(four, 1.5, 2);
+  const auto list = assignments(&best, result(), kContext);
+  CHECK(std::ranges::any_of(list, [](const Assignment& assignment) {
+    return assignment.key == "draft.early_exit.exit_layer" && assignment.value == "4";
+  }));
+}
+
 TEST_CASE("a trial's speed-up is the geometric mean over batch sizes, of rates") {
   const Trial one = trial(kChain, 1.5, 1);
   CHECK(one.batches[0].speedup() == doctest::Approx(2));

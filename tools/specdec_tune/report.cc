@@ -47,8 +47,9 @@ std::vector<Curve> curves(const SearchResult& result, std::size_t batch) {
   for (const Trial& trial : result.trials) {
     const Setting& setting = trial.setting;
     if (setting.verify != "coupled") continue;
-    auto curve = std::ranges::find(found, setting.method, &Curve::method);
-    if (curve == found.end()) curve = found.insert(found.end(), {.method = setting.method});
+    const std::string drafter = setting.drafter();
+    auto curve = std::ranges::find(found, drafter, &Curve::method);
+    if (curve == found.end()) curve = found.insert(found.end(), {.method = drafter});
     const double speedup = trial.batches[batch].speedup();
     if (setting.mode == "adaptive")
       curve->adaptive = std::max(curve->adaptive, speedup);
@@ -169,6 +170,7 @@ nlohmann::ordered_json to_json(const SearchResult& result, const Context& contex
     trials.push_back({{"setting", setting.label()},
                       {"method", setting.method},
                       {"draft_model", setting.draft_model},
+                      {"exit_layer", setting.exit_layer},
                       {"mode", setting.mode},
                       {"num_speculative_tokens", setting.length},
                       {"topk", setting.topk},
@@ -220,6 +222,8 @@ std::vector<Assignment> assignments(const Trial* best, const SearchResult& resul
        what + ", " + std::to_string(best->num_prompts) + " prompts: " + speeds}};
   if (drafts_with_model(setting.method) && !setting.draft_model.empty())
     list.push_back({"draft.model", toml_string(setting.draft_model), ""});
+  if (drafts_with_model(setting.method) && setting.exit_layer > 0)
+    list.push_back({"draft.early_exit.exit_layer", std::to_string(setting.exit_layer), ""});
   std::string others;  // the best of each other mode and method, to compare with
   for (const Trial& trial : result.trials)
     if (trial.rounds == best->rounds && &trial != best)

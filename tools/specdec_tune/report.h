@@ -21,7 +21,7 @@ struct Context {
 
 /// Speed-up over length of one method at one batch size: a line in the plots.
 struct Curve {
-  std::string method;
+  std::string method;                               ///< Setting::drafter()
   std::vector<std::pair<int, double>> points = {};  ///< fixed chains by length
   double adaptive = 0;                              ///< the best adaptive one's; 0: none
 };

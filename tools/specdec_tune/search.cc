@@ -22,10 +22,6 @@ double ratio(double numerator, double denominator) noexcept {
   return denominator > 0 ? numerator / denominator : 0;
 }
 
-Config with_model(const Config& config, const std::string& model) {
-  return Setting{.draft_model = model}.applied_to(config);
-}
-
 /// The prompts in an order whose every beginning is spread over the file: by the multiples of the
 /// golden ratio.
 std::vector<Prompt> scattered(const std::vector<Prompt>& prompts) {
@@ -50,15 +46,14 @@ class Search {
     result_.costs.resize(std::max<std::size_t>(1, models.size()));
     models_ = models.empty() ? std::vector<std::string>{""} : models;
     std::vector<Setting> settings;
-    for (const std::string& model : models_) {
-      const Engine engine = Engine::load(with_model(config_, model));
-      for (Setting& setting :
-           search_space(engine.draft_methods(), model, config_.sampling.temperature > 0)) {
-        // What copies text does so whatever model is loaded.
-        if (model == models_.front() || drafts_with_model(setting.method))
-          settings.push_back(std::move(setting));
-      }
-    }
+    for (const std::string& model : models_)
+      for (const int layer : exit_layers(model.empty() ? config_.draft.early_exit.exit_layer : 0))
+        for (Setting& setting : settings_of(model, layer)) {
+          // What copies text does so whatever model is loaded.
+          if (settings.empty() || settings.front().shares_drafter(setting) ||
+              drafts_with_model(setting.method))
+            settings.push_back(std::move(setting));
+        }
     for (Setting& setting : settings) {
       Trial trial{.setting = std::move(setting)};
       for (const int batch : options_.batches) trial.batches.push_back({.batch = batch});
@@ -87,6 +82,27 @@ class Search {
   }
 
  private:
+  std::vector<Setting> settings_of(const std::string& model, int exit_layer) const {
+    const int asked_for = config_.draft.early_exit.exit_layer;
+    std::vector<std::string> methods;
+    try {
+      const Setting setting{.draft_model = model, .exit_layer = exit_layer};
+      methods = Engine::load(setting.applied_to(config_)).draft_methods();
+    } catch (const Error&) {
+      // Another layer than the configured one may be one that the target does not have.
+      if (exit_layer == 0 || exit_layer == asked_for) throw;
+      return {};
+    }
+    std::vector<Setting> settings = search_space(methods, model, config_.sampling.temperature > 0);
+    for (Setting& setting : settings) setting.exit_layer = exit_layer;
+    // Other layers are compared by chains: trees and mixtures that gain do so at any of them.
+    if (exit_layer != asked_for && exit_layer > 0)
+      std::erase_if(settings, [](const Setting& setting) {
+        return setting.method != "early_exit" || setting.topk > 1 || setting.verify != "coupled";
+      });
+    return settings;
+  }
+
   static std::size_t kept(std::size_t count) {
     return std::max(kFinalists,
                     static_cast<std::size_t>(std::ceil(kKeep * static_cast<double>(count))));

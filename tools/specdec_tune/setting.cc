@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 namespace specdec::tune {
 namespace {
@@ -36,9 +37,14 @@ constexpr std::array kTrees = {Tree{2, 8}, Tree{2, 16}, Tree{4, 16}};
 
 }  // namespace
 
+std::string Setting::drafter() const {
+  return exit_layer > 0 && drafts_with_model(method) ? method + " at " + std::to_string(exit_layer)
+                                                     : method;
+}
+
 std::string Setting::label() const {
   if (method == "none") return method;
-  std::string text = method + (mode == "adaptive" ? ", up to " : ", ") + std::to_string(length);
+  std::string text = drafter() + (mode == "adaptive" ? ", up to " : ", ") + std::to_string(length);
   if (topk > 1) text += ", tree " + std::to_string(topk) + "x" + std::to_string(nodes);
   if (verify != "coupled") text += ", " + verify;
   return text;
@@ -47,9 +53,9 @@ std::string Setting::label() const {
 Config Setting::applied_to(const Config& config) const {
   Config applied = config;
   // What belongs to another draft model does not come along.
-  if (!draft_model.empty()) applied.draft.early_exit.exit_layer = 0;
   if (draft_model != config.draft.model) applied.draft.vocabulary_list.clear();
   applied.draft.model = draft_model;
+  applied.draft.early_exit.exit_layer = exit_layer;
   applied.draft.method = method;
   applied.draft.length.mode = mode;
   applied.draft.length.num_speculative_tokens = length;
@@ -60,7 +66,7 @@ Config Setting::applied_to(const Config& config) const {
 }
 
 bool Setting::shares_engine(const Setting& other) const {
-  return draft_model == other.draft_model && mode == other.mode && topk == other.topk &&
+  return shares_drafter(other) && mode == other.mode && topk == other.topk &&
          nodes == other.nodes && verify == other.verify;
 }
 
@@ -68,6 +74,15 @@ bool drafts_with_model(std::string_view method) {
   const std::size_t plus = method.find('+');
   if (kind_of(method.substr(0, plus)) == Kind::model) return true;
   return plus != std::string_view::npos && drafts_with_model(method.substr(plus + 1));
+}
+
+std::vector<int> exit_layers(int layer) {
+  std::vector<int> layers = {layer};
+  for (const double share : {0.5, 0.75, 1.25, 1.5}) {
+    const auto other = static_cast<int>(std::lround(share * layer));
+    if (other > 0 && std::ranges::find(layers, other) == layers.end()) layers.push_back(other);
+  }
+  return layers;
 }
 
 std::vector<Setting> search_space(std::span<const std::string> methods,
