@@ -96,7 +96,6 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
 
 void DeviceStepper::set_costs(const MeasuredCosts& costs) {
   pacing_.emplace(costs.turns);
-  target_cost_ = CostCurve(costs.verify);
   draft_cost_ = CostCurve(costs.draft);
 }
 
@@ -106,8 +105,6 @@ MeasuredCosts DeviceStepper::measure_costs() {
                     .max_context = parts_.max_context,
                     .num_blocks = static_cast<int>(parts_.target.pool().capacity() /
                                                    parts_.config.kv_cache.block_size)};
-  costs.verify = measure_prompts(
-      [&](const ForwardBatch& batch) { parts_.target.forward(batch, Stream{}); }, limits);
   if (DraftAdapter* const draft = with_passes() ? parts_.drafts.adapter() : nullptr) {
     limits.max_rows = draft->max_rows();
     limits.max_context = std::min(parts_.max_context, draft->max_position());
@@ -179,26 +176,22 @@ bool DeviceStepper::may_draft(const Sequence& sequence, int depth) const {
   return !eagle_ || (end <= eagle_->max_position() && !has_lost_features(sequence));
 }
 
-/// After turns without the head, whose features nobody kept.
+/// After turns without the head, whose features nobody kept: it has no further part in the
+/// sequence.
 bool DeviceStepper::has_lost_features(const Sequence& sequence) const {
-  return eagle_ && sequence.features.end() != sequence.size();
+  return eagle_ && (sequence.features.size() == 0 || sequence.features.end() != sequence.size());
 }
 
 /// Seconds that it takes until all of the batch can draft.
 double DeviceStepper::entry_cost(std::span<Sequence* const> batch) const {
   if (!with_passes()) return 0;
-  int target_rows = 0;
-  int draft_rows = 0;
+  int rows = 0;
   for (const Sequence* sequence : batch) {
     if (sequence->draft_depth == 0) continue;
     const int missing = sequence->size() - sequence->kv.length(KvPool::draft);
-    if (has_lost_features(*sequence))
-      target_rows += parts_.config.kv_cache.prefix_cache ? missing : sequence->size();
-    else if (missing > (eagle_ ? options_.depth + 1 : 2))
-      draft_rows += missing;
+    if (missing > (eagle_ ? options_.depth + 1 : 2)) rows += missing;
   }
-  return (target_rows > 0 ? target_cost_(target_rows) : 0) +
-         (draft_rows > 0 ? draft_cost_(draft_rows) : 0);
+  return rows > 0 ? draft_cost_(rows) : 0;
 }
 
 LoopPacing::Plan DeviceStepper::plan(std::span<Sequence* const> batch) {
@@ -216,29 +209,6 @@ LoopPacing::Plan DeviceStepper::plan(std::span<Sequence* const> batch) {
   });
   if (watched) plan.turns = 1;
   return plan;
-}
-
-/// Takes back the KV of sequences whose features are lost, down to where the head left off: the
-/// target goes over them once more, and keeps features. Not again within a few tokens.
-bool DeviceStepper::recompute(std::span<Sequence* const> batch) {
-  const auto wants = [&](const Sequence* sequence) {
-    return sequence->uses_features && sequence->draft_depth > 0 && has_lost_features(*sequence) &&
-           sequence->num_output() >= sequence->recomputed_at + Sequence::kRecomputeInterval;
-  };
-  if (!eagle_ || std::none_of(batch.begin(), batch.end(), wants)) return false;
-  for (Sequence* sequence : batch) {
-    sequence->reservation = KvReservation();
-    sequence->output = Output{};
-    if (!wants(sequence)) continue;
-    sequence->recomputed_at = sequence->num_output();
-    logger()->trace("features of request {} are computed anew: {} tokens, {} at hand", sequence->id,
-                    sequence->size(), sequence->kv.length(KvPool::draft));
-    sequence->features.clear();
-    sequence->kv = KvSequence();
-    sequence->kv =
-        parts_.cache.open(sequence->tokens, sequence->request.cache_salt, sequence->prefix_hit);
-  }
-  return true;
 }
 
 /// Slots for the turns, or for as many as there is room for. False: not even for one; then each
@@ -272,9 +242,9 @@ std::vector<bool> DeviceStepper::prepare_drafts(std::span<Sequence* const> batch
   std::vector<bool> drafts;
   std::vector<Sequence*> behind;
   for (Sequence* sequence : batch) {
-    sequence->draft_length = sequence->kv.length(KvPool::draft);
     drafts.push_back(may_draft(*sequence, depth) &&
                      (!with_passes() || sequence->reservation.claim_draft()));
+    sequence->draft_length = sequence->kv.length(KvPool::draft);  // claiming may have found more
     if (!drafts.back() || !with_passes()) continue;
     const int most = eagle_ ? depth + 1 : 2;
     if (sequence->size() - std::max(eagle_ ? 1 : 0, sequence->draft_length) > most)
@@ -331,7 +301,6 @@ bool DeviceStepper::run(std::span<Sequence* const> batch, EngineStats& stats) {
     return false;
   }
   LoopPacing::Plan plan = this->plan(batch);
-  if (plan.depth > 0 && recompute(batch)) return true;
   if (!reserve(batch, plan)) return false;
 
   for (Sequence* sequence : batch) begin_step(*sequence, parts_);
@@ -397,7 +366,8 @@ void DeviceStepper::finish(Sequence& sequence, const DeviceSequence& device) {
   if (with_model() && device.max_depth > 0)
     draft_length = std::max(draft_length, std::min(device.draft_length, length));
   if (sequence.uses_features && eagle_) {
-    // Where the head had no part in the run, the features of its turns are gone: recompute().
+    // Where the head had no part in the run, the features of its turns are gone, and with them the
+    // head's use for this sequence.
     const auto pending = static_cast<int>(device.feature_rows.size());
     sequence.features.clear();
     if (pending > 0) draft_length = std::max(draft_length, sequence.size() - pending);

@@ -39,7 +39,6 @@ class DeviceStepper final : public DeviceSteps {
   bool has_lost_features(const Sequence& sequence) const;
   double entry_cost(std::span<Sequence* const> batch) const;
   static void wait_for_prompts(std::span<Sequence* const> batch);
-  bool recompute(std::span<Sequence* const> batch);
   bool reserve(std::span<Sequence* const> batch, const LoopPacing::Plan& plan);
   std::vector<bool> prepare_drafts(std::span<Sequence* const> batch, int depth);
   DeviceSequence device_sequence(std::size_t index, Sequence& sequence, int depth);
@@ -59,9 +58,8 @@ class DeviceStepper final : public DeviceSteps {
   std::optional<DeviceEagle> eagle_;
   std::optional<DeviceLoop> loop_;
   std::optional<LoopPacing> pacing_;  // none: depths are what the configuration says
-  CostCurve target_cost_;             // of passes outside the loop, by rows
-  CostCurve draft_cost_;
-  double turn_seconds_ = 1e-3;  // of late
+  CostCurve draft_cost_;              // of passes outside the loop, by rows
+  double turn_seconds_ = 1e-3;        // of late
   // The run about to begin.
   std::span<Sequence* const> batch_;
   std::vector<DeviceSequence> sequences_;

@@ -45,8 +45,6 @@ void set_costs(DeviceStepper& stepper, const StepParts& parts) {
       CostCache(parts.config.draft.length.cost_cache).find_or_measure(key, [&] {
         return stepper.measure_costs();
       });
-  for (const auto& [rows, seconds] : costs.verify)
-    log_debug("costs: a prompt of {} tokens {:.2f} ms", rows, 1e3 * seconds);
   for (const auto& [depth, points] : costs.turns)
     for (const auto& [sequences, seconds] : points)
       log_debug("costs: a turn of {} sequences with drafts of {} tokens {:.2f} ms", sequences,

@@ -16,9 +16,9 @@ class DeviceSteps {
   virtual ~DeviceSteps() = default;
 
   /// Advances every sequence by some steps, as Step::run does by one, and counts them in
-  /// stats.num_steps but for one; by none where sequences have been sent back to be prefilled anew.
-  /// False, and nothing has happened, where a sequence needs what only Step can do: prefill, a
-  /// grammar, another drafter, or slots that are not left. Throws Error(device).
+  /// stats.num_steps but for one. False, and nothing has happened, where a sequence needs what only
+  /// Step can do: prefill, a grammar, another drafter, or slots that are not left. Throws
+  /// Error(device).
   virtual bool run(std::span<Sequence* const> batch, EngineStats& stats) = 0;
 };
 

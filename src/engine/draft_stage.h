@@ -102,6 +102,7 @@ class DraftStage {
 
   bool knows_part(std::string_view method) const;
   int model_limit(const Sequence& sequence) const;
+  bool has_gap(const FeatureRows& features, int draft_length) const;
   DraftContext context_of(const Sequence& sequence) const;
   void propose_on_host(std::size_t index, std::span<Sequence* const> sequences);
   void graft(const DraftProposal& proposal, int drafter, Sequence& sequence);
