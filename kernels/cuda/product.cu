@@ -70,8 +70,8 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
       (normalises(weight, num_tokens) ? normed_bytes(weight, num_tokens) : 0);
   ProductSchedule schedule;
   // Rounds of the persistent blocks cost the weights of a full one, and the tokens once more, at
-  // about a quarter of the price: they come from the second-level cache. Processors share their way
-  // to memory two by two: half of them get through a block's weights twice as fast.
+  // about a quarter of the price: they come from the second-level cache. Half the processors get
+  // through a block's weights about twice as fast as all of them.
   std::size_t least = 0;
   for (int at_once = 1; at_once <= kMostTiles; ++at_once) {
     const int items = ceil_div(tiles, at_once);
