@@ -325,6 +325,9 @@ void DeviceLoop::Impl::place(Arena& arena) {
   const std::size_t root_batch_rows = static_cast<std::size_t>(root_rows()) * sequences;
   place_batch(root_batch_, root_batch_rows, frontier);
   place_batch(level_batch_, frontier, frontier);
+  // Roots follow what is committed; a chain's nodes lie at their positions.
+  plain_batch_.has_paths = root_batch_.has_paths = false;
+  level_batch_.has_paths = options_.topk > 1;
   arena.take(sources_, std::max(root_batch_rows, frontier));
 }
 
