@@ -1,11 +1,13 @@
 #include "kernels/cuda/attention.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/attention_f32.h"
 #include "kernels/cuda/attention_groups.cuh"
 #include "kernels/cuda/attention_prefill.cuh"
+#include "kernels/cuda/attention_stream.cuh"
 #include "kernels/cuda/attention_tiles.cuh"
 #include "kernels/cuda/attention_units.cuh"
 
@@ -73,15 +75,44 @@ cudaError_t launch_attention_kernel(const Launch& to, Kernel* kernel, dim3 block
   return launch_clusters(to, kernel, blocks, cluster, threads, shared_bytes, args);
 }
 
+/// Rounds that blocks of `shared` bytes take, as many at once as have room; none have: infinity.
+float rounds_of(int blocks, std::size_t shared, int most_resident, const Launch& to) {
+  constexpr std::size_t kReserved = 1024;  // of each block
+  const auto room = static_cast<std::size_t>(to.device.max_block_shared) + kReserved;
+  const int resident = std::min(most_resident, static_cast<int>(room / (shared + kReserved)));
+  if (resident == 0) return INFINITY;
+  return static_cast<float>(blocks) / static_cast<float>(resident * to.device.num_processors);
+}
+
+template <int kChunks>
+struct UnitsPlan {
+  static constexpr std::size_t kStages = 8 * KvStage<kChunks>::kPart * sizeof(uint4);
+  Grid grid;
+  float rounds;
+
+  UnitsPlan(const AttentionArgs& args, const Launch& to)
+      : grid(grid_of(args, 1)),
+        rounds(rounds_of(grid.counters * num_units(args.batch), kStages, 8, to)) {}
+};
+
 template <int kChunks>
 cudaError_t launch_units(AttentionArgs& args, const Launch& to) {
-  const Grid grid = grid_of(args, 1);
+  const UnitsPlan<kChunks> plan(args, to);
+  const Grid& grid = plan.grid;
   if (!fits<kChunks>(args, grid, to)) return cudaErrorInvalidConfiguration;
   // With several blocks a processor, their copies overlap; with one, its own keys and values do.
-  args.tight = grid.counters * num_units(args.batch) > 2 * to.device.num_processors;
-  const std::size_t stages = 4 * KvStage<kChunks>::kPart * sizeof(uint4);
+  args.tight = plan.rounds > 2.0f;
+  const std::size_t shared = args.tight ? plan.kStages / 2 : plan.kStages;
   return launch_attention_kernel(to, attention_units_kernel<kChunks>, unit_blocks(args, grid),
-                                 dim3(1), 128, args.tight ? stages : stages * 2, args);
+                                 dim3(1), 128, shared, args);
+}
+
+template <int kChunks>
+cudaError_t launch_streams(AttentionArgs& args, const Launch& to) {
+  const dim3 blocks(static_cast<unsigned>(args.kv.num_kv_heads),
+                    static_cast<unsigned>(query_tiles(args.batch, args.tile_tokens)));
+  return launch_attention_kernel(to, attention_stream_kernel<kChunks>, blocks, dim3(1), 128,
+                                 sizeof(StreamShared<kChunks>), args);
 }
 
 template <int kChunks>
@@ -114,54 +145,84 @@ cudaError_t launch_whole(AttentionArgs& args, const Launch& to) {
   return with(Most(), std::false_type());
 }
 
-/// Clusters of more than eight blocks wait for room: worth it where they save a second turn.
-constexpr int kMostRanks = 9;
-constexpr int kFewRanks = 8;
-constexpr int kMostTurns = 5;
-constexpr int kResident = 3;  // blocks of attention_tiles_kernel on a processor
+// What follows was measured on an H100 (docs/cuda.md, Attention).
+constexpr int kMostRanks = 16;     // blocks of a cluster, with one set of queries a sequence
+constexpr int kMostTreeRanks = 9;  // ... with more of them: many clusters of more wait for room
+constexpr int kFewTreeRanks = 8;
+constexpr int kMostSets = 8;
+constexpr int kMostResident = 3;  // blocks of attention_tiles_kernel on a processor: its registers
+constexpr float kMostRounds = 0.6f;     // of such blocks: then clusters find room at once
+constexpr float kFewestStreams = 0.4f;  // blocks of attention_stream_kernel a processor
 
-/// How the tiles of the longest context are spread over a cluster.
+bool has_clusters(const Launch& to) { return to.device.has_overlap; }
+
+/// How the tiles of the longest context are spread over a cluster, sets of queries over blocks.
 struct TilesPlan {
-  int ranks;
-  int turns;
-  int groups;  // of block_tiles sets of queries
-  int block_tiles;
+  int ranks = 0;
+  int turns = 0;
+  int sets = 0;            // of a block
+  std::size_t shared = 0;  // bytes a block
+  float rounds = 0.0f;     // of as many blocks as are resident at once
 };
 
-TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
-  const int tiles = std::max(1, ceil_div(args.batch.max_context, kAttentionTile));
-  TilesPlan plan{};
-  plan.turns = tiles <= kMostRanks ? 1 : ceil_div(tiles, kFewRanks);
-  plan.ranks = ceil_div(tiles, plan.turns);
-  for (plan.block_tiles = 1;; ++plan.block_tiles) {
-    plan.groups = query_tiles(args.batch, args.tile_tokens * plan.block_tiles);
-    if (plan.block_tiles == kMostBlockTiles ||
-        plan.groups * args.kv.num_kv_heads * plan.ranks <= kResident * to.device.num_processors)
-      return plan;
-  }
-}
-
 template <int kChunks>
-bool tiles_fit(const TilesPlan& plan, const Launch& to) {
-  return to.device.has_overlap &&
-         TilesShared<kChunks>::bytes(plan.block_tiles, plan.turns) <=
-             static_cast<std::size_t>(to.device.max_block_shared);
+TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
+  const DeviceBatch& batch = args.batch;
+  const int tiles = std::max(1, ceil_div(batch.max_context, kAttentionTile));
+  TilesPlan plan;
+  plan.turns = batch.num_rows <= batch.num_sequences ? ceil_div(tiles, kMostRanks)
+               : tiles <= kMostTreeRanks             ? 1
+                                                     : ceil_div(tiles, kFewTreeRanks);
+  plan.ranks = ceil_div(tiles, plan.turns);
+  const int rows = ceil_div(batch.num_rows, batch.num_sequences);
+  const int most = std::min(kMostSets, std::max(1, kMostGroupTokens / args.tile_tokens));
+  for (plan.sets = 1;; ++plan.sets) {
+    const int tokens = plan.sets * args.tile_tokens;
+    plan.shared = batch.has_paths
+                      ? TilesShared<kChunks, true>::bytes(plan.sets, plan.turns, tokens)
+                      : TilesShared<kChunks, false>::bytes(plan.sets, plan.turns, tokens);
+    const int blocks =
+        batch.num_sequences * ceil_div(rows, tokens) * args.kv.num_kv_heads * plan.ranks;
+    plan.rounds = rounds_of(blocks, plan.shared, kMostResident, to);
+    if (plan.sets == most || tokens >= rows || plan.rounds <= 1.0f) return plan;
+  }
 }
 
 template <int kChunks>
 cudaError_t launch_tiles(AttentionArgs& args, const TilesPlan& plan, const Launch& to) {
   auto* const kernel = args.batch.has_paths ? attention_tiles_kernel<kChunks, true>
                                             : attention_tiles_kernel<kChunks, false>;
-  args.block_tiles = plan.block_tiles;
+  args.block_tiles = plan.sets;
   args.turns = plan.turns;
   const cudaError_t status =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
   if (status != cudaSuccess) return status;
   const auto ranks = static_cast<unsigned>(plan.ranks);
+  const int groups = query_tiles(args.batch, plan.sets * args.tile_tokens);
   return launch_attention_kernel(
       to, kernel,
-      dim3(static_cast<unsigned>(args.kv.num_kv_heads), static_cast<unsigned>(plan.groups), ranks),
-      dim3(1, 1, ranks), 128, TilesShared<kChunks>::bytes(plan.block_tiles, plan.turns), args);
+      dim3(static_cast<unsigned>(args.kv.num_kv_heads), static_cast<unsigned>(groups), ranks),
+      dim3(1, 1, ranks), 128, plan.shared, args);
+}
+
+/// Whether small blocks, a tile each, are the fastest. Small heads gain nothing from a second turn,
+/// nor do trees from a third.
+template <int kChunks>
+bool prefers_tiles(const DeviceBatch& batch, const TilesPlan& plan, const Launch& to) {
+  const int most_turns = batch.num_rows > batch.num_sequences ? 2 : kChunks > 2 ? 4 : 1;
+  return has_clusters(to) && plan.turns <= most_turns && plan.rounds <= kMostRounds;
+}
+
+/// Whether so many sequences decode that a block for each (head, sequence) keeps the memory busy,
+/// where blocks of units would come in rounds.
+template <int kChunks>
+bool prefers_streams(const AttentionArgs& args, const Launch& to) {
+  const DeviceBatch& batch = args.batch;
+  return batch.num_rows <= batch.num_sequences && !batch.has_paths &&
+         sizeof(StreamShared<kChunks>) <= static_cast<std::size_t>(to.device.max_block_shared) &&
+         static_cast<float>(batch.num_rows * args.kv.num_kv_heads) >=
+             kFewestStreams * static_cast<float>(to.device.num_processors) &&
+         UnitsPlan<kChunks>(args, to).rounds > 1.0f;
 }
 
 template <int kChunks>
@@ -170,9 +231,8 @@ AttentionSplit choose_split(const AttentionArgs& args, const TilesPlan& plan, co
   const int rows = batch.num_rows;
   const bool decoding = rows <= batch.num_sequences;
   if (rows > kMostGroupTokens * batch.num_sequences) return AttentionSplit::whole;
-  if ((decoding || !batch.has_paths) && tiles_fit<kChunks>(plan, to) && plan.turns <= kMostTurns &&
-      plan.groups * args.kv.num_kv_heads * plan.ranks <= (kResident + 1) * to.device.num_processors)
-    return AttentionSplit::tiles;
+  if (prefers_tiles<kChunks>(batch, plan, to)) return AttentionSplit::tiles;
+  if (prefers_streams<kChunks>(args, to)) return AttentionSplit::streams;
   const Grid grid = decoding ? grid_of(args, 1) : group_grid(args, to.device.num_processors);
   if (!fits<kChunks>(args, grid, to) || grid.counters >= 8 * to.device.num_processors)
     return AttentionSplit::whole;
@@ -181,13 +241,16 @@ AttentionSplit choose_split(const AttentionArgs& args, const TilesPlan& plan, co
 
 template <int kChunks>
 cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const Launch& to) {
-  const TilesPlan plan = tiles_plan(args, to);
+  const TilesPlan plan = tiles_plan<kChunks>(args, to);
   if (split == AttentionSplit::automatic) split = choose_split<kChunks>(args, plan, to);
-  if (split == AttentionSplit::tiles && !tiles_fit<kChunks>(plan, to))
+  if ((split == AttentionSplit::tiles && (!has_clusters(to) || plan.rounds == INFINITY)) ||
+      (split == AttentionSplit::streams && args.batch.has_paths))
     split = AttentionSplit::units;
   switch (split) {
     case AttentionSplit::tiles:
       return launch_tiles<kChunks>(args, plan, to);
+    case AttentionSplit::streams:
+      return launch_streams<kChunks>(args, to);
     case AttentionSplit::units:
       return launch_units<kChunks>(args, to);
     case AttentionSplit::groups:

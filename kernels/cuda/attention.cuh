@@ -107,13 +107,12 @@ struct RowState {
   __device__ void merge(const RowState& other, float (&kept)[2], float (&added)[2]) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      kept[i] = 1.0f;
-      added[i] = 0.0f;
-      if (other.top[i] == -INFINITY) continue;
+      const bool none = other.top[i] == -INFINITY;
       const float higher = fmaxf(top[i], other.top[i]);
-      kept[i] = top[i] == -INFINITY ? 0.0f : exp2_fast(top[i] - higher);
-      added[i] = exp2_fast(other.top[i] - higher);
-      total[i] = __fmaf_rn(other.total[i], added[i], total[i] * kept[i]);
+      kept[i] = none ? 1.0f : top[i] == -INFINITY ? 0.0f : exp2_fast(top[i] - higher);
+      added[i] = none ? 0.0f : exp2_fast(other.top[i] - higher);
+      const float sum = __fmaf_rn(other.total[i], added[i], total[i] * kept[i]);
+      total[i] = none ? total[i] : sum;
       top[i] = higher;
     }
   }

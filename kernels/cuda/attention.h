@@ -15,10 +15,12 @@ inline constexpr int kAttentionUnit = 4 * kAttentionTile;
 
 enum class AttentionSplit : std::uint8_t {
   automatic,
-  tiles,   // a block per (sets of queries, tile), a cluster per sets of queries: few rows; sm_90
-  units,   // a block per (queries, unit): many sequences of a row each
-  groups,  // a block per (several sets of queries of a sequence, unit): verification
-  whole,   // a block per (several sets of queries of a sequence): many rows
+  tiles,    // a block per (sets of queries, tile), a cluster per sets of queries: few rows; sm_90
+  streams,  // a block per set of queries: so many sequences of a row each that all are busy; no
+            // trees
+  units,    // a block per (queries, unit): where those two do not serve
+  groups,   // a block per (several sets of queries of a sequence, unit): verification
+  whole,    // a block per (several sets of queries of a sequence): many rows
 };
 
 /// Head sizes that are a multiple of 8, up to 128; f16 or f32 cache; at most 16 query heads a KV

@@ -1,118 +1,39 @@
 #pragma once
 
-#include "kernels/cuda/attention_warp.cuh"
+#include "kernels/cuda/attention_window.cuh"
 
 namespace specdec::kernels::cuda {
 
-inline constexpr int kMostGroupTokens = 64;
-inline constexpr int kWindowSlots = 128;
-
-/// The slots around a tree in shared memory, once for all queries of a block: those from
-/// `first_slot` on, the border of the tile that the committed context ends in. Which of them a
-/// token finds at a position is a table; sums over positions keep their order, so they keep their
-/// bits.
+/// A window whose keys lie in shared memory too, and one warp's arithmetic with it.
 template <int kChunks>
-struct TreeWindow {
-  static constexpr int kDimTiles = kChunks * 4;
-  static constexpr int kSwizzle = kChunks == 3 ? 3 : 7;
-  static constexpr int kPitch = kWindowSlots + 8;  // floats of a row of scores
-
-  uint4* keys;           // [slots / 8][kChunks][32 lanes], as KvStage has them
-  uint4* values;         // [slots][dimension tiles], a tile's place xored with the slot's low bits
-  std::uint8_t* places;  // [token][positions from first_slot on] which slot of the window
-  int first_slot;
-  int num_slots;
-
-  __device__ uint4& value(int slot, int d) const {
-    return values[slot * kDimTiles + (d ^ (slot & kSwizzle))];
-  }
-
-  /// Fills `places`; all threads of the block. False where a path leaves the window.
-  __device__ bool find_places(const AttentionArgs& args, const QueryTile& tile, int warp, int lane,
-                              int& most_slots) const {
-    const DeviceBatch& batch = args.batch;
-    bool fits = tile.last < first_slot + kWindowSlots;
-    int most = 0;
-#pragma unroll 4
-    for (int token = warp; token < tile.tokens; token += 4) {
-      const int row = tile.row + token;
-      const int offset = batch.path_offsets[row];
-      const int last = batch.positions[row];
-      std::uint32_t word = 0;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int position = first_slot + lane * 4 + i;
-        if (position > last) continue;
-        const int slot = position < tile.context || offset < 0
-                             ? position
-                             : batch.path_slots[offset + position - tile.context];
-        const int place = slot - first_slot;
-        fits = fits && place >= 0 && place < kWindowSlots;
-        word |= static_cast<std::uint32_t>(place & (kWindowSlots - 1)) << (i * 8);
-        most = max(most, place + 1);
-      }
-      reinterpret_cast<std::uint32_t*>(places + token * kWindowSlots)[lane] = word;
-    }
-    if (most > 0) atomicMax(&most_slots, most);
-    return __syncthreads_and(fits) != 0;
-  }
+struct GroupWindow : TreeWindow<kChunks> {
+  using Window = TreeWindow<kChunks>;
+  using Window::first_slot;
+  using Window::num_slots;
+  uint4* keys;  // [slots / 8][kChunks][32 lanes], as KvStage has them
 
   /// Brings keys and values in; all warps of the block. Keys come by asynchronous copies.
   __device__ void load(const AttentionWarp<kChunks>& attention, int warp, int lane) const {
-    const AttentionArgs& args = attention.args;
-    const SlotMap map = attention.map_of(0, true);
-    const int dim = args.kv.head_dim;
-    const int size = args.kv.block_size;
-    const auto* all_keys = static_cast<const __half*>(args.kv.keys);
+    const auto* nowhere = static_cast<const __half*>(attention.args.kv.keys);
     for (int eight = warp; eight * 8 < num_slots; eight += 4) {
-      const int slot = first_slot + eight * 8 + lane / 4;
-      const bool there = slot - first_slot < num_slots;
-      const __half* key = all_keys;
-      if (there) key += attention.block_base(map, slot) + slot % size * dim;
+      const __half* const key = this->key_row(attention, first_slot + eight * 8 + lane / 4);
 #pragma unroll
       for (int chunk = 0; chunk < kChunks; ++chunk) {
         const int col = chunk * 32 + lane % 4 * 8;
-        copy_async(&keys[(eight * kChunks + chunk) * 32 + lane], key + col, there && col < dim);
+        const bool there = key != nullptr && col < attention.args.kv.head_dim;
+        copy_async(&keys[(eight * kChunks + chunk) * 32 + lane], there ? key + col : nowhere,
+                   there);
       }
     }
     commit_copies();
-    // The pool has values by dimension. A lane reads 8 slots of one; the transposition leaves it
-    // with two dimensions of one slot.
-    const auto* all_values = static_cast<const __half*>(args.kv.values);
-    for (int group = 0; group * 32 < num_slots; ++group) {
-      const int eight = first_slot + group * 32 + lane % 4 * 8;
-      const bool there = eight - first_slot < num_slots;
-      const __half* from = all_values;
-      if (there) from += attention.block_base(map, eight) + eight % size;
-      uint4 loaded[kChunks];
-#pragma unroll
-      for (int i = 0; i < kChunks; ++i) {
-        const int col = (i * 4 + warp) * 8 + lane / 4;
-        loaded[i] = there && col < dim ? *reinterpret_cast<const uint4*>(from + col * size)
-                                       : uint4{0, 0, 0, 0};
-      }
-#pragma unroll
-      for (int i = 0; i < kChunks; ++i) {
-        const std::uint32_t words[4] = {loaded[i].x, loaded[i].y, loaded[i].z, loaded[i].w};
-#pragma unroll
-        for (int pair = 0; pair < 4; ++pair) {
-          std::uint32_t transposed;
-          asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;"
-                       : "=r"(transposed)
-                       : "r"(words[pair]));
-          const int slot = group * 32 + lane / 8 * 8 + pair * 2 + lane / 4 % 2;
-          reinterpret_cast<std::uint32_t*>(&value(slot, i * 4 + warp))[lane % 4] = transposed;
-        }
-      }
-    }
+    this->load_values(attention, warp, lane);
   }
 
   /// Softmax and weighted values of the 64 positions from `base` on, for the selected queries.
-  /// `columns`: room for [16][kPitch] scores.
-  __device__ void attend(const AttentionWarp<kChunks>& attention, int base, float* columns,
-                         RowState& state, float (&out)[kDimTiles][4]) const {
+  __device__ void attend(const AttentionWarp<kChunks>& attention, int base,
+                         typename Window::Columns& columns, RowState& state,
+                         float (&out)[kChunks * 4][4]) const {
     const int lane = attention.lane;
-    const std::uint8_t* const own_places = places + (base - first_slot);
     __syncwarp();
     // Columns past the last slot are nobody's.
     constexpr int kAtOnce = 4;
@@ -121,30 +42,14 @@ struct TreeWindow {
       attention.score(
           [&](int n, int chunk) { return keys[((first + n) * kChunks + chunk) * 32 + lane]; },
           sums);
-      float* const to = columns + lane / 4 * kPitch + first * 8 + lane % 4 * 2;
 #pragma unroll
-      for (int n = 0; n < kAtOnce; ++n) {
-        *reinterpret_cast<float2*>(to + n * 8) = {sums[n][0], sums[n][1]};
-        *reinterpret_cast<float2*>(to + n * 8 + 8 * kPitch) = {sums[n][2], sums[n][3]};
-      }
+      for (int n = 0; n < kAtOnce; ++n) Window::put_scores(columns, (first + n) * 8, lane, sums[n]);
     }
     __syncwarp();
     float scores[8][4];
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int token = min(attention.tokens[i], attention.end_token - 1);
-      const float* const row = columns + (lane / 4 + i * 8) * kPitch;
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const uint2 eight = *reinterpret_cast<const uint2*>(own_places + token * kWindowSlots +
-                                                            half * 32 + lane % 4 * 8);
-#pragma unroll
-        for (int k = 0; k < 8; ++k) {
-          const std::uint32_t place = (k < 4 ? eight.x : eight.y) >> (k % 4 * 8) & 255;
-          scores[half * 4 + k / 2][i * 2 + k % 2] = row[place];
-        }
-      }
-    }
+    for (int step = 0; step < 4; ++step)
+      this->pick_scores(attention, base, step, columns, scores + step * 2);
     std::uint32_t weights[4][4];
     attention.softmax(base, scores, state, weights);
 #pragma unroll
@@ -153,20 +58,14 @@ struct TreeWindow {
       if (begin > attention.tile.last) continue;  // weights of zero
       const bool committed = begin + 32 <= attention.tile.context;
       const int end = committed ? attention.first_token + 1 : attention.end_token;
-      const int matrix = lane / 8;
-      const int in_tile =
-          step / 2 * 32 + lane % 8 / 2 * 8 + (step * 2 + matrix % 2) % 4 * 2 + lane % 2;
       for (int token = attention.first_token; token < end; ++token) {
-        const int place = own_places[token * kWindowSlots + in_tile];
+        const int place = this->place_of_row(token, base, step, lane);
         const bool mine[2] = {committed || attention.tokens[0] == token,
                               committed || attention.tokens[1] == token};
 #pragma unroll
-        for (int d = 0; d < kDimTiles; d += 2) {
+        for (int d = 0; d < kChunks * 4; d += 2) {
           std::uint32_t b[4];
-          asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                       : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-                       : "r"(shared_address(&value(place, d + matrix / 2)))
-                       : "memory");
+          this->gather_pair(place, d, lane, b);
 #pragma unroll
           for (int next = 0; next < 2; ++next) {
             float sum[4] = {out[d + next][0], out[d + next][1], out[d + next][2], out[d + next][3]};
@@ -188,9 +87,9 @@ struct GroupShared {
   uint4 window_keys[KvStage<kChunks>::kPart * 2];
   union {
     Partial<kChunks> partial;
-    float columns[16][TreeWindow<kChunks>::kPitch];
+    typename TreeWindow<kChunks>::Columns columns;
   } sums[4];
-  std::uint8_t places[kMostGroupTokens][kWindowSlots];
+  typename TreeWindow<kChunks>::Places places[kMostGroupTokens];
 };
 
 /// grid: [KV heads, groups of block_tiles query tiles, units]; a block attends to one unit, a warp
@@ -225,9 +124,9 @@ __global__ void __launch_bounds__(128)
   const bool own = !attention.is_shared(base);  // reads the window, if there is one
   const bool committed = !own && base + kAttentionTile <= tile.context;
   if (committed) attention.begin(base);
-  TreeWindow<kChunks> window{shared.window_keys, shared.stages[tree_tile / kAttentionTile % 4],
-                             &shared.places[0][0], tile.context / kAttentionTile * kAttentionTile,
-                             0};
+  GroupWindow<kChunks> window{{shared.stages[tree_tile / kAttentionTile % 4], &shared.places[0][0],
+                               tile.context / kAttentionTile * kAttentionTile, 0},
+                              shared.window_keys};
   if (has_window) {
     if (threadIdx.x == 0) num_slots = 0;
     __syncthreads();
@@ -262,7 +161,7 @@ __global__ void __launch_bounds__(128)
     if (base <= tile.last) {
       attention.load_queries();
       if (own && has_window)
-        window.attend(attention, base, &shared.sums[warp].columns[0][0], state, out);
+        window.attend(attention, base, shared.sums[warp].columns, state, out);
       else
         attention.attend(base, -1, state, out);
     }

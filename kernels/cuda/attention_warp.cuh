@@ -37,6 +37,12 @@ struct KvStage {
   __device__ bool tight() const { return keys == values; }
 };
 
+/// Two adjacent weights as one word. From 0 to 1: nothing to clamp.
+__device__ __forceinline__ std::uint32_t weight_pair(float a, float b) {
+  const __half2 pair = __floats2half2_rn(a, b);
+  return reinterpret_cast<const std::uint32_t&>(pair);
+}
+
 /// Scores of kCount eights of positions, whose keys are key_at(eight, chunk); get_query(step, a)
 /// has the queries' 16 dimensions of a step. Side by side: each is a chain of products that wait
 /// for one another.
@@ -290,9 +296,7 @@ struct AttentionWarp {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int n = step * 2 + i / 2;
-        // From 0 to 1: nothing to clamp.
-        const __half2 pair = __floats2half2_rn(scores[n][i % 2 * 2], scores[n][i % 2 * 2 + 1]);
-        weights[step][i] = reinterpret_cast<const std::uint32_t&>(pair);
+        weights[step][i] = weight_pair(scores[n][i % 2 * 2], scores[n][i % 2 * 2 + 1]);
       }
   }
 

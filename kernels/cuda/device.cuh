@@ -12,6 +12,10 @@ namespace specdec::kernels::cuda {
 
 inline constexpr unsigned kFullWarp = 0xffffffffu;
 
+__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
 /// Programmatic dependent launch (sm_90): a kernel lets the next one of its stream start at once
 /// and touches what an earlier one wrote only after wait_for_previous(). Every kernel calls both,
 /// so when one waits, all before it are done.
@@ -80,15 +84,20 @@ __device__ __forceinline__ void cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
 }
-/// The same place in the shared memory of the cluster's block `rank`.
-template <class T>
-__device__ __forceinline__ const T* of_block(const T* own, int rank) {
+/// Reads the same place in the shared memory of the cluster's block `rank`.
+__device__ __forceinline__ float4 load_from_block(const float4* own, int rank) {
 #if __CUDA_ARCH__ >= 900
-  std::uint64_t address;
-  asm("mapa.u64 %0, %1, %2;" : "=l"(address) : "l"(own), "r"(rank));
-  return reinterpret_cast<const T*>(address);
+  float4 v;
+  asm volatile(
+      "{ .reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %4, %5;\n"
+      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [remote]; }"
+      : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+      : "r"(shared_address(own)), "r"(rank)
+      : "memory");
+  return v;
 #else
-  return own;
+  return *own;
 #endif
 }
 
@@ -102,10 +111,6 @@ cudaError_t allow_shared(const Launch& to, Kernel* kernel) {
   return cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
       to.device.max_block_shared - static_cast<int>(attributes.sharedSizeBytes));
-}
-
-__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
 template <class T>

@@ -166,6 +166,10 @@ void DeviceLoop::Impl::place(Arena& arena) {
     if (with_passes()) place_batch(root_batches_[i], times_sequences(root_rows(depth)), frontier);
   }
   place_batch(level_batch_, frontier, frontier);
+  // Roots follow what is committed; a chain's nodes lie at their positions.
+  target_batches_.front().has_paths = false;
+  for (cuda::DeviceBatch& roots : root_batches_) roots.has_paths = false;
+  level_batch_.has_paths = options_.topk > 1;
   arena.take(sources_, std::max(times_sequences(root_rows(options_.depth)), frontier));
 }
 

@@ -101,8 +101,8 @@ class Attention {
 };
 
 constexpr cuda::AttentionSplit kSplits[] = {
-    cuda::AttentionSplit::automatic, cuda::AttentionSplit::tiles, cuda::AttentionSplit::units,
-    cuda::AttentionSplit::groups, cuda::AttentionSplit::whole};
+    cuda::AttentionSplit::automatic, cuda::AttentionSplit::tiles,  cuda::AttentionSplit::streams,
+    cuda::AttentionSplit::units,     cuda::AttentionSplit::groups, cuda::AttentionSplit::whole};
 
 /// Sequences with a chunk of prefill, a row of decoding or a tree each.
 struct RaggedBatch {
@@ -336,7 +336,8 @@ TEST_CASE("cuda move_kv from device memory, and copy_block" * doctest::skip(!has
   }
 }
 
-TEST_CASE("cuda attention: operands come out in the tensor cores' layout" * doctest::skip(!has_gpu())) {
+TEST_CASE("cuda attention: operands come out in the tensor cores' layout" *
+          doctest::skip(!has_gpu())) {
   Random random(46);
   const Shape shape{9, 3, 64, 32};
   for (const DataType cache : {DataType::f16, DataType::f32}) {

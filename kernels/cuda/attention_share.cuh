@@ -1,0 +1,414 @@
+#pragma once
+
+#include "kernels/cuda/attention_window.cuh"
+
+namespace specdec::kernels::cuda {
+
+/// Where a lane finds its part of a warp's share of a tile's keys and values, when four warps have
+/// the tile between them: two eights of positions, a quarter of the dimension tiles.
+template <int kChunks>
+struct SharePlace {
+  const __half* key_rows[2];  // null: not there, zeros
+  const __half* value_rows[2];
+
+  /// Looks up where the share of the 64 positions from `base` on lies. Values of a path need not
+  /// be contiguous: see gather_values().
+  __device__ void locate(const AttentionWarp<kChunks>& attention, const SlotMap& map, int base,
+                         int warp) {
+    const KvLayer& kv = attention.args.kv;
+    const int lane = attention.lane;
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const int position =
+          base + warp / 2 * 32 + lane / 8 * 8 + (warp * 2 + j) % 4 * 2 + lane / 4 % 2;
+      key_rows[j] = nullptr;
+      if (position <= map.limit) {
+        const int slot = map.slot(position);
+        key_rows[j] = static_cast<const __half*>(kv.keys) + attention.block_base(map, slot) +
+                      slot % kv.block_size * kv.head_dim;
+      }
+      const int first = base + j * 32 + lane % 4 * 8;
+      value_rows[j] = nullptr;
+      if (first <= map.limit)
+        value_rows[j] = static_cast<const __half*>(kv.values) + attention.block_base(map, first) +
+                        lane / 4 * kv.block_size + first % kv.block_size;
+    }
+  }
+
+  /// take(n, m, from) for each 16 bytes of the keys, of eight n and chunk m, or of the values, of
+  /// dimension tile n and half m; from null: zeros.
+  template <class Take>
+  __device__ void for_keys(const AttentionWarp<kChunks>& attention, Take take) const {
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
+        const int first = chunk * 32 + attention.lane % 4 * 8;
+        const bool there = key_rows[n] != nullptr && first < attention.args.kv.head_dim;
+        take(n, chunk, there ? key_rows[n] + first : nullptr);
+      }
+  }
+  template <class Take>
+  __device__ void for_values(const AttentionWarp<kChunks>& attention, int warp, Take take) const {
+    const KvLayer& kv = attention.args.kv;
+#pragma unroll
+    for (int n = 0; n < kChunks; ++n) {
+      const int d = warp * kChunks + n;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const bool there = value_rows[half] != nullptr && d * 8 + attention.lane / 4 < kv.head_dim;
+        take(n, half, there ? value_rows[half] + d * 8 * kv.block_size : nullptr);
+      }
+    }
+  }
+};
+
+/// 16 bytes past the first-level cache: a line of it may hold what a neighbour read before it was
+/// written.
+__device__ __forceinline__ uint4 load_past_cache(const __half* from) {
+  return from != nullptr ? __ldcg(reinterpret_cast<const uint4*>(from)) : uint4{0, 0, 0, 0};
+}
+
+/// A warp's share in registers.
+template <int kChunks>
+struct TileShare : SharePlace<kChunks> {
+  uint4 keys[2][kChunks];
+  uint4 values[kChunks][2];
+
+  __device__ void fetch_keys(const AttentionWarp<kChunks>& attention) {
+    this->for_keys(attention, [&](int n, int chunk, const __half* from) {
+      keys[n][chunk] = load_past_cache(from);
+    });
+  }
+  __device__ void fetch_values(const AttentionWarp<kChunks>& attention, int warp) {
+    this->for_values(attention, warp, [&](int n, int half, const __half* from) {
+      values[n][half] = load_past_cache(from);
+    });
+  }
+  /// Values of one dimension tile and half that a path has in slots of its own.
+  __device__ static uint4 gather_values(const AttentionWarp<kChunks>& attention, const SlotMap& map,
+                                        int base, int d, int half) {
+    const KvLayer& kv = attention.args.kv;
+    const int dim = d * 8 + attention.lane / 4;
+    std::uint32_t words[4] = {};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int position = base + half * 32 + attention.lane % 4 * 8 + i;
+      if (position > map.limit || dim >= kv.head_dim) continue;
+      const int slot = map.slot(position);
+      const auto* from = reinterpret_cast<const std::uint16_t*>(
+          static_cast<const __half*>(kv.values) + attention.block_base(map, slot) +
+          dim * kv.block_size + slot % kv.block_size);
+      words[i / 2] |= static_cast<std::uint32_t>(__ldcg(from)) << (i % 2 * 16);
+    }
+    return {words[0], words[1], words[2], words[3]};
+  }
+};
+
+/// Scores of kCount eights of keys, key_at(n, chunk), for a set's queries in shared memory.
+template <int kChunks, int kCount, class KeyAt>
+__device__ __forceinline__ void score_set(const uint4 (&queries)[kChunks * 2][32], int lane,
+                                          KeyAt key_at, float (&sums)[kCount][4]) {
+  score_keys<kChunks>(
+      [&](int step, std::uint32_t(&a)[4]) {
+        const uint4 v = queries[step][lane];
+        a[0] = v.x;
+        a[1] = v.y;
+        a[2] = v.z;
+        a[3] = v.w;
+      },
+      key_at, sums);
+}
+
+/// What the warps tell one another of a set's softmax.
+struct SoftmaxExchange {
+  float4 tops[16];       // of each row, as the four warps have it
+  uint4 weights[4][32];  // the operand of each step of 16 positions
+  float4 powers[8][32];  // before they were rounded to weights
+};
+
+/// The softmax of the 64 positions from `base` on, a step of 16 a warp: each has its own scores and
+/// gets everybody's weights. Returns the rows' tops. All warps of the block.
+template <int kChunks>
+__device__ __forceinline__ void share_softmax(const AttentionWarp<kChunks>& attention, int base,
+                                              int warp, float (&own)[2][4],
+                                              SoftmaxExchange& exchange,
+                                              std::uint32_t (&weights)[4][4], float (&tops)[2]) {
+  const int lane = attention.lane;
+  const int first = base + warp / 2 * 32 + lane % 4 * 8 + warp % 2 * 4;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const int position = first + k;
+      float& score = own[k / 2][i * 2 + k % 2];
+      const bool seen =
+          position <= attention.positions[i] && position >= attention.args.first_position;
+      score = seen ? score * attention.args.scale_log2 : -INFINITY;
+    }
+    float top =
+        fmaxf(fmaxf(own[0][i * 2], own[0][i * 2 + 1]), fmaxf(own[1][i * 2], own[1][i * 2 + 1]));
+    top = fmaxf(top, __shfl_xor_sync(kFullWarp, top, 1));
+    top = fmaxf(top, __shfl_xor_sync(kFullWarp, top, 2));
+    if (lane % 4 == 0) reinterpret_cast<float*>(&exchange.tops[lane / 4 + i * 8])[warp] = top;
+  }
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const float4 v = exchange.tops[lane / 4 + i * 8];
+    tops[i] = fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      float& score = own[k / 2][i * 2 + k % 2];
+      score = tops[i] == -INFINITY ? 0.0f : exp2_fast(score - tops[i]);
+    }
+  }
+  uint4 step;
+  step.x = weight_pair(own[0][0], own[0][1]);
+  step.y = weight_pair(own[0][2], own[0][3]);
+  step.z = weight_pair(own[1][0], own[1][1]);
+  step.w = weight_pair(own[1][2], own[1][3]);
+  exchange.weights[warp][lane] = step;
+#pragma unroll
+  for (int n = 0; n < 2; ++n)
+    exchange.powers[warp * 2 + n][lane] = {own[n][0], own[n][1], own[n][2], own[n][3]};
+  __syncthreads();
+#pragma unroll
+  for (int n = 0; n < 4; ++n) {
+    const uint4 v = exchange.weights[n][lane];
+    weights[n][0] = v.x;
+    weights[n][1] = v.y;
+    weights[n][2] = v.z;
+    weights[n][3] = v.w;
+  }
+}
+/// The rows' totals, in the order of AttentionWarp::softmax().
+__device__ __forceinline__ RowState total_up(const SoftmaxExchange& exchange, int lane,
+                                             const float (&tops)[2]) {
+  RowState state;
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+    const float4 v = exchange.powers[n][lane];
+    state.total[0] = state.total[0] + v.x + v.y;
+    state.total[1] = state.total[1] + v.z + v.w;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    state.top[i] = tops[i];
+    state.total[i] += __shfl_xor_sync(kFullWarp, state.total[i], 1);
+    state.total[i] += __shfl_xor_sync(kFullWarp, state.total[i], 2);
+  }
+  return state;
+}
+
+/// Shared memory of a block of attention_tiles_kernel, cut up by how much it attends to.
+template <int kChunks, bool kTrees>
+struct TilesShared {
+  using Queries = uint4[kChunks * 2][32];  // of a set, as the mma takes them
+  using Window = TreeWindow<kChunks>;
+
+  Partial<kChunks>* partials;  // [sets][turns]
+  SoftmaxExchange* exchange;
+  typename Window::Columns* columns;  // this and the rest: of a tree's slots
+  uint4* values;
+  std::uint8_t* places;
+  int turns;
+
+  __device__ TilesShared(std::byte* memory, int sets, int num_turns)
+      : partials(reinterpret_cast<Partial<kChunks>*>(memory)),
+        exchange(reinterpret_cast<SoftmaxExchange*>(partials + sets * num_turns)),
+        columns(reinterpret_cast<typename Window::Columns*>(exchange + 1)),
+        values(reinterpret_cast<uint4*>(columns + 1)),
+        places(reinterpret_cast<std::uint8_t*>(values + kWindowSlots * Window::kDimTiles)),
+        turns(num_turns) {}
+
+  /// A set's queries lie where its last turn's sums will: nobody needs them then.
+  __device__ Queries& queries(int set) const {
+    static_assert(sizeof(Queries) <= sizeof(Partial<kChunks>));
+    return *reinterpret_cast<Queries*>(partials + set * turns + turns - 1);
+  }
+
+  static std::size_t bytes(int sets, int turns, int tokens) {
+    const std::size_t bytes =
+        static_cast<std::size_t>(sets * turns) * sizeof(Partial<kChunks>) + sizeof(SoftmaxExchange);
+    if (!kTrees) return bytes;
+    return bytes + sizeof(typename Window::Columns) + sizeof(typename Window::Values) +
+           static_cast<std::size_t>(tokens) * sizeof(typename Window::Places);
+  }
+};
+
+/// 32 dimensions of a set's queries, on their way to shared memory as an operand.
+template <int kChunks>
+struct QueryShare {
+  int set;
+  int chunk;
+  const float4* rows[2];  // null: zeros
+  float4 loaded[2][2];
+
+  QueryShare() = default;
+
+  __device__ QueryShare(const AttentionArgs& args, const QueryTile& tile, int kv_head, int item,
+                        int lane) {
+    set = item / kChunks;
+    chunk = item % kChunks;
+    const int col = chunk * 32 + lane % 4 * 8;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = lane / 4 + i * 8;
+      const int in_set = row / args.group;
+      const int token = set * args.tile_tokens + in_set;
+      const int head = kv_head * args.group + row - in_set * args.group;
+      const float* const from =
+          args.q +
+          (static_cast<std::size_t>(tile.row + token) * args.num_heads + head) * args.kv.head_dim +
+          col;
+      const bool there = in_set < args.tile_tokens && token < tile.tokens && col < args.kv.head_dim;
+      rows[i] = there ? reinterpret_cast<const float4*>(from) : nullptr;
+    }
+  }
+
+  __device__ void load() {
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        loaded[i][half] =
+            rows[i] != nullptr ? __ldcg(rows[i] + half) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+  }
+  __device__ void store(uint4 (&queries)[kChunks * 2][32], int lane) const {
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+      const float4 a = loaded[0][step];
+      const float4 b = loaded[1][step];
+      queries[chunk * 2 + step][lane] = {
+          operand_pair<__half>(a.x, a.y), operand_pair<__half>(b.x, b.y),
+          operand_pair<__half>(a.z, a.w), operand_pair<__half>(b.z, b.w)};
+    }
+  }
+};
+
+/// A tree's slots when four warps have them between them: the keys in registers, every fourth eight
+/// of slots; pairs of dimension tiles.
+template <int kChunks>
+struct TileWindow : TreeWindow<kChunks> {
+  using Window = TreeWindow<kChunks>;
+  static constexpr int kEights = kWindowSlots / 8 / 4;
+  static constexpr int kPairs = (kChunks + 1) / 2;
+  uint4 keys[kEights][kChunks];
+
+  __device__ void load(const AttentionWarp<kChunks>& attention, int warp) {
+    const int lane = attention.lane;
+#pragma unroll
+    for (int n = 0; n < kEights; ++n) {
+      const __half* const key =
+          this->key_row(attention, this->first_slot + (n * 4 + warp) * 8 + lane / 4);
+#pragma unroll
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
+        const int col = chunk * 32 + lane % 4 * 8;
+        const bool there = key != nullptr && col < attention.args.kv.head_dim;
+        keys[n][chunk] = load_past_cache(there ? key + col : nullptr);
+      }
+    }
+    this->load_values(attention, warp, lane);
+  }
+
+  /// Softmax and weighted values of the 64 positions from `base` on, for the selected queries.
+  __device__ void attend(const AttentionWarp<kChunks>& attention, int base, int warp,
+                         const uint4 (&queries)[kChunks * 2][32], typename Window::Columns& columns,
+                         SoftmaxExchange& exchange, Partial<kChunks>& partial) const {
+    const int lane = attention.lane;
+    float sums[kEights][4];
+    score_set<kChunks>(
+        queries, lane, [&](int n, int chunk) { return keys[n][chunk]; }, sums);
+#pragma unroll
+    for (int n = 0; n < kEights; ++n)
+      Window::put_scores(columns, (n * 4 + warp) * 8, lane, sums[n]);
+    __syncthreads();
+    float own[2][4];
+    this->pick_scores(attention, base, warp, columns, own);
+    std::uint32_t weights[4][4];
+    float tops[2];
+    share_softmax(attention, base, warp, own, exchange, weights, tops);
+    float out[kPairs][2][4] = {};
+#pragma unroll 2
+    for (int token = attention.first_token; token < attention.end_token; ++token) {
+      float sum[kPairs][2][4] = {};
+#pragma unroll
+      for (int step = 0; step < 4; ++step) {
+        const int place = this->place_of_row(token, base, step, lane);
+#pragma unroll
+        for (int n = 0; n < kPairs; ++n) {
+          const int d = (n * 4 + warp) * 2;
+          if (d >= kChunks * 4) continue;
+          std::uint32_t b[4];
+          this->gather_pair(place, d, lane, b);
+          mma<__half>(sum[n][0], weights[step], b[0], b[1]);
+          mma<__half>(sum[n][1], weights[step], b[2], b[3]);
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < kPairs; ++n)
+#pragma unroll
+        for (int next = 0; next < 2; ++next)
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            if (attention.tokens[i / 2] == token) out[n][next][i] = sum[n][next][i];
+    }
+    if (warp == 0) partial.set_state(lane, total_up(exchange, lane, tops));
+#pragma unroll
+    for (int n = 0; n < kPairs; ++n)
+#pragma unroll
+      for (int next = 0; next < 2; ++next) {
+        const int d = (n * 4 + warp) * 2 + next;
+        if (d < kChunks * 4) partial.set(d, lane, out[n][next]);
+      }
+  }
+};
+
+/// The same where a path leaves the window: keys and values are fetched once a token.
+template <int kChunks>
+__device__ __forceinline__ void attend_by_token(const AttentionWarp<kChunks>& attention, int base,
+                                                int warp, const uint4 (&queries)[kChunks * 2][32],
+                                                SoftmaxExchange& exchange,
+                                                Partial<kChunks>& partial) {
+  const int lane = attention.lane;
+  TileShare<kChunks> share;
+  float own[2][4] = {};
+  for (int token = attention.first_token; token < attention.end_token; ++token) {
+    share.locate(attention, attention.map_of(token, false), base, warp);
+    share.fetch_keys(attention);
+    float sums[2][4];
+    score_set<kChunks>(
+        queries, lane, [&](int n, int chunk) { return share.keys[n][chunk]; }, sums);
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (attention.tokens[i / 2] == token) own[n][i] = sums[n][i];
+  }
+  std::uint32_t weights[4][4];
+  float tops[2];
+  share_softmax(attention, base, warp, own, exchange, weights, tops);
+  if (warp == 0) partial.set_state(lane, total_up(exchange, lane, tops));
+#pragma unroll 1
+  for (int d = warp * kChunks; d < (warp + 1) * kChunks; ++d) {
+    float out[4] = {};
+#pragma unroll 1
+    for (int token = attention.first_token; token < attention.end_token; ++token) {
+      const SlotMap map = attention.map_of(token, false);
+      float sum[1][4];
+      weigh_values(
+          weights,
+          [&](int, int half) {
+            return TileShare<kChunks>::gather_values(attention, map, base, d, half);
+          },
+          sum);
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (attention.tokens[i / 2] == token) out[i] = sum[0][i];
+    }
+    partial.set(d, lane, out);
+  }
+}
+
+}  // namespace specdec::kernels::cuda
