@@ -93,8 +93,8 @@ json run(const Options& options, const cuda::DeviceInfo& device, Timer& timer) {
   int turns_done = 0;
   int tokens = 0;
   // As an engine reserves them: what the longest run takes.
-  const int reserved = std::min(
-      kPositions, kContext + 1 + options.turns * (options.drafts + 1) + loop.slots_per_turn());
+  const int reserved = std::min(kPositions, kContext + 1 + options.turns * (options.drafts + 1) +
+                                                loop.slots_per_turn(options.drafts));
   const auto decode = [&](int turns) {
     turns_done = tokens = 0;
     require(cudaMemsetAsync(turn, 0, sizeof(std::uint32_t), timer.stream()));

@@ -77,6 +77,19 @@ PassTimes measure_costs(const PassToTime& pass, const PassLimits& limits) {
   return times;
 }
 
+CostPoints measure_prompts(const PassToTime& pass, const PassLimits& limits) {
+  const std::vector<BlockId> table = first_blocks(limits.num_blocks);
+  CostPoints points;
+  for (const int rows : {1, 64, 512}) {
+    if (rows > limits.max_rows || rows > limits.max_context) break;
+    ForwardBatch batch;
+    batch.begin_sequence(0, table);
+    for (int row = 0; row < rows; ++row) batch.add_row(0, row, row == rows - 1);
+    points.emplace_back(rows, time_pass(pass, batch));
+  }
+  return points;
+}
+
 double measure_cold(const PassToTime& pass, const PassToTime& other, const PassLimits& limits) {
   const std::vector<BlockId> table = first_blocks(limits.num_blocks);
   const ForwardBatch batch = chain(table, short_context(limits), 1);

@@ -124,6 +124,11 @@ void DeviceLoop::Impl::place(Arena& arena) {
   arena.take(paths_.nodes, sequences * levels);
   arena.take(paths_.tokens, sequences * levels);
 
+  if (options_.rule) {
+    arena.take(rule_probabilities_, rows * vocab);
+    arena.take(rule_weights_, sequences * static_cast<std::size_t>(rule_levels()) * vocab);
+  }
+
   growth_.topk = options_.topk;
   growth_.capacity = cuda::growth_capacity(options_.topk, options_.depth);
   const auto grown = sequences * static_cast<std::size_t>(growth_.capacity);

@@ -3,12 +3,14 @@
 #include <climits>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "kernels/cuda/batch.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sampling/params.h"
+#include "kernels/cuda/sampling/rules.h"
 #include "kernels/cuda/step/commit.h"
 #include "specdec/types.h"
 
@@ -55,6 +57,8 @@ struct DeviceLoopOptions {
   float min_confidence = 0;
   int ngram_min = 1;
   int ngram_max = 1;
+  /// How sequences with a temperature accept; none: coupled. Their drafts must be deterministic.
+  std::optional<kernels::cuda::SampledRule> rule = {};
   int most_logprobs = 0;  // of the most likely tokens of a row; < 0: no log-probabilities at all
   int most_graphs = 8;    // shapes that are kept instantiated
 };
@@ -90,9 +94,9 @@ struct DeviceRunDone {
 /// sample, accept, commit, publish. Captured once per shape as a CUDA graph; the graph is the body
 /// of a WHILE node, so that turn follows turn without the host, or stands alone for one step.
 ///
-/// It serves batches whose sequences all decode, with coupled acceptance and a drafter that the
-/// device knows; what needs the host between steps (stop strings, callbacks, grammar, prefill,
-/// other drafters) stays with Step. One thread at a time.
+/// It serves batches whose sequences all decode, with a drafter that the device knows; what needs
+/// the host between steps (stop strings, callbacks, grammar, prefill, other drafters) stays with
+/// Step. One thread at a time.
 class DeviceLoop {
  public:
   /// Bytes of the GPU's memory for the loop's buffers; its graphs take some beside. Throws

@@ -33,7 +33,8 @@ void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
                                     .history_stride = options_.max_context,
                                     .min_match = options_.ngram_min,
                                     .max_match = options_.ngram_max,
-                                    .max_tokens = device_.max_depths},
+                                    .max_tokens = device_.max_depths,
+                                    .limits = device_.limits},
                                    to),
                doing);
     return;
@@ -88,6 +89,20 @@ void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
   check_cuda(cuda::finish_growth(grow, trees(key), draft_slots_, to), doing);
 }
 
+cudaError_t DeviceLoop::Impl::accept(const cuda::SampleRowsParams& rows, const GraphKey& key,
+                                     const cuda::Launch& to) const {
+  if (!options_.rule || !key.needs.sampled)
+    return cuda::sample_and_accept(rows, key.needs, paths_, to);
+  return cuda::accept_by_rule({.rows = rows,
+                               .rule = *options_.rule,
+                               .drawn = cuda::DrawnChildren::deterministic,
+                               .probabilities = rule_probabilities_,
+                               .weights = rule_weights_,
+                               .levels = rule_levels(),
+                               .paths = paths_},
+                              key.needs, to);
+}
+
 void DeviceLoop::Impl::enqueue_turn(const GraphKey& key, cudaGraphConditionalHandle condition) {
   const cuda::Launch& to = launch_;
   propose(key, to);
@@ -107,7 +122,7 @@ void DeviceLoop::Impl::enqueue_turn(const GraphKey& key, cudaGraphConditionalHan
                                            .scratch = scratch_,
                                            .tokens = sampled_,
                                            .status = status_};
-  check_cuda(cuda::sample_and_accept(sample_rows, key.needs, paths_, to), "capturing acceptance");
+  check_cuda(accept(sample_rows, key, to), "capturing acceptance");
   if (key.logprobs)
     check_cuda(cuda::path_logprobs({.rows = sample_rows,
                                     .paths = paths_,

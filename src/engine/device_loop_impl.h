@@ -149,6 +149,11 @@ class DeviceLoop::Impl {
   void grow_workspace(const GraphKey& key);
   Turn turn_at(int turn, std::size_t sequences) const;
 
+  int rule_levels() const {
+    return options_.rule == cuda::SampledRule::traversal ? options_.depth + 1 : 1;
+  }
+  cudaError_t accept(const cuda::SampleRowsParams& rows, const GraphKey& key,
+                     const cuda::Launch& to) const;
   bool with_model() const { return options_.draft == DeviceDraft::draft_model; }
   bool with_head() const { return options_.draft == DeviceDraft::eagle; }
   /// Drafts come out of passes, level by level.
@@ -192,6 +197,8 @@ class DeviceLoop::Impl {
   std::int32_t* sampled_ = nullptr;      // [rows]
   cuda::RowStatus* status_ = nullptr;    // [rows]
   cuda::AcceptedPaths paths_;
+  float* rule_probabilities_ = nullptr;  // [rows, vocab]; only with a rule, like the next
+  double* rule_weights_ = nullptr;       // [sequences, rule_levels(), vocab]
   cuda::DraftGrowth growth_;
   std::int32_t* candidate_counts_ = nullptr;
   std::int32_t* candidate_tokens_ = nullptr;

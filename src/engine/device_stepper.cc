@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "engine/cost_measurement.h"
 #include "engine/device_turn.h"
 #include "engine/log.h"
 #include "engine/memory_check.h"
@@ -93,10 +94,24 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
             DeviceLoop::bytes(options) >> 20U, (free - backend.free_memory().value_or(0)) >> 20U);
 }
 
-void DeviceStepper::set_costs(const TurnCosts& turns, const MeasuredCosts& passes) {
-  pacing_.emplace(turns);
-  verify_cost_ = CostCurve(passes.verify);
-  draft_cost_ = CostCurve(passes.draft);
+void DeviceStepper::set_costs(const MeasuredCosts& costs) {
+  pacing_.emplace(costs.turns);
+  draft_cost_ = CostCurve(costs.draft);
+}
+
+MeasuredCosts DeviceStepper::measure_costs() {
+  MeasuredCosts costs;
+  PassLimits limits{.max_rows = parts_.target.max_rows(),
+                    .max_context = parts_.max_context,
+                    .num_blocks = static_cast<int>(parts_.target.pool().capacity() /
+                                                   parts_.config.kv_cache.block_size)};
+  if (DraftAdapter* const draft = with_passes() ? parts_.drafts.adapter() : nullptr) {
+    limits.max_rows = draft->max_rows();
+    limits.max_context = std::min(parts_.max_context, draft->max_position());
+    costs.draft = measure_prompts([&](const ForwardBatch& batch) { draft->run(batch); }, limits);
+  }
+  costs.turns = measure_turns();
+  return costs;
 }
 
 TurnCosts DeviceStepper::measure_turns() {
@@ -110,11 +125,12 @@ TurnCosts DeviceStepper::measure_turns() {
   const std::vector<TokenId> tokens(static_cast<std::size_t>(std::min(128, capacity / 2)), 0);
   TurnCosts costs;
   batch_ = {};
+  // Between them costs are close to a line; beyond eight, products change their ways.
+  std::vector<int> counts = {1};
+  for (int count = 8; count < options_.max_sequences; count *= 2) counts.push_back(count);
+  if (options_.max_sequences > 1) counts.push_back(options_.max_sequences);
   for (const int depth : loop_->depths())
-    for (const int count : {1, 8, options_.max_sequences}) {
-      if (count > options_.max_sequences ||
-          (!costs[depth].empty() && costs[depth].back().first >= count))
-        continue;
+    for (const int count : counts) {
       sequences_.clear();
       for (int i = 0; i < count; ++i) {
         DeviceSequence sequence{
@@ -145,6 +161,10 @@ bool DeviceStepper::serves(const Sequence& sequence) const {
     return false;
   if (sequence.size() - 1 + loop_->slots_per_turn(options_.depth) > parts_.max_context)
     return false;
+  // A draft that a sampled rule is to judge is drawn by the host.
+  if (options_.rule && with_passes() && sequence.draft_depth > 0 &&
+      sequence.request.sampling.temperature > 0)
+    return false;
   return sequence.draft_method == "none" || sequence.draft_method == parts_.config.draft.method;
 }
 
@@ -156,25 +176,22 @@ bool DeviceStepper::may_draft(const Sequence& sequence, int depth) const {
   return !eagle_ || (end <= eagle_->max_position() && !has_lost_features(sequence));
 }
 
-/// After turns without the head, whose features nobody kept.
+/// After turns without the head, whose features nobody kept: it has no further part in the
+/// sequence.
 bool DeviceStepper::has_lost_features(const Sequence& sequence) const {
-  return eagle_ && sequence.features.end() != sequence.size();
+  return eagle_ && (sequence.features.size() == 0 || sequence.features.end() != sequence.size());
 }
 
 /// Seconds that it takes until all of the batch can draft.
 double DeviceStepper::entry_cost(std::span<Sequence* const> batch) const {
   if (!with_passes()) return 0;
-  double seconds = 0;
   int rows = 0;
   for (const Sequence* sequence : batch) {
     if (sequence->draft_depth == 0) continue;
     const int missing = sequence->size() - sequence->kv.length(KvPool::draft);
-    if (has_lost_features(*sequence))
-      seconds += verify_cost_(parts_.config.kv_cache.prefix_cache ? missing : sequence->size());
-    else if (missing > (eagle_ ? options_.depth + 1 : 2))
-      rows += missing;
+    if (missing > (eagle_ ? options_.depth + 1 : 2)) rows += missing;
   }
-  return rows > 0 ? seconds + draft_cost_(rows) : seconds;
+  return rows > 0 ? draft_cost_(rows) : 0;
 }
 
 LoopPacing::Plan DeviceStepper::plan(std::span<Sequence* const> batch) {
@@ -192,27 +209,6 @@ LoopPacing::Plan DeviceStepper::plan(std::span<Sequence* const> batch) {
   });
   if (watched) plan.turns = 1;
   return plan;
-}
-
-/// Takes back the KV of sequences whose features are lost, down to where the head left off: the
-/// target goes over them once more, and keeps features. Not again within a few tokens.
-bool DeviceStepper::recompute(std::span<Sequence* const> batch) {
-  const auto wants = [&](const Sequence* sequence) {
-    return sequence->uses_features && sequence->draft_depth > 0 && has_lost_features(*sequence) &&
-           sequence->num_output() >= sequence->recomputed_at + Sequence::kRecomputeInterval;
-  };
-  if (!eagle_ || std::none_of(batch.begin(), batch.end(), wants)) return false;
-  for (Sequence* sequence : batch) {
-    sequence->reservation = KvReservation();
-    sequence->output = Output{};
-    if (!wants(sequence)) continue;
-    sequence->recomputed_at = sequence->num_output();
-    sequence->features.clear();
-    sequence->kv = KvSequence();
-    sequence->kv =
-        parts_.cache.open(sequence->tokens, sequence->request.cache_salt, sequence->prefix_hit);
-  }
-  return true;
 }
 
 /// Slots for the turns, or for as many as there is room for. False: not even for one; then each
@@ -246,9 +242,9 @@ std::vector<bool> DeviceStepper::prepare_drafts(std::span<Sequence* const> batch
   std::vector<bool> drafts;
   std::vector<Sequence*> behind;
   for (Sequence* sequence : batch) {
-    sequence->draft_length = sequence->kv.length(KvPool::draft);
     drafts.push_back(may_draft(*sequence, depth) &&
                      (!with_passes() || sequence->reservation.claim_draft()));
+    sequence->draft_length = sequence->kv.length(KvPool::draft);  // claiming may have found more
     if (!drafts.back() || !with_passes()) continue;
     const int most = eagle_ ? depth + 1 : 2;
     if (sequence->size() - std::max(eagle_ ? 1 : 0, sequence->draft_length) > most)
@@ -288,13 +284,23 @@ void DeviceStepper::restore_features() {
       eagle_->adapter().restore(*batch_[i], rows);
 }
 
+/// While prompts come in, their rows set a step's pace, and passes that host and device run in
+/// turns for the drafts of the others would only hold them up.
+void DeviceStepper::wait_for_prompts(std::span<Sequence* const> batch) {
+  if (std::none_of(batch.begin(), batch.end(),
+                   [](const Sequence* sequence) { return sequence->num_known > 1; }))
+    return;
+  for (Sequence* sequence : batch) sequence->draft_depth = sequence->draft_nodes = 0;
+}
+
 bool DeviceStepper::run(std::span<Sequence* const> batch, EngineStats& stats) {
   if (static_cast<int>(batch.size()) > options_.max_sequences ||
       !std::all_of(batch.begin(), batch.end(),
-                   [&](const Sequence* sequence) { return serves(*sequence); }))
+                   [&](const Sequence* sequence) { return serves(*sequence); })) {
+    if (pacing_) wait_for_prompts(batch);
     return false;
+  }
   LoopPacing::Plan plan = this->plan(batch);
-  if (plan.depth > 0 && recompute(batch)) return true;
   if (!reserve(batch, plan)) return false;
 
   for (Sequence* sequence : batch) begin_step(*sequence, parts_);
@@ -311,7 +317,13 @@ bool DeviceStepper::run(std::span<Sequence* const> batch, EngineStats& stats) {
       loop_->run(sequences_, DeviceRequests::needs(batch, options_.vocab),
                  {.turns = plan.turns, .depth = plan.depth},
                  [&](const DeviceLoop::Turn& turn) { return take(turn, plan.depth, stats); });
-  stats.forward_time += std::chrono::duration<double>(Clock::now() - begin).count();
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  logger()->trace(
+      "run: {} sequences of up to {} tokens, drafts of {}{}: {} turns in {:.2f} ms, "
+      "{:.2f} before them",
+      batch.size(), context, plan.depth, plan.probes ? " (a probe)" : "", done.turns,
+      1e3 * done.seconds, 1e3 * (seconds - done.seconds));
+  stats.forward_time += seconds;
   turn_seconds_ = 0.5 * (turn_seconds_ + done.seconds / std::max(1, done.turns));
   if (pacing_)
     pacing_->ran(plan, static_cast<int>(batch.size()), context, done.turns, done.seconds);
@@ -354,7 +366,8 @@ void DeviceStepper::finish(Sequence& sequence, const DeviceSequence& device) {
   if (with_model() && device.max_depth > 0)
     draft_length = std::max(draft_length, std::min(device.draft_length, length));
   if (sequence.uses_features && eagle_) {
-    // Where the head had no part in the run, the features of its turns are gone: recompute().
+    // Where the head had no part in the run, the features of its turns are gone, and with them the
+    // head's use for this sequence.
     const auto pending = static_cast<int>(device.feature_rows.size());
     sequence.features.clear();
     if (pending > 0) draft_length = std::max(draft_length, sequence.size() - pending);

@@ -22,21 +22,23 @@ class DeviceStepper final : public DeviceSteps {
   DeviceStepper(const StepParts& parts, CudaBackend& backend, const DeviceLoopOptions& options,
                 std::function<bool()> interrupted);
 
-  /// Lets depths follow costs: those of turns, and of what passes take beside the loop.
-  void set_costs(const TurnCosts& turns, const MeasuredCosts& passes);
-  /// Times turns of every depth, in batches of some sizes. For an engine that has not begun to
-  /// work: the turns write into the cache's first blocks.
-  TurnCosts measure_turns();
+  /// Times turns of every depth, in batches of some sizes, and the passes that bring a drafter up
+  /// to date. For an engine that has not begun to work: all of them write into the cache's first
+  /// blocks.
+  MeasuredCosts measure_costs();
+  /// Lets depths follow these.
+  void set_costs(const MeasuredCosts& costs);
 
   bool run(std::span<Sequence* const> batch, EngineStats& stats) override;
 
  private:
+  TurnCosts measure_turns();
   bool serves(const Sequence& sequence) const;
   LoopPacing::Plan plan(std::span<Sequence* const> batch);
   bool may_draft(const Sequence& sequence, int depth) const;
   bool has_lost_features(const Sequence& sequence) const;
   double entry_cost(std::span<Sequence* const> batch) const;
-  bool recompute(std::span<Sequence* const> batch);
+  static void wait_for_prompts(std::span<Sequence* const> batch);
   bool reserve(std::span<Sequence* const> batch, const LoopPacing::Plan& plan);
   std::vector<bool> prepare_drafts(std::span<Sequence* const> batch, int depth);
   DeviceSequence device_sequence(std::size_t index, Sequence& sequence, int depth);
@@ -56,9 +58,8 @@ class DeviceStepper final : public DeviceSteps {
   std::optional<DeviceEagle> eagle_;
   std::optional<DeviceLoop> loop_;
   std::optional<LoopPacing> pacing_;  // none: depths are what the configuration says
-  CostCurve verify_cost_;
-  CostCurve draft_cost_;
-  double turn_seconds_ = 1e-3;  // of late
+  CostCurve draft_cost_;              // of passes outside the loop, by rows
+  double turn_seconds_ = 1e-3;        // of late
   // The run about to begin.
   std::span<Sequence* const> batch_;
   std::vector<DeviceSequence> sequences_;

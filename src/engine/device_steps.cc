@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "engine/backend/cuda_backend.h"
@@ -10,6 +11,8 @@
 #include "specdec/error.h"
 
 namespace specdec {
+
+namespace cuda = kernels::cuda;
 
 namespace {
 
@@ -28,28 +31,34 @@ std::vector<int> shorter_depths(const DraftLengthConfig& length) {
   return depths;
 }
 
+cuda::SampledRule rule_of(std::string_view method) {
+  return method == "block"       ? cuda::SampledRule::block
+         : method == "traversal" ? cuda::SampledRule::traversal
+                                 : cuda::SampledRule::rejection;
+}
+
 /// Lets depths follow costs of turns, from the cache or measured.
-void set_costs(DeviceStepper& stepper, const StepParts& parts, const MeasuredCosts& passes) {
+void set_costs(DeviceStepper& stepper, const StepParts& parts) {
   const std::string key = turn_cost_key(parts.config, parts.backend.name(),
                                         parts.backend.host_executor().num_threads());
-  const TurnCosts turns =
-      CostCache(parts.config.draft.length.cost_cache)
-          .find_or_measure(key, [&] { return MeasuredCosts{.turns = stepper.measure_turns()}; })
-          .turns;
-  for (const auto& [depth, points] : turns)
+  const MeasuredCosts costs =
+      CostCache(parts.config.draft.length.cost_cache).find_or_measure(key, [&] {
+        return stepper.measure_costs();
+      });
+  for (const auto& [depth, points] : costs.turns)
     for (const auto& [sequences, seconds] : points)
       log_debug("costs: a turn of {} sequences with drafts of {} tokens {:.2f} ms", sequences,
                 depth, 1e3 * seconds);
-  stepper.set_costs(turns, passes);
+  stepper.set_costs(costs);
 }
 
 }  // namespace
 
-std::unique_ptr<DeviceSteps> make_device_steps(const StepParts& parts, const MeasuredCosts& costs,
+std::unique_ptr<DeviceSteps> make_device_steps(const StepParts& parts,
                                                std::function<bool()> interrupted) {
   const Config& config = parts.config;
   auto* const backend = dynamic_cast<CudaBackend*>(&parts.backend);
-  if (backend == nullptr || !config.backend.device_loop || config.verify.method != "coupled" ||
+  if (backend == nullptr || !config.backend.device_loop || config.verify.method == "typical" ||
       !config.draft.tree.choices.empty())
     return nullptr;
   DeviceLoopOptions options{.device = backend->device(),
@@ -58,6 +67,7 @@ std::unique_ptr<DeviceSteps> make_device_steps(const StepParts& parts, const Mea
                             .max_context = parts.max_context,
                             .max_turns = LoopPacing::kMostTurns,
                             .most_logprobs = kMostLogprobs};
+  if (config.verify.method != "coupled") options.rule = rule_of(config.verify.method);
   const std::string& method = config.draft.method;
   if (method == "ngram") {
     options.draft = DeviceDraft::ngram;
@@ -89,8 +99,7 @@ std::unique_ptr<DeviceSteps> make_device_steps(const StepParts& parts, const Mea
   try {
     auto stepper =
         std::make_unique<DeviceStepper>(parts, *backend, options, std::move(interrupted));
-    if (config.draft.length.mode == "adaptive" && options.depth > 0)
-      set_costs(*stepper, parts, costs);
+    if (config.draft.length.mode == "adaptive" && options.depth > 0) set_costs(*stepper, parts);
     return stepper;
   } catch (const Error& error) {
     if (error.code() != ErrorCode::unsupported) throw;

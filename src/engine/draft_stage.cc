@@ -245,7 +245,12 @@ void DraftStage::keep_features(Sequence& sequence) {
     if (node > 0) rows.push_back(root_row + node);
   features_->keep(sequence, sequence.kv.length(KvPool::target) + 1, rows);
   // What lies before them is gone: these alone are of no use.
-  if (sequence.features.begin() > std::max(1, sequence.draft_length)) sequence.features.clear();
+  if (has_gap(sequence.features, sequence.draft_length)) sequence.features.clear();
+}
+
+/// Whether entries between the draft's KV and these features are missing for good.
+bool DraftStage::has_gap(const FeatureRows& features, int draft_length) const {
+  return adapter_->pool() != nullptr && features.begin() > std::max(1, draft_length);
 }
 
 int scheduled_length(const DraftLengthConfig& config, int batch_size) {
@@ -286,7 +291,10 @@ DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max
 int DraftStage::model_limit(const Sequence& sequence) const {
   if (model_drafter_ == nullptr || !names(sequence.draft_method, model_method_)) return 0;
   // Heads start from the hidden state of the token before the root.
-  if (sequence.uses_features && sequence.features.end() != sequence.size()) return 0;
+  const FeatureRows& features = sequence.features;
+  if (sequence.uses_features && (features.size() == 0 || features.end() != sequence.size() ||
+                                 has_gap(features, sequence.kv.length(KvPool::draft))))
+    return 0;
   return std::clamp(adapter_->max_position() - sequence.size(), 0, adapter_->max_depth());
 }
 
@@ -489,9 +497,12 @@ void DraftStage::propose_translated(std::span<Sequence* const> candidates) {
 /// plain decoding. Needs no attention, so it costs little.
 void DraftStage::flush_features(std::span<Sequence* const> sequences) {
   std::vector<Sequence*> full;
-  for (Sequence* sequence : sequences)
-    if (sequence->features.size() > kMostPending && sequence->reservation.claim_draft())
-      full.push_back(sequence);
+  for (Sequence* sequence : sequences) {
+    if (sequence->features.size() <= kMostPending || !sequence->reservation.claim_draft()) continue;
+    // Claiming may have found more.
+    sequence->draft_length = std::max(sequence->draft_length, sequence->kv.length(KvPool::draft));
+    full.push_back(sequence);
+  }
   catch_up(full, 0);
 }
 

@@ -83,6 +83,8 @@ class DraftStage {
 
   DraftPacing& pacing() noexcept { return pacing_; }
 
+  /// The draft model with its sequences; null: there is none of this vocabulary.
+  DraftAdapter* adapter() noexcept { return adapter_.get(); }
   /// The model behind the method "draft_model", where it knows all tokens; null: there is none.
   Transformer* transformer() noexcept { return transformer_; }
   /// The head behind the method "eagle3"; null: there is none.
@@ -100,6 +102,7 @@ class DraftStage {
 
   bool knows_part(std::string_view method) const;
   int model_limit(const Sequence& sequence) const;
+  bool has_gap(const FeatureRows& features, int draft_length) const;
   DraftContext context_of(const Sequence& sequence) const;
   void propose_on_host(std::size_t index, std::span<Sequence* const> sequences);
   void graft(const DraftProposal& proposal, int drafter, Sequence& sequence);

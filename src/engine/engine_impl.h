@@ -25,7 +25,7 @@ struct Engine::Impl {
   explicit Impl(const Config& engine_config);
 
   /// The costs of this engine's passes, from the cache or measured.
-  MeasuredCosts find_costs(int num_blocks);
+  void find_costs(int num_blocks);
   RequestId submit(Request request);
   bool step();
   void finish(std::unique_ptr<Sequence> sequence, Output output);

@@ -22,7 +22,10 @@ void FeatureRows::drop_before(int entry) noexcept {
   begin_ += count;
 }
 
-void FeatureRows::clear() noexcept { drop_before(end()); }
+void FeatureRows::clear() noexcept {
+  drop_before(end());
+  begin_ = 0;  // it reaches up to no entry, and nobody may take it for features that do
+}
 
 FeatureStore::FeatureStore(Backend& backend, int capacity, int width)
     : backend_(backend),

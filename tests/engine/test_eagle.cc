@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include "engine/backend/backend.h"
+#include "engine/feature_store.h"
 #include "engine/micro_models.h"
 #include "support/engine_runs.h"
 
@@ -117,4 +119,29 @@ TEST_CASE("EAGLE-3 stops drafting at the head's own last position") {
   const Trees trees = run(engine, request_of(prompt, 100));
   CHECK(engine.stats().num_output_tokens > 0);
   CHECK_FALSE(trees.tokens.empty());
+}
+
+TEST_CASE("features that were given up reach up to no entry") {
+  const auto backend = make_backend({.device = "cpu", .threads = 1});
+  constexpr int kWidth = 4;
+  FeatureStore store(*backend, 3, kWidth);
+  const std::vector<float> source(3 * kWidth, 1.0f);
+  const std::vector<std::int32_t> rows = {0, 1};
+  FeatureRows features;
+  store.append(features, 7, source.data(), rows, Stream{});
+  CHECK(features.begin() == 7);
+  CHECK(features.end() == 9);
+  features.clear();  // a sequence of nine tokens would take what ends there for its own
+  CHECK(features.size() == 0);
+  CHECK(features.end() == 0);
+  CHECK(store.num_free() == 3);
+  // What goes before an entry leaves the rest in place.
+  store.append(features, 9, source.data(), rows, Stream{});
+  features.drop_before(10);
+  CHECK(features.begin() == 10);
+  CHECK(features.end() == 11);
+  // No room: all are given up.
+  const std::vector<std::int32_t> many = {0, 1, 2};
+  store.append(features, 11, source.data(), many, Stream{});
+  CHECK(features.end() == 0);
 }

@@ -125,15 +125,38 @@ TEST_CASE("a change of domain is noticed in both directions") {
 TEST_CASE("costs follow what runs take, context by context") {
   const TurnCosts costs = turn_costs(6e-4, 1e-6, 4e-5);
   LoopPacing pacing(costs);
-  const double measured = CostCurve(costs.at(2))(8);
-  CHECK(pacing.cost(2, 5, 200) == doctest::Approx(measured));  // graphs are for powers of two
-  CHECK(pacing.cost(2, 100, 200) == doctest::Approx(CostCurve(costs.at(2))(32)));
-  for (int run = 0; run < 20; ++run)
-    pacing.ran({.depth = 2, .turns = 15}, 8, 700, 15, 15 * 1.5 * measured);
-  CHECK(pacing.cost(2, 8, 700) == doctest::Approx(1.5 * measured).epsilon(0.01));
-  CHECK(pacing.cost(2, 8, 200) == doctest::Approx(measured));
-  CHECK(pacing.cost(2, 8, 5000) == doctest::Approx(1.5 * measured).epsilon(0.01));
-  CHECK(pacing.cost(4, 8, 700) == doctest::Approx(CostCurve(costs.at(4))(8)));
+  // Over what was measured: Approx takes numbers below one for noughts.
+  const auto over_measured = [&](int depth, int sequences, int context, int measured_for) {
+    return pacing.cost(depth, sequences, context) / CostCurve(costs.at(depth))(measured_for);
+  };
+  CHECK(over_measured(2, 5, 200, 8) == doctest::Approx(1));  // graphs are for powers of two
+  CHECK(over_measured(2, 100, 200, 32) == doctest::Approx(1));
+  const auto run = [&](int context, double slower) {
+    for (int i = 0; i < 20; ++i)
+      pacing.ran({.depth = 2, .turns = 15}, 8, context, 15,
+                 15 * slower * CostCurve(costs.at(2))(8));
+  };
+  run(300, 1.2);
+  run(700, 1.5);
+  CHECK(over_measured(2, 8, 200, 8) == doctest::Approx(1));
+  CHECK(over_measured(2, 8, 300, 8) == doctest::Approx(1.2).epsilon(0.01));
+  CHECK(over_measured(2, 8, 700, 8) == doctest::Approx(1.5).epsilon(0.01));
+  CHECK(over_measured(2, 8, 5000, 8) == doctest::Approx(1.5).epsilon(0.01));
+  CHECK(over_measured(4, 8, 700, 8) == doctest::Approx(1));
+}
+
+TEST_CASE("a hair's breadth changes nothing") {
+  // A new sequence's drafts are put at 0.7.
+  for (const double gain : {0.995, 1.005}) {
+    CAPTURE(gain);
+    const TurnCosts costs = {{0, {{1, 1e-3}}}, {1, {{1, 1.7e-3 / gain}}}};
+    Decoding decoding(costs, 1, 100000);
+    decoding.sequences[0].draft_depth = 1;
+    for (const int before : {1, 0, 1}) {
+      decoding.pacing.ran({.depth = before, .chosen = true}, 1, 200, 0, 0);
+      CHECK(decoding.pacing.plan(decoding.batch, 200, 0).depth == before);
+    }
+  }
 }
 
 TEST_CASE("what it takes to begin is weighed against what is left to emit") {
