@@ -4,7 +4,8 @@
 //   generate_records TARGET DRAFT COUNT SCHEMAS.jsonl... > ANSWERS.jsonl
 //
 // A line of SCHEMAS has "schema"; one of ANSWERS the schema's index over all files, "text" and
-// "finish_reason".
+// "finish_reason". A schema of which something is left to a validator (Grammar::unenforced) gets no
+// answers, but a line with what that is.
 // COUNT answers are complete; those that max_tokens cuts off come on top, three for each at most.
 
 #include <algorithm>
@@ -64,13 +65,21 @@ void run(const std::string& target, const std::string& draft, std::size_t count,
     std::size_t schema;
     std::string text;
   };
+  std::vector<std::size_t> enforced;  // schemas
+  for (std::size_t i = 0; i < schemas.size(); ++i) {
+    const std::vector<std::string> left = Grammar::json_schema(schemas[i]).unenforced();
+    if (left.empty())
+      enforced.push_back(i);
+    else
+      std::cout << ordered_json{{"schema", i}, {"unenforced", left}}.dump() << std::endl;
+  }
   std::map<RequestId, Answer> running;
   std::size_t missing = count;
   for (std::size_t next = 0; missing > 0 || !running.empty();) {
     for (; running.size() < std::min(missing, kBatch) && next < 4 * count; ++next) {
       // A sample of the schemas when the answers are fewer.
       const std::size_t schema =
-          next * std::max<std::size_t>(1, schemas.size() / count) % schemas.size();
+          enforced[next * std::max<std::size_t>(1, enforced.size() / count) % enforced.size()];
       running[engine.submit(make_request(engine, schemas[schema], next))] = {schema, {}};
     }
     if (running.empty()) return;

@@ -91,8 +91,9 @@ void Earley::settle_kernel() {
       kernel_.push_back(item);
     } else {
       const RowData& origin = rows_[item.origin];
-      for (const Waiting& waiting : waiting_for(origin.calls, origin.end, item.lhs))
-        add(waiting.next);
+      const auto waiting = waiting_for(origin.calls, origin.end, item.lhs);
+      spec_.regexes().charge(waiting.size());  // many may lead to one item
+      for (const Waiting& next : waiting) add(next.next);
     }
   }
 }
@@ -139,9 +140,9 @@ void Earley::close(Row row) {
       items_.push_back({begin, lhs, origin});
   };
   for (std::size_t i = 0; i < items_.size(); ++i) {
-    spec_.regexes().charge(1);
     Item item = items_[i];
     while (true) {
+      spec_.regexes().charge(1);
       const std::uint32_t symbol = spec_.rhs()[item.dot];
       if (symbol == GrammarSpec::kEnd) {
         accepts = accepts || item.lhs == kWhole;
