@@ -292,8 +292,9 @@ int DraftStage::model_limit(const Sequence& sequence) const {
   if (model_drafter_ == nullptr || !names(sequence.draft_method, model_method_)) return 0;
   // Heads start from the hidden state of the token before the root.
   const FeatureRows& features = sequence.features;
-  if (sequence.uses_features && (features.size() == 0 || features.end() != sequence.size() ||
-                                 has_gap(features, sequence.kv.length(KvPool::draft))))
+  if (sequence.uses_features &&
+      (features.size() == 0 || features.end() != sequence.size() ||
+       has_gap(features, std::max(sequence.draft_length, sequence.kv.length(KvPool::draft)))))
     return 0;
   return std::clamp(adapter_->max_position() - sequence.size(), 0, adapter_->max_depth());
 }
@@ -493,8 +494,8 @@ void DraftStage::propose_translated(std::span<Sequence* const> candidates) {
     sequences[i]->host_drafts.emplace_back(0, std::move(proposals[i]));
 }
 
-/// Makes KV of features that have piled up: those of prompts, and of phases of plain decoding. Needs
-/// no attention, so it costs little. The last is left for the draft that may begin with it.
+/// Makes KV of features that have piled up: those of prompts, and of phases of plain decoding.
+/// Needs no attention, so it costs little. The last is left for the draft that may begin with it.
 void DraftStage::flush_features(std::span<Sequence* const> sequences) {
   std::vector<Sequence*> full;
   for (Sequence* sequence : sequences) {
