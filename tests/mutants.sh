@@ -39,6 +39,8 @@ grammar_plain_one_more        test_grammar
 grammar_long_tokens_dropped   test_grammar
 grammar_run_without_end       test_grammar
 grammar_kinds_not_asked       test_grammar
+grammar_kinds_end_ignored     test_grammar
+grammar_kinds_behind_ignored  test_grammar
 grammar_forced_past_end       test_grammar
 regex_near_beyond_ceiling     test_grammar
 schema_required_ignored       test_json_schema

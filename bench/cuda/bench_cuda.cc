@@ -55,6 +55,8 @@ json run_model(const std::string& name, const Filter& filter, const cuda::Device
       {"verify a tree of 16", {.rows = 16, .tree = true}},
       {"verify a tree of 64", {.rows = 64, .tree = true}},
       {"batch 32, context 512", {.sequences = 32}},
+      {"batch 32, drafts of 2", {.sequences = 32, .rows = 3}},
+      {"prefill 128", {.rows = 128, .context = 0, .all_logits = false}},
       {"prefill 2048", {.rows = 2048, .context = 0, .all_logits = false}},
   };
   json results = json::array();

@@ -82,6 +82,7 @@ json run(const Options& options, const cuda::DeviceInfo& device, Timer& timer) {
                            cudaStream_t stream) {
                          return head.forward(view_of(batch), from, at_roots, stream);
                        },
+                   .target = verify,
                    .enter = [](cudaStream_t) {}});
 
   // Each repeat decodes the same turns from the same place.
@@ -92,8 +93,8 @@ json run(const Options& options, const cuda::DeviceInfo& device, Timer& timer) {
   int turns_done = 0;
   int tokens = 0;
   // As an engine reserves them: what the longest run takes.
-  const int reserved = std::min(
-      kPositions, kContext + 1 + options.turns * (options.drafts + 1) + loop.slots_per_turn());
+  const int reserved = std::min(kPositions, kContext + 1 + options.turns * (options.drafts + 1) +
+                                                loop.slots_per_turn(options.drafts));
   const auto decode = [&](int turns) {
     turns_done = tokens = 0;
     require(cudaMemsetAsync(turn, 0, sizeof(std::uint32_t), timer.stream()));
@@ -103,11 +104,12 @@ json run(const Options& options, const cuda::DeviceInfo& device, Timer& timer) {
         .sampling = {},
         .limits = {.max_output = kPositions, .max_length = kPositions - 1, .reserved = reserved}};
     sequence.feature_rows = {0};
-    turns_done = loop.run({&sequence, 1}, {}, turns, [&](const DeviceLoop::Turn& done) {
+    const auto on_turn = [&](const DeviceLoop::Turn& done) {
       if (done.entries[0].num_tokens < 0) throw std::runtime_error("a turn failed");
       tokens += done.entries[0].num_tokens;
       return true;
-    });
+    };
+    turns_done = loop.run({&sequence, 1}, {}, {.turns = turns}, on_turn).turns;
   };
   const double run_us = timer.measure_call([&] { decode(options.turns); }, 9);
   const double step_us = run_us / turns_done;

@@ -146,7 +146,7 @@ void tune(const Shape& shape, const std::vector<int>& widths, const cuda::Device
                          tuner.default_schedule(tokens)};
     const int token_tiles = cuda::ceil_div(tokens, cuda::kTokenTile);
     std::vector<Timed> all;
-    for (const int tiles : {1, 2, 3, 4, 6, 8})
+    for (const int tiles : {1, 2, 3, 4, 5, 6, 7, 8})
       for (const int a_warp : {1, 2, 4})
         for (const int chunk : {4, 8, 16, 18})
           for (const int kilobytes : {110, 224}) {
@@ -161,7 +161,7 @@ void tune(const Shape& shape, const std::vector<int>& widths, const cuda::Device
             if (stages < 1) continue;
             const cuda::ProductSchedule schedule = {tiles, token_tiles / a_warp, a_warp, chunk,
                                                     stages};
-            if (tiles * schedule.token_warps > 12) continue;
+            if (tiles * schedule.token_warps > 14) continue;
             if (const double us = tuner.measure(tokens, schedule); us > 0)
               all.push_back({us, schedule});
           }

@@ -4,8 +4,10 @@
 // the grammar, so the one that is timed meets every state for the first time in a tree.
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <random>
 #include <string>
@@ -75,6 +77,7 @@ class TreeMaker {
 };
 
 struct Times {
+  std::vector<int> schemas;  // line of the file that a tree is from
   std::vector<double> forks_us;
   std::vector<double> masks_us;
   std::vector<double> both_us;
@@ -121,6 +124,18 @@ class TreeTimer {
   bool node_by_node_;
 };
 
+/// The trees whose masks took longest, as [line of the file, microseconds].
+nlohmann::json slowest_of(const Times& times, std::size_t count) {
+  std::vector<std::pair<double, int>> trees;
+  for (std::size_t i = 0; i < times.schemas.size(); ++i)
+    trees.emplace_back(times.masks_us[i], times.schemas[i]);
+  std::ranges::sort(trees, std::greater());
+  nlohmann::json slowest = nlohmann::json::array();
+  for (std::size_t i = 0; i < std::min(count, trees.size()); ++i)
+    slowest.push_back({trees[i].second, trees[i].first});
+  return slowest;
+}
+
 nlohmann::json summary_of(const std::vector<double>& times) {
   nlohmann::json summary;
   for (const auto& [name, share] : {std::pair("p50", 0.5), {"p90", 0.9}, {"p99", 0.99}})
@@ -142,6 +157,8 @@ int main(int argc, char** argv) {
   app.add_option("--threads", threads, "That make masks");
   bool node_by_node = false;
   app.add_flag("--node-by-node", node_by_node, "Any thread takes any node");
+  std::size_t slowest = 0;
+  app.add_option("--slowest", slowest, "How many of the slowest trees to name");
   CLI11_PARSE(app, argc, argv);
 
   const grammar_tool::Vocabulary source(path);
@@ -164,21 +181,24 @@ int main(int argc, char** argv) {
         GrammarMatcher place(grammar, vocabulary);
         TreeMaker maker(copy, vocabulary, text, num_nodes);
         for (std::size_t at = 0; at < text.size(); ++at) {
-          if (at % static_cast<std::size_t>(stride) == 0)
+          if (at % static_cast<std::size_t>(stride) == 0) {
             timer.time(place, maker.below(at, random), times);
+            times.schemas.push_back(number);
+          }
           if (!place.accept(text[at]) || !maker.take(text[at])) break;
         }
       }
     } catch (const Error&) {  // refused, or past a limit
     }
   }
-  const nlohmann::json report = {{"vocabulary", tokenizer.vocab_size()},
-                                 {"nodes", num_nodes},
-                                 {"threads", threads},
-                                 {"node_by_node", node_by_node},
-                                 {"trees", times.both_us.size()},
-                                 {"forks_us", summary_of(times.forks_us)},
-                                 {"masks_us", summary_of(times.masks_us)},
-                                 {"forks_and_masks_us", summary_of(times.both_us)}};
+  nlohmann::json report = {{"vocabulary", tokenizer.vocab_size()},
+                           {"nodes", num_nodes},
+                           {"threads", threads},
+                           {"node_by_node", node_by_node},
+                           {"trees", times.both_us.size()},
+                           {"forks_us", summary_of(times.forks_us)},
+                           {"masks_us", summary_of(times.masks_us)},
+                           {"forks_and_masks_us", summary_of(times.both_us)}};
+  if (slowest > 0) report["slowest"] = slowest_of(times, slowest);
   std::cout << report.dump(2) << '\n';
 }

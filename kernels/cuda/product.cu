@@ -24,7 +24,7 @@ extern template cudaError_t launch_wide_product<DataType::q4_1>(ProductArgs, con
 
 namespace {
 
-constexpr int kMostWarps = 12;  // that use up the ring; one more fills it
+constexpr int kMostWarps = 14;  // that use up the ring; one more fills it
 constexpr int kMostStages = 32;
 
 std::size_t normed_bytes(const PackedMatrix& weight, int num_tokens) {
@@ -45,12 +45,23 @@ bool normalises(const PackedMatrix& weight, int num_tokens) noexcept {
   return weight.cols <= (num_tokens == 1 ? kMostCols : kMostNormedCols) && num_tokens <= kTokenTile;
 }
 
+namespace {
+
+/// Token tiles of a warp. Few where few weight tiles would leave the block without warps.
+int tiles_a_warp(int tiles, int token_tiles) {
+  if (tiles == 1) return token_tiles > 4 ? 2 : 1;
+  if (tiles == 2 && token_tiles <= 2) return 1;
+  if (tiles > 4 && token_tiles > 2) return 4;
+  return token_tiles > 4 ? 4 : token_tiles > 1 ? 2 : 1;
+}
+
+}  // namespace
+
 // Fitted to what bench/cuda/tune_products finds on an H100 (bench/results/cuda_products.txt).
 ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
                                  const DeviceInfo& device) noexcept {
-  constexpr int kMostTiles = 5;
-  constexpr int kChunk = 16;
-  constexpr int kWholeRow = 18;  // units of a row that are a stage by themselves
+  constexpr int kMostTiles = 7;
+  constexpr int kMostChunk = 18;  // units; a row of so many is a stage
   const int token_tiles = std::min(8, ceil_div(num_tokens, kTokenTile));
   const int tiles = num_tiles(weight.rows, weight.pair_distance);
   const int units = ceil_div(weight.cols, kUnitCols);
@@ -59,31 +70,33 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
       (normalises(weight, num_tokens) ? normed_bytes(weight, num_tokens) : 0);
   ProductSchedule schedule;
   // Rounds of the persistent blocks cost the weights of a full one, and the tokens once more, at
-  // about a quarter of the price: they come from the second-level cache.
+  // about a quarter of the price: they come from the second-level cache. Processors share their way
+  // to memory two by two: half of them get through a block's weights twice as fast.
   std::size_t least = 0;
   for (int at_once = 1; at_once <= kMostTiles; ++at_once) {
-    const int rounds = ceil_div(ceil_div(tiles, at_once), device.num_processors);
+    const int items = ceil_div(tiles, at_once);
+    const int rounds = ceil_div(items, device.num_processors);
+    const std::size_t price = items <= device.num_processors / 2 ? 2 : 4;
     const std::size_t cost = static_cast<std::size_t>(rounds) *
-                             (static_cast<std::size_t>(at_once) * unit_bytes(weight.type) * 4 +
+                             (static_cast<std::size_t>(at_once) * unit_bytes(weight.type) * price +
                               static_cast<std::size_t>(token_tiles) * kTokenUnit);
+    if (at_once * ceil_div(token_tiles, tiles_a_warp(at_once, token_tiles)) > kMostWarps) break;
     if (at_once > 1 && cost >= least) continue;
     least = cost;
     schedule.tiles = at_once;
   }
-  schedule.tiles_a_warp = token_tiles > 4 ? 4 : token_tiles > 1 ? 2 : 1;
-  if (schedule.tiles == 1) schedule.tiles_a_warp = std::min(2, schedule.tiles_a_warp);
+  schedule.tiles_a_warp = tiles_a_warp(schedule.tiles, token_tiles);
   schedule.token_warps = ceil_div(token_tiles, schedule.tiles_a_warp);
-  // Large chunks keep the memory busy (each is a copy a tile), as long as two or three fit: 100 KB
-  // and more in flight.
-  schedule.chunk = units <= kWholeRow ? units : kChunk;
-  const std::size_t fewest = schedule.tiles > 2 ? 3 : 2;
-  if (stage_bytes(weight, schedule) * fewest > shared)
-    schedule.chunk = std::min(schedule.chunk, kChunk / 2);
-  while (schedule.tiles > 1 && stage_bytes(weight, schedule) * fewest > shared) --schedule.tiles;
-  const int chunks =
-      ceil_div(units, schedule.chunk) * ceil_div(tiles, schedule.tiles * device.num_processors);
-  schedule.stages = std::clamp(static_cast<int>(shared / stage_bytes(weight, schedule)), 1,
-                               std::min(kMostStages, std::max(1, chunks)));
+  // Each chunk is a copy a tile: large ones, as long as enough of them fit to keep the memory busy.
+  const int rounds = ceil_div(tiles, schedule.tiles * device.num_processors);
+  for (const int chunk : {units, 16, 8, 4}) {
+    if (chunk > std::min(units, kMostChunk)) continue;
+    schedule.chunk = chunk;
+    const int all = ceil_div(units, chunk) * rounds;
+    const int fit = static_cast<int>(shared / stage_bytes(weight, schedule));
+    schedule.stages = std::clamp(fit, 1, std::min(kMostStages, all));
+    if (fit >= std::min(all, chunk > 8 ? 4 : 3)) break;
+  }
   return schedule;
 }
 
@@ -102,8 +115,14 @@ ProductArgs make_args(const Product& product) {
 
 cudaError_t multiply(const Product& product, const Launch& to) {
   const ProductArgs args = make_args(product);
-  constexpr int kMostNarrowTokens = 64;  // beyond, weights would be read more than once
-  if (!to.device.has_wgmma || product.num_tokens <= kMostNarrowTokens ||
+  // Beyond, weights are read more than once: small ones out of the second-level cache.
+  constexpr int kMostNarrowTokens = 64;
+  constexpr int kMostCachedTokens = 192;
+  constexpr std::size_t kMostCached = std::size_t{8} << 20;
+  const bool cached = packed_bytes(product.weight.type, product.weight.rows, product.weight.cols,
+                                   product.weight.pair_distance) <= kMostCached;
+  if (!to.device.has_wgmma ||
+      product.num_tokens <= (cached ? kMostCachedTokens : kMostNarrowTokens) ||
       args.units % kWideChunk != 0)
     return multiply(product, product_schedule(product.weight, product.num_tokens, to.device), to);
   switch (product.weight.type) {
@@ -136,7 +155,7 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
   const std::size_t ring =
       static_cast<std::size_t>(schedule.stages) * stage_bytes(weight, schedule);
   const bool norms = product.normed.norm_weight != nullptr;
-  const std::size_t shared = ring + (norms ? normed_bytes(weight, product.num_tokens) : 0);
+  std::size_t shared = ring + (norms ? normed_bytes(weight, product.num_tokens) : 0);
   args.normed_offset = static_cast<int>(ring);
   args.workers = !norms                           ? consumers
                  : weight.cols <= kMostNormedCols ? std::max(consumers, product.num_tokens)
@@ -144,10 +163,16 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
   if (norms && !normalises(weight, product.num_tokens)) return cudaErrorInvalidValue;
   if (norms && weight.cols > kMostNormedCols && consumers > kNormParts)
     return cudaErrorInvalidConfiguration;
+  constexpr int kMostCopied = 32;  // tiles, a lane each
   if (consumers < 1 || consumers > kMostWarps || schedule.stages > kMostStages ||
+      schedule.tiles + schedule.token_tiles() > kMostCopied ||
       shared > static_cast<std::size_t>(to.device.max_block_shared))
     return cudaErrorInvalidConfiguration;
   const int blocks = std::min(to.device.num_processors, args.weight_groups * args.token_groups);
+  // Where half the processors suffice, the next kernel's blocks had better be on the other half
+  // than beside these: they are kept out by shared memory that nobody uses.
+  if (blocks <= to.device.num_processors / 2)
+    shared = std::max(shared, static_cast<std::size_t>(to.device.max_block_shared) * 17 / 32);
   const int threads = (args.workers + 1) * 32;
   const int tiles_a_warp = schedule.tiles_a_warp;
   switch (weight.type) {

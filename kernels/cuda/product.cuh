@@ -26,7 +26,7 @@ struct ProductArgs {
   int normed_offset;  // of the tokens that the block normalises, in shared memory
 };
 
-__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+__device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
 /// Where a row of the batch stands and where its keys and values go: what qkv looks up.
 struct TokenPlace {
@@ -179,7 +179,7 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
 /// each owns one weight tile x kTokenTiles token tiles. Few tokens the block normalises by itself,
 /// a warp a token, while the weights are on their way.
 template <DataType kType, int kTokenTiles>
-__global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__ ProductArgs args) {
+__global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__ ProductArgs args) {
   using Format = Weights<kType>;
   using Operand = typename Format::Operand;
   extern __shared__ __align__(128) std::byte shared[];
@@ -214,50 +214,66 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
 
   const auto units_of = [&](int chunk) { return min(args.chunk, args.units - chunk * args.chunk); };
   if (warp == args.workers) {
+    // Each lane copies one tile, of weights or of tokens, of every stage. What it needs is carried
+    // along: this warp's way from a stage used up to its next copies is what the ring's depth has
+    // to cover.
+    const int token_tile = lane - args.block_tiles;
+    const bool copies_weights = token_tile < 0;
+    const bool copies_tokens = !norms && !copies_weights && token_tile < group_tokens;
+    const int unit_bytes = copies_weights ? Format::kUnitBytes : kTokenUnit;
+    const int offset = copies_weights
+                           ? lane * weight_bytes
+                           : args.block_tiles * weight_bytes + token_tile * args.chunk * kTokenUnit;
+    const int all_bytes =
+        args.block_tiles * Format::kUnitBytes + (norms ? 0 : group_tokens * kTokenUnit);
+    const auto tile_of = [&](int item) {
+      const int tile =
+          copies_weights
+              ? min(item / args.token_groups * args.block_tiles + lane, args.tiles - 1)
+              : min(item % args.token_groups * group_tokens + token_tile, args.token_tiles - 1);
+      const std::byte* const from = copies_weights
+                                        ? static_cast<const std::byte*>(args.product.weight.data)
+                                        : args.product.tokens;
+      return from + static_cast<std::size_t>(tile) * args.units * unit_bytes;
+    };
+    struct Step {
+      int item;
+      const std::byte* tile;
+      int first_unit = 0;
+      int stage = 0;
+      int phase = 0;
+    };
+    const auto advance = [&](Step& at) {
+      at.first_unit += args.chunk;
+      if (at.first_unit >= args.units) {
+        at.first_unit = 0;
+        at.item += static_cast<int>(gridDim.x);
+        at.tile = tile_of(at.item);
+      }
+      if (++at.stage == args.stages) {
+        at.stage = 0;
+        at.phase ^= 1;
+      }
+    };
+    const auto fill = [&](const Step& at, bool weights, bool tokens) {
+      const int units = min(args.chunk, args.units - at.first_unit);
+      const Fill stage{&filled[at.stage], lane};
+      if (weights) stage.expect(units * all_bytes);
+      const bool copies = copies_weights ? weights : copies_tokens && tokens;
+      stage.copy(shared + at.stage * stage_bytes + offset, at.tile + at.first_unit * unit_bytes,
+                 copies ? units * unit_bytes : 0);
+      if (tokens) stage.done();
+    };
     const int first = static_cast<int>(blockIdx.x);
-    const int count = first < items ? ceil_div(items - first, static_cast<int>(gridDim.x)) : 0;
-    const int total = count * chunks;
-    const auto fill_weights = [&](int step, int stage) {
-      const int item = first + step / chunks * static_cast<int>(gridDim.x);
-      const int chunk = step % chunks;
-      const int units = units_of(chunk);
-      std::byte* to = shared + stage * stage_bytes;
-      const Fill fill{&filled[stage], lane};
-      fill.expect(units * (args.block_tiles * Format::kUnitBytes +
-                           (norms ? 0 : group_tokens * kTokenUnit)));
-      for (int i = 0; i < args.block_tiles; ++i) {
-        const int tile = min(item / args.token_groups * args.block_tiles + i, args.tiles - 1);
-        fill.copy(to + i * weight_bytes,
-                  static_cast<const std::byte*>(args.product.weight.data) +
-                      (static_cast<std::size_t>(tile) * args.units + chunk * args.chunk) *
-                          Format::kUnitBytes,
-                  units * Format::kUnitBytes);
-      }
-    };
-    const auto fill_tokens = [&](int step, int stage) {
-      const int item = first + step / chunks * static_cast<int>(gridDim.x);
-      const int chunk = step % chunks;
-      std::byte* to = shared + stage * stage_bytes + args.block_tiles * weight_bytes;
-      const Fill fill{&filled[stage], lane};
-      for (int i = 0; i < (norms ? 0 : group_tokens); ++i) {
-        const int tile = min(item % args.token_groups * group_tokens + i, args.token_tiles - 1);
-        fill.copy(
-            to + i * args.chunk * kTokenUnit,
-            args.product.tokens +
-                (static_cast<std::size_t>(tile) * args.units + chunk * args.chunk) * kTokenUnit,
-            units_of(chunk) * kTokenUnit);
-      }
-      fill.done();
-    };
-    const int ahead = min(args.stages, total);
-    for (int step = 0; step < ahead; ++step) fill_weights(step, step);
+    Step at{first, tile_of(first)};
+    Step ahead = at;
+    for (int i = 0; i < args.stages && ahead.item < items; ++i, advance(ahead))
+      fill(ahead, true, false);
     wait_for_previous();
-    for (int step = 0; step < ahead; ++step) fill_tokens(step, step);
-    for (int step = ahead; step < total; ++step) {
-      const int stage = step % args.stages;
-      Barrier::wait(&used[stage], (step / args.stages - 1) & 1);
-      fill_weights(step, stage);
-      fill_tokens(step, stage);
+    for (int i = 0; i < args.stages && at.item < items; ++i, advance(at)) fill(at, false, true);
+    for (; at.item < items; advance(at)) {
+      Barrier::wait(&used[at.stage], at.phase ^ 1);
+      fill(at, true, true);
     }
     return;
   }
@@ -343,10 +359,18 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
                       own_tokens * args.chunk * kTokenUnit;
       const std::uint32_t tokens =
           shared_address(operand) + static_cast<std::uint32_t>(single ? lane / 8 : lane) * 16;
+      // Dense weights are loaded a unit ahead, so that they are not between two steps of which one
+      // waits for the other. (Dequantised ones would take registers twice: slower.)
+      constexpr bool kAhead = Format::kUnitBytes == kTileRows * kUnitCols * 2;
+      std::uint32_t a[2][4];
+      if constexpr (kAhead) Format::load(weights, lane, a);
 #pragma unroll 4
       for (int unit = 0; unit < units; ++unit) {
-        std::uint32_t a[2][4];
-        Format::load(weights + unit * Format::kUnitBytes, lane, a);
+        std::uint32_t next[2][4];
+        if constexpr (kAhead)
+          Format::load(weights + min(unit + 1, units - 1) * Format::kUnitBytes, lane, next);
+        else
+          Format::load(weights + unit * Format::kUnitBytes, lane, a);
 #pragma unroll
         for (int i = 0; i < kTokenTiles; ++i) {
           std::uint32_t b[4];
@@ -357,6 +381,9 @@ __global__ void __launch_bounds__(416, 1) product_kernel(const __grid_constant__
           mma<Operand>(sums[i], a[0], b[0], b[1]);
           mma<Operand>(sums[i], a[1], b[2], b[3]);
         }
+        if constexpr (kAhead)
+#pragma unroll
+          for (int i = 0; i < 8; ++i) a[i / 4][i % 4] = next[i / 4][i % 4];
       }
       __syncwarp();
       if (lane == 0) Barrier::arrive(&used[stage]);

@@ -54,6 +54,7 @@ struct Barrier {
 };
 
 /// The filling warp's side of one stage. All lanes call; sizes and addresses are multiples of 16.
+/// The copies may come before expect().
 struct Fill {
   std::uint64_t* barrier;
   int lane;
@@ -68,19 +69,27 @@ struct Fill {
           : "memory");
 #endif
   }
+  /// Every lane's own copy; of 0 bytes: none.
   __device__ void copy(std::byte* to, const std::byte* from, int bytes) const {
 #if __CUDA_ARCH__ >= 900
-    if (lane == 0)
+    if (bytes > 0)
       asm volatile(
           "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
           "[%3];" ::"r"(shared_address(to)),
           "l"(from), "r"(bytes), "r"(shared_address(barrier))
           : "memory");
 #else
-    for (int at = lane * 16; at < bytes; at += 32 * 16)
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + at)),
-                   "l"(from + at)
-                   : "memory");
+    for (int of = 0; of < 32; ++of) {
+      const int its_bytes = __shfl_sync(kFullWarp, bytes, of);
+      const unsigned its_to = __shfl_sync(kFullWarp, shared_address(to), of);
+      const auto its_from = reinterpret_cast<const std::byte*>(
+          __shfl_sync(kFullWarp, reinterpret_cast<unsigned long long>(from), of));
+      for (int at = lane * 16; at < its_bytes; at += 32 * 16)
+        asm volatile(
+            "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(its_to + static_cast<unsigned>(at)),
+            "l"(its_from + at)
+            : "memory");
+    }
 #endif
   }
   /// Copies a box of tiles (tile_map.h), from byte `at` of each and tile `tile` on. By one lane.

@@ -12,28 +12,54 @@ double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 }  // namespace
 
-CostCurve::CostCurve(std::vector<std::pair<int, double>> measured) : points_(std::move(measured)) {
+CostCurve::CostCurve(std::vector<std::pair<int, double>> measured, const ContextCost& context,
+                     double cold)
+    : points_(std::move(measured)), context_(context), cold_(cold) {
   for (std::size_t i = 1; i < points_.size(); ++i)
     points_[i].second = std::max(points_[i].second, points_[i - 1].second);
 }
 
-double CostCurve::shape(int rows) const {
-  if (points_.empty()) return 0;
-  if (rows <= points_.front().first || points_.size() == 1) return points_.front().second;
-  std::size_t upper = 1;
-  while (upper + 1 < points_.size() && points_[upper].first < rows) ++upper;
-  const auto& [low_rows, low] = points_[upper - 1];
-  const auto& [high_rows, high] = points_[upper];
-  return low + (high - low) * (rows - low_rows) / (high_rows - low_rows);
+void CostCurve::set_context(int sequences, double tokens) {
+  tokens_ = tokens - context_.context;
+  mean_tokens_ = tokens / std::max(1, sequences) - context_.context;
 }
 
-double CostCurve::operator()(int rows) const { return scale_ * shape(rows); }
+std::pair<std::size_t, double> CostCurve::place(int rows) const {
+  if (rows <= points_.front().first || points_.size() == 1) return {0, 1};
+  std::size_t upper = 1;
+  while (upper + 1 < points_.size() && points_[upper].first < rows) ++upper;
+  const int low = points_[upper - 1].first;
+  return {upper, static_cast<double>(rows - low) / (points_[upper].first - low)};
+}
+
+double CostCurve::operator()(int rows) const {
+  if (points_.empty()) return 0;
+  const auto [upper, share] = place(rows);
+  const double high = points_[upper].second;
+  const double low = upper == 0 ? high : points_[upper - 1].second;
+  const double attention =
+      context_.per_token * tokens_ + context_.per_row_token * rows * mean_tokens_;
+  // Over short contexts the line may lead below what a pass can take.
+  constexpr double kLeast = 0.5;
+  return scale_ * std::max(low + (high - low) * share + attention, kLeast * low);
+}
 
 void CostCurve::follow(double predicted, double actual) {
   if (predicted <= 0) return;
   constexpr double kRate = 0.02;
   // A pass that was interrupted says nothing: it counts as twice as slow at most.
   scale_ *= 1 + kRate * (std::min(actual / predicted, 2.0) - 1);
+}
+
+void CostCurve::follow_pass(int rows, double seconds) {
+  const double predicted = (*this)(rows);
+  if (predicted <= 0) return;
+  constexpr double kRate = 0.05;
+  const double change = kRate * (std::min(seconds / predicted, 2.0) - 1);
+  const auto [upper, share] = place(rows);
+  points_[upper].second *= 1 + std::clamp(share, 0.0, 1.0) * change;
+  if (upper > 0) points_[upper - 1].second *= 1 + std::clamp(1 - share, 0.0, 1.0) * change;
+  follow(predicted, seconds);
 }
 
 int Calibration::bin_of(float confidence) {
@@ -58,12 +84,10 @@ void Calibration::observe(float confidence, bool taken) {
   bin.taken = kMemory * bin.taken + (taken ? 1 : 0);
 }
 
-double DraftHistory::expected(int depth) const {
-  // A new sequence is taken for one that is worth drafting: trying costs little.
-  constexpr double kPrior = 0.7;
+double DraftHistory::expected(int depth, double prior) const {
   constexpr double kPriorWeight = 3;
   const Depth& at = depths_[static_cast<std::size_t>(std::min(depth, kDepths) - 1)];
-  return (at.taken + kPriorWeight * kPrior) / (at.seen + kPriorWeight);
+  return (at.taken + kPriorWeight * prior) / (at.seen + kPriorWeight);
 }
 
 void DraftHistory::observe_node(double estimate, bool taken) {
@@ -134,7 +158,8 @@ NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequence
   for (int depth = 1; depth <= max_depth; ++depth) {
     survival *= history.expected(depth);
     expected += survival;
-    const double seconds = depth * draft(sequences) + verify(base_rows + sequences * depth);
+    const double seconds =
+        draft.cold() + depth * draft(sequences) + verify(base_rows + sequences * depth);
     if (const double goodput = sequences * expected / seconds; goodput > best.goodput)
       best = {.count = depth, .goodput = goodput};
   }

@@ -7,24 +7,47 @@
 
 namespace specdec {
 
+/// What a pass takes beyond the context over which its rows were timed: attention reads the KV of
+/// each sequence once and multiplies it with every row.
+struct ContextCost {
+  int context = 0;           // tokens, when the rows were timed
+  double per_token = 0;      // seconds for each token of a sequence's context
+  double per_row_token = 0;  // and for each of them that a row attends to
+
+  bool operator==(const ContextCost&) const = default;
+};
+
 /// Seconds of a pass over so many rows: linear between the widths that were measured and beyond the
-/// last.
+/// last, and in the length of contexts.
 class CostCurve {
  public:
   CostCurve() = default;
-  /// (rows, seconds), rows rising. What falls with more rows was noise and is levelled.
-  explicit CostCurve(std::vector<std::pair<int, double>> measured);
+  /// (rows, seconds), rows rising. What falls with more rows was noise and is levelled. `cold`:
+  /// what the first pass after others takes more, since their weights are where its own could be.
+  explicit CostCurve(std::vector<std::pair<int, double>> measured, const ContextCost& context = {},
+                     double cold = 0);
 
+  /// The contexts of the passes to come: so many sequences with so many tokens between them.
+  void set_context(int sequences, double tokens);
   double operator()(int rows) const;
+  double cold() const { return scale_ * cold_; }
   /// Work that this curve had put at `predicted` seconds took `actual` ones: the whole curve
-  /// follows slowly (longer contexts, a busier machine).
+  /// follows slowly (a busier machine).
   void follow(double predicted, double actual);
+  /// A pass over `rows` rows took so many seconds: the widths next to it follow faster than the
+  /// whole, since the times at load were few.
+  void follow_pass(int rows, double seconds);
 
  private:
-  double shape(int rows) const;
+  /// The measured widths around `rows`: the upper one, and its share in the line between them.
+  std::pair<std::size_t, double> place(int rows) const;
 
   std::vector<std::pair<int, double>> points_;
+  ContextCost context_;
+  double cold_ = 0;
   double scale_ = 1;
+  double tokens_ = 0;       // of the contexts beyond those that were timed
+  double mean_tokens_ = 0;  // the same, of a sequence
 };
 
 /// How far a drafter's confidence in a token can be trusted: the share of tokens of like confidence
@@ -50,7 +73,11 @@ class Calibration {
 class DraftHistory {
  public:
   /// Probability that a draft which was right down to depth - 1 is right at `depth` >= 1 too.
-  double expected(int depth) const;
+  /// `prior`: what a sequence that has shown nothing is taken for; by default one that is worth
+  /// drafting, since trying costs little.
+  double expected(int depth, double prior = 0.7) const;
+  /// Recent drafts, the latest counting most.
+  double num_seen() const noexcept { return depths_.front().seen; }
   double bias() const noexcept { return bias_; }
 
   /// A node of the tree at `depth` whose parent was accepted, with the estimate made for it.

@@ -87,6 +87,40 @@ std::optional<CostPoints> read_points(const json& list) {
   return points;
 }
 
+/// A device loop's turns; nothing where they make no sense.
+std::optional<TurnCosts> read_turns(const json& entry) {
+  TurnCosts turns;
+  const auto list = entry.find("turns");
+  if (list == entry.end()) return turns;
+  if (!list->is_array()) return std::nullopt;
+  for (const json& of_depth : *list) {
+    if (!of_depth.is_array() || of_depth.size() != 2 || !of_depth[0].is_number_integer())
+      return std::nullopt;
+    const auto depth = of_depth[0].get<std::int64_t>();
+    std::optional<CostPoints> points = read_points(of_depth[1]);
+    if (depth < 0 || depth > 4096 || !points || points->empty()) return std::nullopt;
+    turns[static_cast<int>(depth)] = std::move(*points);
+  }
+  return turns;
+}
+
+bool is_seconds(const json& number) {
+  return number.is_number() && number.get<double>() >= 0 && number.get<double>() < kLongestPass;
+}
+
+/// [context, seconds a token, seconds a token and row]
+std::optional<ContextCost> read_context(const json& list) {
+  if (!list.is_array() || list.size() != 3 || !list[0].is_number_unsigned() ||
+      list[0].get<std::uint64_t>() > std::numeric_limits<int>::max() || !is_seconds(list[1]) ||
+      !is_seconds(list[2]))
+    return std::nullopt;
+  return ContextCost{.context = list[0].get<int>(),
+                     .per_token = list[1].get<double>(),
+                     .per_row_token = list[2].get<double>()};
+}
+
+json to_json(const ContextCost& cost) { return {cost.context, cost.per_token, cost.per_row_token}; }
+
 /// The file's object of keys; an empty one when it is none of ours.
 json read_file(const fs::path& path) {
   std::error_code error;
@@ -120,6 +154,14 @@ std::string cost_key(const Config& config, std::string_view backend, int num_thr
   return key;
 }
 
+std::string turn_cost_key(const Config& config, std::string_view backend, int num_threads) {
+  const DraftConfig& draft = config.draft;
+  return cost_key(config, backend, num_threads) + "; loop " + draft.method + " " +
+         std::to_string(draft.length.num_speculative_tokens) + " " +
+         std::to_string(draft.tree.topk) + " " + std::to_string(draft.tree.num_draft_tokens) +
+         " x" + std::to_string(config.scheduler.max_num_seqs);
+}
+
 CostCache::CostCache(const std::string& where) : path_(cache_path(where)) {}
 
 std::optional<MeasuredCosts> CostCache::find(const std::string& key) const {
@@ -128,21 +170,46 @@ std::optional<MeasuredCosts> CostCache::find(const std::string& key) const {
   const auto entry = document.find(key);
   if (entry == document.end()) return std::nullopt;
   const std::int64_t age = now() - time_of(*entry);
-  if (age < 0 || age > kOldest || !entry->contains("verify") || !entry->contains("draft"))
-    return std::nullopt;
+  for (const char* field : {"verify", "draft", "verify_context", "draft_context", "draft_cold"})
+    if (!entry->contains(field)) return std::nullopt;
+  if (age < 0 || age > kOldest) return std::nullopt;
   auto verify = read_points((*entry)["verify"]);
   auto draft = read_points((*entry)["draft"]);
-  if (!verify || !draft || verify->empty()) {
+  auto turns = read_turns(*entry);
+  const auto verify_context = read_context((*entry)["verify_context"]);
+  const auto draft_context = read_context((*entry)["draft_context"]);
+  const json& cold = (*entry)["draft_cold"];
+  if (!verify || !draft || !turns || (verify->empty() && turns->empty()) || !verify_context ||
+      !draft_context || !is_seconds(cold)) {
     log_info("{}: what it says about this engine makes no sense and is ignored", path_.string());
     return std::nullopt;
   }
-  return MeasuredCosts{.verify = std::move(*verify), .draft = std::move(*draft)};
+  return MeasuredCosts{.verify = std::move(*verify),
+                       .draft = std::move(*draft),
+                       .verify_context = *verify_context,
+                       .draft_context = *draft_context,
+                       .draft_cold = cold.get<double>(),
+                       .turns = std::move(*turns)};
+}
+
+MeasuredCosts CostCache::find_or_measure(const std::string& key,
+                                         const std::function<MeasuredCosts()>& measure) const {
+  if (std::optional<MeasuredCosts> known = find(key)) return *std::move(known);
+  MeasuredCosts costs = measure();
+  store(key, costs);
+  return costs;
 }
 
 void CostCache::store(const std::string& key, const MeasuredCosts& costs) const {
   if (path_.empty()) return;
   json document = read_file(path_);
-  document[key] = {{"time", now()}, {"verify", costs.verify}, {"draft", costs.draft}};
+  document[key] = {{"time", now()},
+                   {"verify", costs.verify},
+                   {"draft", costs.draft},
+                   {"verify_context", to_json(costs.verify_context)},
+                   {"draft_context", to_json(costs.draft_context)},
+                   {"draft_cold", costs.draft_cold}};
+  if (!costs.turns.empty()) document[key]["turns"] = costs.turns;
   while (document.size() > kMostKeys) {
     auto oldest = document.begin();
     for (auto it = document.begin(); it != document.end(); ++it)

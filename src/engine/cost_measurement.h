@@ -2,16 +2,41 @@
 
 #include <functional>
 
+#include "engine/backend/kv_pool.h"
 #include "engine/cache/kv_cache_manager.h"
 #include "engine/cost_cache.h"
 #include "engine/model/transformer.h"
 
+// For an engine that has not begun to work: what is timed writes into the cache's first blocks.
+
 namespace specdec {
 
-/// Times passes of 1 to 32 rows: the median of at least three for each width, over a short context
-/// of whatever the cache's first blocks hold. For an engine that has not begun to work: the passes
-/// write into those blocks.
-CostPoints measure_costs(const std::function<void(const ForwardBatch&)>& pass, int max_rows,
-                         int num_blocks, int block_size);
+using PassToTime = std::function<void(const ForwardBatch&)>;
+
+/// What passes may be.
+struct PassLimits {
+  int max_rows = 0;
+  int max_context = 0;  // positions, the rows' own included; the blocks hold as many
+  int num_blocks = 0;
+};
+
+struct PassTimes {
+  CostPoints points;
+  ContextCost context;
+};
+
+/// Times passes of 1 to 32 rows over a short context, the median of at least three for each width,
+/// and two widths over a long one, where the cache has room for it.
+PassTimes measure_costs(const PassToTime& pass, const PassLimits& limits);
+
+/// Times passes of 1 to 512 rows that want the logits of the last one alone, as prompts do.
+CostPoints measure_prompts(const PassToTime& pass, const PassLimits& limits);
+
+/// Seconds that a pass of one row takes more behind `other` than behind itself.
+double measure_cold(const PassToTime& pass, const PassToTime& other, const PassLimits& limits);
+
+/// Puts something into each slot that passes over the long context read: memory that nothing has
+/// written to may all be one page, and quick to read.
+void fill_for_costs(Backend& backend, const KvPoolStorage& pool, const PassLimits& limits);
 
 }  // namespace specdec

@@ -3,6 +3,7 @@
 #include <limits>
 #include <vector>
 
+#include "engine/backend/cuda_error.h"
 #include "engine/model/row_buffers.h"
 #include "kernels/cuda/draft/eagle.h"
 #include "specdec/error.h"
@@ -10,17 +11,6 @@
 namespace specdec {
 
 namespace cuda = kernels::cuda;
-
-namespace {
-
-void check(cudaError_t status) {
-  if (status == cudaSuccess) return;
-  ::cudaGetLastError();
-  throw Error(ErrorCode::device,
-              std::string("capturing an EAGLE head: ") + ::cudaGetErrorString(status));
-}
-
-}  // namespace
 
 kernels::BatchView view_of(const cuda::DeviceBatch& batch) {
   kernels::BatchView view;
@@ -54,27 +44,30 @@ DeviceEagle::DeviceEagle(CudaBackend& backend, EagleAdapter& adapter, int rows, 
 
 const float* DeviceEagle::forward(const cuda::DeviceBatch& batch, const std::int32_t* sources,
                                   bool at_roots, cudaStream_t stream) {
+  constexpr const char* kDoing = "capturing an EAGLE head";
   cuda::Launch to;
   to.stream = stream;
   to.device = backend_.device();
   const float* const from = at_roots ? head_.features() : hidden_[last_].as<float>();
   last_ = 1 - last_;
   float* const hidden = hidden_[last_].as<float>();
-  check(cuda::gather_rows({.num_rows = batch.num_rows,
-                           .cols = head_.hidden_size(),
-                           .source = from,
-                           .rows = sources,
-                           .out = hidden},
-                          to));
+  check_cuda(cuda::gather_rows({.num_rows = batch.num_rows,
+                                .cols = head_.hidden_size(),
+                                .source = from,
+                                .rows = sources,
+                                .out = hidden},
+                               to),
+             kDoing);
   const float* const logits = head_.enqueue(view_of(batch), hidden, Stream{stream});
   if (logits_.bytes() == 0) return logits;
-  check(cuda::spread_logits({.num_rows = batch.num_outputs,
-                             .draft_vocab = head_.draft_vocab_size(),
-                             .vocab = head_.vocab_size(),
-                             .logits = logits,
-                             .tokens = tokens_.as<std::int32_t>(),
-                             .out = logits_.as<float>()},
-                            to));
+  check_cuda(cuda::spread_logits({.num_rows = batch.num_outputs,
+                                  .draft_vocab = head_.draft_vocab_size(),
+                                  .vocab = head_.vocab_size(),
+                                  .logits = logits,
+                                  .tokens = tokens_.as<std::int32_t>(),
+                                  .out = logits_.as<float>()},
+                                 to),
+             kDoing);
   return logits_.as<float>();
 }
 

@@ -3,12 +3,14 @@
 #include <climits>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "kernels/cuda/batch.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sampling/params.h"
+#include "kernels/cuda/sampling/rules.h"
 #include "kernels/cuda/step/commit.h"
 #include "specdec/types.h"
 
@@ -29,6 +31,8 @@ struct DeviceHead {
   std::function<const float*(const kernels::cuda::DeviceBatch& batch, const std::int32_t* sources,
                              bool at_roots, cudaStream_t stream)>
       forward;
+  /// The target's pass that leaves these features; DeviceModel::forward leaves none.
+  std::function<const float*(const kernels::cuda::DeviceBatch& batch, cudaStream_t stream)> target;
   /// A run begins: enqueues what puts the features of the sequences' feature_rows there. (Captures
   /// before it may have run passes over padding.)
   std::function<void(cudaStream_t stream)> enter;
@@ -46,11 +50,15 @@ struct DeviceLoopOptions {
   int max_turns = 64;           // of one run
   DeviceDraft draft = DeviceDraft::none;
   int depth = 0;  // the longest draft
+  /// Shorter ones for which there are graphs too, rising; a draft's depth goes up to the next.
+  std::vector<int> depths = {};
   int nodes = 0;  // most draft tokens; for a chain, depth
   int topk = 1;   // children per node; 1: a chain
   float min_confidence = 0;
   int ngram_min = 1;
   int ngram_max = 1;
+  /// How sequences with a temperature accept; none: coupled. Their drafts must be deterministic.
+  std::optional<kernels::cuda::SampledRule> rule = {};
   int most_logprobs = 0;  // of the most likely tokens of a row; < 0: no log-probabilities at all
   int most_graphs = 8;    // shapes that are kept instantiated
 };
@@ -63,34 +71,52 @@ struct DeviceSequence {
   int max_nodes = INT_MAX;  // likewise
   int draft_length = 0;     // draft KV in place, at least size - 2 if it drafts; kept up to date
   /// Of a sequence that an EAGLE head drafts for: where the features lie that the head has yet to
-  /// run, one for each of the last committed tokens, at most depth + 1. Afterwards: which rows of
-  /// the target's last pass they are. Empty: the head has no part in this sequence.
+  /// run, one for each of the last committed tokens, at most the run's depth + 1. Afterwards: which
+  /// rows of the target's last pass they are. Empty: the head has no part in this sequence.
   std::vector<std::int32_t> feature_rows = {};
   std::span<const std::int32_t> block_table;
   kernels::cuda::RowSampling sampling;   // its pointers are device memory of the caller
   kernels::cuda::SequenceLimits limits;  // likewise
 };
 
+/// What a run is to do.
+struct DeviceRun {
+  int turns = 1;        // at most; 1: one turn without a loop
+  int depth = INT_MAX;  // of the drafts; 0: plain decoding. What sequences ask for is cut to it
+};
+/// What it did.
+struct DeviceRunDone {
+  int turns = 0;
+  double seconds = 0;  // from its launch until the host had read the last turn
+};
+
 /// The step's stages on the device, in the order and under the names of Step: propose, forward,
 /// sample, accept, commit, publish. Captured once per shape as a CUDA graph; the graph is the body
 /// of a WHILE node, so that turn follows turn without the host, or stands alone for one step.
 ///
-/// It serves batches whose sequences all decode, with coupled acceptance and a drafter that the
-/// device knows; what needs the host between steps (stop strings, callbacks, grammar, prefill,
-/// other drafters) stays with Step. One thread at a time.
+/// It serves batches whose sequences all decode, with a drafter that the device knows; what needs
+/// the host between steps (stop strings, callbacks, grammar, prefill, other drafters) stays with
+/// Step. One thread at a time.
 class DeviceLoop {
  public:
-  /// `draft` is read when options.draft is draft_model, `head` when it is eagle; the target then
-  /// leaves features of each pass where the head finds them. Throws Error(out_of_memory, device).
+  /// Bytes of the GPU's memory for the loop's buffers; its graphs take some beside. Throws
+  /// Error(unsupported).
+  static std::size_t bytes(const DeviceLoopOptions& options);
+
+  /// `draft` is read when options.draft is draft_model, `head` when it is eagle. Throws
+  /// Error(out_of_memory, device, unsupported).
   DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft,
              DeviceHead head = {});
   ~DeviceLoop();
 
-  /// Slots beyond its tokens that a sequence needs reserved for one turn.
-  int slots_per_turn() const;
+  /// Slots beyond its tokens that a sequence needs reserved for one turn with drafts of `depth`.
+  int slots_per_turn(int depth) const;
+  /// The depths that runs are captured for, from 0, and which of them serves for `depth`.
+  const std::vector<int>& depths() const;
+  int depth_of(int depth) const;
 
-  /// Captures and instantiates the graphs for these shapes and sequences of up to `context` tokens,
-  /// so that no run has to.
+  /// Captures and instantiates the graphs for these shapes, drafts of the full depth and sequences
+  /// of up to `context` tokens, so that no run has to.
   void warm_up(std::span<const int> num_sequences, const kernels::cuda::SamplingNeeds& needs,
                int context);
 
@@ -108,11 +134,10 @@ class DeviceLoop {
   /// leave the loop after the turns that have begun; it is called for these too.
   using OnTurn = std::function<bool(const Turn& turn)>;
 
-  /// Turns until a sequence ends or lacks slots, on_turn says so, or `turns` are done; one turn
-  /// without a loop when turns == 1. Returns the number of turns. Throws Error(device), after which
-  /// the engine has to be loaded anew.
-  int run(std::span<DeviceSequence> sequences, const kernels::cuda::SamplingNeeds& needs, int turns,
-          const OnTurn& on_turn);
+  /// Turns until a sequence ends or lacks slots, on_turn says so, or all are done. Throws
+  /// Error(device), after which the engine has to be loaded anew.
+  DeviceRunDone run(std::span<DeviceSequence> sequences, const kernels::cuda::SamplingNeeds& needs,
+                    const DeviceRun& what, const OnTurn& on_turn);
 
  private:
   class Impl;

@@ -8,8 +8,6 @@ namespace specdec {
 namespace {
 
 constexpr int kModel = 0;
-// Passes over more rows are prompts: they say little about verification.
-constexpr int kWidestVerify = 64;
 
 }  // namespace
 
@@ -30,11 +28,15 @@ void DraftPacing::begin(std::span<Sequence* const> batch) {
   emitters_ = 0;
   draft_spent_ = 0;
   model_sequences_.clear();
+  double context = 0;
   for (Sequence* sequence : batch) {
+    context += sequence->kv.length(KvPool::target);
     base_rows_ += sequence->num_known;
     emitters_ += sequence->samples ? 1 : 0;
     sequence->probes = false;
   }
+  verify_cost_.set_context(static_cast<int>(batch.size()), context);
+  draft_cost_.set_context(static_cast<int>(batch.size()), context);
 }
 
 int DraftPacing::first_depth(Sequence& sequence, int count) const {
@@ -70,7 +72,7 @@ std::vector<float> DraftPacing::survivals(const DraftProposal& proposal, int dra
 
 void DraftPacing::begin_model(std::span<Sequence* const> sequences, int rows) {
   model_sequences_.assign(sequences.begin(), sequences.end());
-  draft_spent_ = draft_cost_(rows);
+  draft_spent_ = draft_cost_.cold() + draft_cost_(rows);
 }
 
 float DraftPacing::estimate(std::size_t sequence, float confidence) const {
@@ -117,7 +119,7 @@ void DraftPacing::end_model(double seconds) {
 }
 
 void DraftPacing::drafted(int passes, int rows, double seconds) {
-  draft_spent_ = passes * draft_cost_(rows);
+  draft_spent_ = draft_cost_.cold() + passes * draft_cost_(rows);
   end_model(seconds);
 }
 
@@ -191,7 +193,8 @@ void DraftPacing::verified(std::span<Sequence* const> batch, double seconds) {
   if (!adaptive_) return;
   int rows = base_rows_;
   for (const Sequence* sequence : batch) rows += sequence->tree.num_draft_tokens();
-  if (rows <= kWidestVerify) verify_cost_.follow(verify_cost_(rows), seconds);
+  // Rows of a prompt say little about verification.
+  if (base_rows_ == static_cast<int>(emitters_)) verify_cost_.follow_pass(rows, seconds);
 }
 
 void DraftPacing::learn(Sequence& sequence) {

@@ -135,28 +135,46 @@ void DraftStage::set_adapter(std::string_view method, std::unique_ptr<DraftAdapt
 DraftStage::~DraftStage() = default;
 
 MeasuredCosts DraftStage::measure_costs(Transformer& target, int num_blocks) {
-  const int block_size = config_.kv_cache.block_size;
+  const PassToTime verify = [&](const ForwardBatch& batch) { target.forward(batch, Stream{}); };
+  const PassLimits limits = {
+      .max_rows = target.max_rows(), .max_context = max_context_, .num_blocks = num_blocks};
+  fill_for_costs(backend_, target.pool(), limits);
+  const PassTimes of_target = specdec::measure_costs(verify, limits);
   MeasuredCosts costs;
-  costs.verify =
-      specdec::measure_costs([&](const ForwardBatch& batch) { target.forward(batch, Stream{}); },
-                             target.max_rows(), num_blocks, block_size);
+  costs.verify = of_target.points;
+  costs.verify_context = of_target.context;
+  const auto measure_draft = [&](const PassToTime& draft, const KvPoolStorage* pool, int max_rows,
+                                 int max_position) {
+    PassLimits of_draft = limits;
+    of_draft.max_rows = max_rows;
+    of_draft.max_context = std::min(max_context_, max_position);
+    if (pool != nullptr) fill_for_costs(backend_, *pool, of_draft);
+    const PassTimes times = specdec::measure_costs(draft, of_draft);
+    costs.draft = times.points;
+    costs.draft_context = times.context;
+    costs.draft_cold = measure_cold(draft, verify, of_draft);
+  };
   if (adapter_ != nullptr)
-    costs.draft = specdec::measure_costs([&](const ForwardBatch& batch) { adapter_->run(batch); },
-                                         adapter_->max_rows(), num_blocks, block_size);
+    measure_draft([&](const ForwardBatch& batch) { adapter_->run(batch); }, adapter_->pool(),
+                  adapter_->max_rows(), adapter_->max_position());
   if (translated_ != nullptr) {
     Transformer& model = translated_->model();
-    costs.draft =
-        specdec::measure_costs([&](const ForwardBatch& batch) { model.forward(batch, Stream{}); },
-                               model.max_rows(), num_blocks, block_size);
+    measure_draft([&](const ForwardBatch& batch) { model.forward(batch, Stream{}); }, &model.pool(),
+                  model.max_rows(), model.config().max_position);
   }
   return costs;
 }
 
 void DraftStage::set_costs(const MeasuredCosts& costs) {
-  CostCurve verify(costs.verify);
-  CostCurve draft(costs.draft);
-  logger()->debug("costs: verification of 1, 8 rows {:.2f}, {:.2f} ms; a draft pass {:.2f} ms",
-                  1e3 * verify(1), 1e3 * verify(8), 1e3 * draft(1));
+  CostCurve verify(costs.verify, costs.verify_context);
+  CostCurve draft(costs.draft, costs.draft_context, costs.draft_cold);
+  logger()->debug(
+      "costs: verification of 1, 8 rows {:.2f}, {:.2f} ms, and {:.2f}, {:.2f} ms more over 1000 "
+      "tokens more; a draft pass {:.2f} ms, the first {:.2f} ms",
+      1e3 * verify(1), 1e3 * verify(8),
+      1e6 * (costs.verify_context.per_token + costs.verify_context.per_row_token),
+      1e6 * (costs.verify_context.per_token + 8 * costs.verify_context.per_row_token),
+      1e3 * draft(1), 1e3 * (draft.cold() + draft(1)));
   pacing_.set_costs(std::move(verify), std::move(draft));
 }
 
@@ -226,17 +244,22 @@ void DraftStage::keep_features(Sequence& sequence) {
   for (const std::int32_t node : sequence.path.nodes)
     if (node > 0) rows.push_back(root_row + node);
   features_->keep(sequence, sequence.kv.length(KvPool::target) + 1, rows);
+  // What lies before them is gone: these alone are of no use.
+  if (sequence.features.begin() > std::max(1, sequence.draft_length)) sequence.features.clear();
+}
+
+int scheduled_length(const DraftLengthConfig& config, int batch_size) {
+  int scheduled = 0;
+  for (const auto& [from_batch, length] : config.schedule)
+    if (batch_size >= from_batch) scheduled = length;
+  return scheduled;
 }
 
 DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max_rows) const {
   if (sequence.draft_method == kNone) return {};
   int depth = sequence.max_draft;
-  if (config_.draft.length.mode == "schedule") {
-    int scheduled = 0;
-    for (const auto& [from_batch, length] : config_.draft.length.schedule)
-      if (batch_size >= from_batch) scheduled = length;
-    depth = std::min(depth, scheduled);
-  }
+  if (config_.draft.length.mode == "schedule")
+    depth = std::min(depth, scheduled_length(config_.draft.length, batch_size));
   // A draft emits at most its depth and a bonus token: more than the request may still emit is in
   // vain.
   const int emit_limit = sequence.request.sampling.max_tokens - sequence.num_output() - 1;
@@ -465,24 +488,40 @@ void DraftStage::propose_translated(std::span<Sequence* const> candidates) {
 /// Makes KV of features that have piled up in sequences which do not draft: prompts, and phases of
 /// plain decoding. Needs no attention, so it costs little.
 void DraftStage::flush_features(std::span<Sequence* const> sequences) {
-  for (Sequence* const& sequence : sequences) {
-    if (sequence->features.size() <= kMostPending || !sequence->reservation.claim_draft()) continue;
-    int& length = sequence->draft_length;
-    length = std::max(1, sequence->kv.length(KvPool::draft));
-    features_->begin({&sequence, 1});
-    while (length < sequence->features.end()) {
-      DraftRows rows{.sequence = 0, .context_len = length, .rows = {}};
-      const int end = std::min(sequence->features.end(), length + features_->max_rows());
-      for (int entry = length; entry < end; ++entry)
-        rows.rows.push_back({.token = sequence->tokens[static_cast<std::size_t>(entry)],
+  std::vector<Sequence*> full;
+  for (Sequence* sequence : sequences)
+    if (sequence->features.size() > kMostPending && sequence->reservation.claim_draft())
+      full.push_back(sequence);
+  catch_up(full, 0);
+}
+
+void DraftStage::catch_up(std::span<Sequence* const> sequences, int left) {
+  adapter_->begin(sequences);
+  std::vector<DraftRows> batch;
+  do {
+    batch.clear();
+    int room = adapter_->max_rows();
+    for (std::size_t i = 0; i < sequences.size() && room > 0; ++i) {
+      Sequence& sequence = *sequences[i];
+      int& length = sequence.draft_length;
+      if (sequence.uses_features) length = std::max({1, length, sequence.features.begin()});
+      const int end = sequence.uses_features ? sequence.features.end() : sequence.size();
+      const int count = std::min(end - left - length, room);
+      if (count <= 0) continue;
+      DraftRows& rows = batch.emplace_back(
+          DraftRows{.sequence = static_cast<int>(i), .context_len = length, .rows = {}});
+      for (int entry = length; entry < length + count; ++entry)
+        rows.rows.push_back({.token = sequence.tokens[static_cast<std::size_t>(entry)],
                              .position = entry,
                              .path_slots = {},
                              .wants_logits = false});
-      features_->forward({&rows, 1});
-      length = end;
+      length += count;
+      room -= count;
     }
-    sequence->features.drop_before(length);
-  }
+    if (!batch.empty()) adapter_->forward(batch);
+  } while (!batch.empty());
+  for (Sequence* sequence : sequences)
+    if (sequence->uses_features) sequence->features.drop_before(sequence->draft_length);
 }
 
 void DraftStage::tell_watchers(const Sequence& sequence) {

@@ -25,6 +25,9 @@
 
 namespace specdec {
 
+/// What the schedule of draft.length says for a batch of so many sequences.
+int scheduled_length(const DraftLengthConfig& config, int batch_size);
+
 /// The `propose` stage: knows every drafter that the engine has, and fills the draft trees of a
 /// step.
 class DraftStage {
@@ -73,8 +76,15 @@ class DraftStage {
   /// accepted ones. Before the step is committed.
   void keep_features(Sequence& sequence);
 
+  /// Lets the draft model run what it has yet to run of these sequences, but for the last `left`
+  /// tokens or features, from sequence.draft_length on, which is kept up to date. Their
+  /// reservations have claimed the draft.
+  void catch_up(std::span<Sequence* const> sequences, int left);
+
   DraftPacing& pacing() noexcept { return pacing_; }
 
+  /// The draft model with its sequences; null: there is none of this vocabulary.
+  DraftAdapter* adapter() noexcept { return adapter_.get(); }
   /// The model behind the method "draft_model", where it knows all tokens; null: there is none.
   Transformer* transformer() noexcept { return transformer_; }
   /// The head behind the method "eagle3"; null: there is none.

@@ -1,185 +1,14 @@
 #include "engine/engine_impl.h"
 
 #include <algorithm>
-#include <array>
-#include <random>
 #include <string>
-#include <string_view>
 
+#include "engine/draft_source.h"
 #include "engine/log.h"
-#include "engine/model/eagle_source.h"
-#include "engine/model/medusa_source.h"
-#include "engine/model/token_list.h"
+#include "engine/model_memory.h"
 #include "specdec/error.h"
 
 namespace specdec {
-
-namespace {
-
-std::uint64_t random_u64() {
-  std::random_device device;
-  return (static_cast<std::uint64_t>(device()) << 32) | device();
-}
-
-constexpr const char* kOtherVocabulary =
-    "use a draft model made for this target, or set draft.vocabulary = \"translate\"";
-
-/// The drafter must speak the target's tokens: an id means the same in both.
-void require_same_vocabulary(const Tokenizer& target, const Tokenizer& draft,
-                             const std::string& draft_path) {
-  const int common = std::min(target.vocab_size(), draft.vocab_size());
-  for (TokenId id = 0; id < common; ++id) {
-    if (target.token_bytes(id, true) == draft.token_bytes(id, true)) continue;
-    throw Error(ErrorCode::invalid_config,
-                draft_path + ": its vocabulary is not the target's: token " + std::to_string(id) +
-                    " is \"" + std::string(draft.token_bytes(id, true)) + "\", the target has \"" +
-                    std::string(target.token_bytes(id, true)) + "\"; " + kOtherVocabulary);
-  }
-  if (target.vocab_size() != draft.vocab_size())
-    throw Error(ErrorCode::invalid_config,
-                draft_path + ": its vocabulary has " + std::to_string(draft.vocab_size()) +
-                    " tokens, the target's " + std::to_string(target.vocab_size()) + "; " +
-                    kOtherVocabulary);
-}
-
-kernels::DataType kv_type(const KvCacheConfig& config) {
-  return config.type == "f32" ? kernels::DataType::f32 : kernels::DataType::f16;
-}
-
-struct CacheShape {
-  int num_blocks = 0;
-  int max_context = 0;
-};
-
-CacheShape shape_cache(const Config& config, const ModelConfig& target, const ModelConfig* draft) {
-  const int block_size = config.kv_cache.block_size;
-  const kernels::DataType type = kv_type(config.kv_cache);
-  std::size_t block_bytes = KvPoolStorage::block_bytes(target, block_size, type);
-  if (draft != nullptr) block_bytes += KvPoolStorage::block_bytes(*draft, block_size, type);
-  const std::size_t budget = static_cast<std::size_t>(config.kv_cache.memory_mb) << 20U;
-  // Beyond one full context for every sequence of a step, blocks could never be used.
-  const std::size_t most = static_cast<std::size_t>(config.scheduler.max_num_seqs + 1) *
-                           (static_cast<std::size_t>(target.max_position / block_size) + 2);
-  const std::size_t blocks = std::min(budget / block_bytes, most);
-  constexpr std::size_t kFewestBlocks = 4;
-  if (blocks < kFewestBlocks)
-    throw Error(ErrorCode::out_of_memory,
-                "kv_cache.memory_mb = " + std::to_string(config.kv_cache.memory_mb) + " holds " +
-                    std::to_string(blocks) + " blocks of " + std::to_string(block_size) +
-                    " tokens (" + std::to_string(block_bytes) + " bytes each); give at least " +
-                    std::to_string((kFewestBlocks * block_bytes + (1U << 20U) - 1) >> 20U) +
-                    " MiB");
-  // One block stays in reserve for the copy of a shared one.
-  const auto capacity = static_cast<std::int64_t>(blocks - 1) * block_size;
-  return {.num_blocks = static_cast<int>(blocks),
-          .max_context = static_cast<int>(std::min<std::int64_t>(capacity, target.max_position))};
-}
-
-KvPoolStorage make_pool(Backend& backend, const ModelConfig& model, const Config& config,
-                        int num_blocks) {
-  return {backend, model, num_blocks, config.kv_cache.block_size, kv_type(config.kv_cache)};
-}
-
-std::unique_ptr<Transformer> make_transformer(Backend& backend, const ModelSource& source,
-                                              const Config& config, int num_blocks,
-                                              std::span<const TokenId> tokens = {}) {
-  return std::make_unique<Transformer>(backend, TransformerWeights(backend, source, tokens),
-                                       make_pool(backend, source.config(), config, num_blocks),
-                                       config.scheduler.max_num_batched_tokens);
-}
-
-void check_exit_layer(const Config& config, const ModelConfig& target) {
-  const int layer = config.draft.early_exit.exit_layer;
-  if (layer >= target.num_layers)
-    throw Error(ErrorCode::invalid_config,
-                "draft.early_exit.exit_layer is " + std::to_string(layer) + ", and " +
-                    config.target.model + " has " + std::to_string(target.num_layers) +
-                    " layers: a draft must leave some out; give 1 to " +
-                    std::to_string(target.num_layers - 1));
-}
-
-/// The file of draft.model, opened and checked against the target; at most one of the three is set.
-struct DraftSource {
-  std::unique_ptr<ModelSource> model;
-  std::unique_ptr<EagleSource> head;
-  std::unique_ptr<MedusaSource> medusa;
-  std::vector<TokenId> tokens = {};      // that the model's head is to know; empty: all
-  std::unique_ptr<Tokenizer> tokenizer;  // the model's, when its text is to be translated
-
-  /// The shape of what has KV of its own; null: nothing has.
-  const ModelConfig* config() const {
-    return model != nullptr ? &model->config() : head != nullptr ? &head->layer : nullptr;
-  }
-};
-
-/// What draft.model holds: the method that drafts with it, and its name in messages.
-struct DraftKind {
-  std::string_view method;
-  std::string_view what;
-};
-constexpr std::array kDraftKinds = {DraftKind{"draft_model", "a language model"},
-                                    DraftKind{"eagle3", "an EAGLE-3 head"},
-                                    DraftKind{"medusa", "a folder of Medusa heads"}};
-
-const DraftKind& kind_of(const std::string& path) {
-  return kDraftKinds[is_eagle_head(path) ? 1 : is_medusa(path) ? 2 : 0];
-}
-
-void check_draft_kind(const Config& config, const DraftKind& kind) {
-  const std::string& path = config.draft.model;
-  for (const DraftKind& other : kDraftKinds) {
-    const std::string method(other.method);
-    if (other.method == kind.method ||
-        ("+" + config.draft.method + "+").find("+" + method + "+") == std::string::npos)
-      continue;
-    throw Error(ErrorCode::invalid_config,
-                path + " is " + std::string(kind.what) + ", and draft.method is \"" + method +
-                    "\": set draft.method = \"" + std::string(kind.method) + "\"");
-  }
-  if (!config.draft.vocabulary_list.empty() && kind.method != "draft_model")
-    throw Error(ErrorCode::invalid_config, "draft.vocabulary_list is for draft models, and " +
-                                               path + " is " + std::string(kind.what) +
-                                               ": leave it out");
-}
-
-DraftSource open_draft(const Config& config, const ModelConfig& target,
-                       const Tokenizer& tokenizer) {
-  DraftSource source;
-  const std::string& path = config.draft.model;
-  if (path.empty()) return source;
-  const DraftKind& kind = kind_of(path);
-  check_draft_kind(config, kind);
-  const HeadWeights weights =
-      config.draft.weight_type == "q8_0" ? HeadWeights::q8_0 : HeadWeights::as_stored;
-  if (kind.method == "eagle3") {
-    source.head = open_eagle_head(path, target, weights);
-    return source;
-  }
-  if (kind.method == "medusa") {
-    source.medusa = open_medusa(path, target, weights);
-    return source;
-  }
-  const std::string& list = config.draft.vocabulary_list;
-  source.model = open_model(path);
-  if (config.draft.vocabulary == "translate") {
-    if (!list.empty())
-      throw Error(ErrorCode::invalid_config,
-                  "draft.vocabulary_list names the target's tokens, and " + path +
-                      " is translated from tokens of its own: leave out one of the two");
-    source.tokenizer = source.model->load_tokenizer();
-    return source;
-  }
-  require_same_vocabulary(tokenizer, *source.model->load_tokenizer(), path);
-  if (source.model->config().vocab_size != target.vocab_size)
-    throw Error(ErrorCode::invalid_config,
-                path + ": its head has " + std::to_string(source.model->config().vocab_size) +
-                    " rows, the target's " + std::to_string(target.vocab_size) +
-                    "; use a draft model made for this target");
-  if (!list.empty()) source.tokens = read_token_list(list, target.vocab_size);
-  return source;
-}
-
-}  // namespace
 
 Engine::Impl::Impl(const Config& engine_config)
     : config(engine_config),
@@ -197,39 +26,18 @@ Engine::Impl::Impl(const Config& engine_config)
                 config.target.model + ": the tokenizer has " +
                     std::to_string(tokenizer->vocab_size()) + " tokens, the embedding " +
                     std::to_string(source->config().vocab_size) + " rows");
-  check_exit_layer(config, source->config());
   DraftSource draft = open_draft(config, source->config(), *tokenizer);
   const CacheShape shape = shape_cache(config, source->config(), draft.config());
   max_context = shape.max_context;
-  cache =
-      std::make_unique<KvCacheManager>(KvCacheOptions{.num_blocks = shape.num_blocks,
-                                                      .block_size = config.kv_cache.block_size,
-                                                      .prefix_cache = config.kv_cache.prefix_cache,
-                                                      .hash_key = random_u64()});
+  cache = std::make_unique<KvCacheManager>(cache_options(config, shape));
   target = make_transformer(*backend, *source, config, shape.num_blocks);
   drafts = std::make_unique<DraftStage>(config, *backend, source->config().vocab_size, max_context);
-  if (draft.model && draft.tokenizer)
-    drafts->set_model(std::make_unique<TranslatedDrafter>(
-        *backend, make_transformer(*backend, *draft.model, config, shape.num_blocks),
-        std::move(draft.tokenizer), *tokenizer,
-        KvCacheOptions{.num_blocks = shape.num_blocks,
-                       .block_size = config.kv_cache.block_size,
-                       .prefix_cache = config.kv_cache.prefix_cache,
-                       .hash_key = random_u64()},
-        max_context, config.draft.length.min_confidence));
-  else if (draft.model)
-    drafts->set_model(
-        make_transformer(*backend, *draft.model, config, shape.num_blocks, draft.tokens));
-  if (draft.head)
-    drafts->set_model(std::make_unique<EagleHead>(
-        *backend, *draft.head, target->embedding(),
-        make_pool(*backend, draft.head->layer, config, shape.num_blocks),
-        config.scheduler.max_num_batched_tokens));
-  if (draft.medusa)
-    drafts->set_model(std::make_unique<MedusaHeads>(*backend, *draft.medusa, source->config(),
-                                                    source->output_norm()));
-  if (config.draft.early_exit.exit_layer > 0)
-    drafts->set_early_exit(*target, config.draft.early_exit.exit_layer);
+  draft.install(*drafts, {.backend = *backend,
+                          .target_source = *source,
+                          .target = *target,
+                          .tokenizer = *tokenizer,
+                          .config = config,
+                          .shape = shape});
   if (config.draft.length.mode == "adaptive") find_costs(shape.num_blocks);
   scheduler = std::make_unique<Scheduler>(
       config.scheduler, *cache, [this](const Sequence& sequence, int batch_size, int max_rows) {
@@ -255,16 +63,13 @@ Engine::Impl::Impl(const Config& engine_config)
 }
 
 void Engine::Impl::find_costs(int num_blocks) {
-  const CostCache known(config.draft.length.cost_cache);
   const std::string key = cost_key(config, backend->name(), backend->host_executor().num_threads());
-  std::optional<MeasuredCosts> costs = known.find(key);
-  if (!costs) {
-    costs = drafts->measure_costs(*target, num_blocks);
-    known.store(key, *costs);
-  }
-  drafts->set_costs(*costs);
-  stats.verify_costs = std::move(costs->verify);
-  stats.draft_costs = std::move(costs->draft);
+  MeasuredCosts costs = CostCache(config.draft.length.cost_cache).find_or_measure(key, [&] {
+    return drafts->measure_costs(*target, num_blocks);
+  });
+  drafts->set_costs(costs);
+  stats.verify_costs = std::move(costs.verify);
+  stats.draft_costs = std::move(costs.draft);
 }
 
 RequestId Engine::Impl::submit(Request request) {
@@ -374,7 +179,7 @@ bool Engine::Impl::step() {
   cancel_requested();
 
   const bool had_work = scheduler->num_running() + scheduler->num_waiting() > 0;
-  if (had_work) {
+  if (had_work && !device_fault) {
     const std::vector<Sequence*> batch = scheduler->plan();
     if (!batch.empty()) run_step(batch);
     for (Sequence* sequence : batch) {
@@ -402,6 +207,7 @@ bool Engine::Impl::step() {
       }
     }
   }
+  if (device_fault) fail_all();
   const bool produced = !outputs.empty();
   const KvCacheCounts counts = cache->counts();
   stats.num_running = scheduler->num_running();
@@ -435,12 +241,24 @@ void Engine::Impl::run_step(std::span<Sequence* const> batch) {
   if (!fault) return;
   // The step as a whole failed: its requests end, the slots roll back, the engine goes on.
   log_error("step failed: {}", fault->what());
+  if (fault->code() == ErrorCode::device) device_fault = fault;
   for (Sequence* sequence : batch) {
     sequence->reservation = KvReservation();
     sequence->path = AcceptedPath{};
     sequence->output.tokens.clear();
     sequence->output.finish_reason = FinishReason::error;
     sequence->output.error = fault;
+  }
+}
+
+void Engine::Impl::fail_all() {
+  for (std::unique_ptr<Sequence>& sequence : scheduler->remove_all()) {
+    Output output;
+    output.id = sequence->id;
+    output.seed = sequence->seed;
+    output.finish_reason = FinishReason::error;
+    output.error = device_fault;
+    finish(std::move(sequence), std::move(output));
   }
 }
 

@@ -15,6 +15,7 @@
 #include "engine/scheduler.h"
 #include "engine/step.h"
 #include "specdec/engine.h"
+#include "specdec/error.h"
 
 namespace specdec {
 
@@ -30,6 +31,8 @@ struct Engine::Impl {
   void finish(std::unique_ptr<Sequence> sequence, Output output);
   void cancel_requested();
   void run_step(std::span<Sequence* const> batch);
+  /// Ends every request with the device's error.
+  void fail_all();
   void check_invariants() const;
   /// The tokenizer's, made when the first request with a grammar comes. Thread-safe.
   const GrammarVocabulary& grammar_vocabulary();
@@ -49,6 +52,7 @@ struct Engine::Impl {
   std::optional<GrammarVocabulary> vocabulary;
   GrammarCache grammars;
 
+  std::optional<Error> device_fault;  // set: the device is lost, and all requests with it
   EngineStats stats;
   std::vector<Output> outputs;  // of the step in progress
   bool record_trees = false;

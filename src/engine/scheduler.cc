@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <iterator>
 #include <range/v3/range/conversion.hpp>
 #include <range/v3/view/concat.hpp>
 #include <range/v3/view/filter.hpp>
@@ -25,6 +26,14 @@ std::unique_ptr<Sequence> Scheduler::remove(RequestId id) {
   };
   std::unique_ptr<Sequence> found = take(running_);
   return found != nullptr ? std::move(found) : take(waiting_);
+}
+
+std::vector<std::unique_ptr<Sequence>> Scheduler::remove_all() {
+  std::vector<std::unique_ptr<Sequence>> all = std::move(running_);
+  running_.clear();
+  std::move(waiting_.begin(), waiting_.end(), std::back_inserter(all));
+  waiting_.clear();
+  return all;
 }
 
 void Scheduler::admit() {

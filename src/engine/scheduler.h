@@ -33,6 +33,9 @@ class Scheduler {
   /// Takes a sequence out, wherever it is; null when it is not here.
   std::unique_ptr<Sequence> remove(RequestId id);
 
+  /// Takes all of them out, oldest first.
+  std::vector<std::unique_ptr<Sequence>> remove_all();
+
   /// Admits, reserves slots and returns the sequences of the coming step, oldest first, with
   /// num_known, samples, draft_* and reservation set.
   std::vector<Sequence*> plan();

@@ -64,6 +64,8 @@ struct Sequence {
   DraftHistory history;  // of the draft model's guesses
   WindowHistory window;  // of steps with a window of watched nodes
   bool was_preempted = false;
+  static constexpr int kRecomputeInterval = 32;  // tokens
+  int recomputed_at = -kRecomputeInterval;  // output tokens when its features were last recomputed
   Clock::time_point first_token;
   RequestStats stats;
   TreeSnapshot snapshot;

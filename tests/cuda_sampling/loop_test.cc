@@ -83,7 +83,7 @@ struct HashHead {
         features(static_cast<std::size_t>(most_rows) * kHashWidth),
         hidden{DeviceArray<float>(features.size()), DeviceArray<float>(features.size())} {}
 
-  DeviceHead device_head(std::function<void(cudaStream_t)> enter) {
+  DeviceHead device_head(HashMemory& target, std::function<void(cudaStream_t)> enter) {
     return {.forward =
                 [this](const DeviceBatch& batch, const std::int32_t* sources, bool at_roots,
                        cudaStream_t stream) {
@@ -100,6 +100,7 @@ struct HashHead {
                           cudaSuccess);
                   return static_cast<const float*>(memory.model.logits);
                 },
+            .target = target.device_model().forward,
             .enter = std::move(enter)};
   }
 
@@ -199,7 +200,8 @@ Totals check_loop(const Run& run, DeviceLoopOptions options, int turns, bool wat
     head.features.write(words);
     REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
   };
-  DeviceLoop loop(options, target.device_model(), draft.device_model(), head.device_head(enter));
+  DeviceLoop loop(options, target.device_model(), draft.device_model(),
+                  head.device_head(target, enter));
   std::vector<std::vector<std::int32_t>> tables;
   std::vector<std::uint32_t> target_words(target.keys.size()), draft_words(target.keys.size());
   std::vector<std::uint32_t> head_keys(target.keys.size());
@@ -246,7 +248,7 @@ Totals check_loop(const Run& run, DeviceLoopOptions options, int turns, bool wat
         sequences[i].feature_rows[j] =
             static_cast<std::int32_t>(i) * feature_rows + static_cast<std::int32_t>(j);
     int seen_turns = 0;
-    const int done = loop.run(sequences, needs, turns, [&](const DeviceLoop::Turn& turn) {
+    const auto on_turn = [&](const DeviceLoop::Turn& turn) {
       CHECK(turn.entries.size() == sequences.size());
       for (std::size_t i = 0; i < sequences.size(); ++i) {
         const TurnEntry& entry = turn.entries[i];
@@ -259,7 +261,17 @@ Totals check_loop(const Run& run, DeviceLoopOptions options, int turns, bool wat
       }
       ++seen_turns;
       return !watched || seen_turns < 5;
-    });
+    };
+    // Where there are several depths, run after run has another one.
+    int depth = options.depth;
+    if (!options.depths.empty()) {
+      depth = totals.runs % (options.depth + 1);
+      if (options.draft != DeviceDraft::ngram) depth = std::max(depth, 1);  // nobody catches up
+      for (const DeviceSequence& sequence : sequences)
+        depth = std::max(depth, static_cast<int>(sequence.feature_rows.size()) - 1);
+    }
+    for (DeviceSequence& sequence : sequences) sequence.max_depth = depth;
+    const int done = loop.run(sequences, needs, {.turns = turns, .depth = depth}, on_turn).turns;
     REQUIRE(done >= 1);
     REQUIRE(done <= turns);
     CHECK(seen_turns == done);
@@ -312,6 +324,20 @@ TEST_CASE(
                 .draft = DeviceDraft::draft_model, .depth = 4, .nodes = 12, .topk = 3},
             DeviceLoopOptions{
                 .draft = DeviceDraft::draft_model, .depth = 3, .nodes = 30, .topk = 8},
+            DeviceLoopOptions{.draft = DeviceDraft::ngram,
+            .depth = 5,
+            .depths = {1, 3},
+            .ngram_min = 1,
+            .ngram_max = 3},
+            DeviceLoopOptions{.draft = DeviceDraft::draft_model, .depth = 5, .depths = {1, 2, 3}},
+            DeviceLoopOptions{.draft = DeviceDraft::draft_model,
+            .depth = 4,
+            .depths = {1, 2},
+            .nodes = 12,
+            .topk = 3},
+            DeviceLoopOptions{.draft = DeviceDraft::eagle, .depth = 5, .depths = {1, 2, 4}},
+            DeviceLoopOptions{
+                .draft = DeviceDraft::eagle, .depth = 4, .depths = {2}, .nodes = 12, .topk = 3},
             DeviceLoopOptions{.draft = DeviceDraft::eagle, .depth = 1},
             DeviceLoopOptions{.draft = DeviceDraft::eagle, .depth = 5},
             DeviceLoopOptions{.draft = DeviceDraft::eagle, .depth = 4, .nodes = 12, .topk = 3},

@@ -34,6 +34,39 @@ TEST_CASE("a cost curve is linear between its points, goes on beyond them and ne
   CHECK(curve(2) < 10.5);
 }
 
+TEST_CASE("a cost curve knows what contexts cost, by sequence and by row") {
+  const ContextCost context{.context = 100, .per_token = 0.01, .per_row_token = 0.002};
+  CostCurve curve({{1, 4.0}, {8, 11.0}}, context, 0.5);
+  CHECK(curve.cold() == 0.5);
+  curve.set_context(1, 100);
+  CHECK(curve(1) == doctest::Approx(4.0));
+  CHECK(curve(4) == doctest::Approx(7.0));
+  curve.set_context(1, 600);
+  CHECK(curve(1) == doctest::Approx(4 + 5 + 1));
+  CHECK(curve(8) == doctest::Approx(11 + 5 + 8));
+  // Three sequences read three contexts, and each row attends to its own.
+  curve.set_context(3, 1800);
+  CHECK(curve(8) == doctest::Approx(11 + 17 + 8));
+  // Shorter ones than were timed cost less, never nothing.
+  curve.set_context(1, 0);
+  CHECK(curve(1) == doctest::Approx(4 - 1 - 0.2));
+  CostCurve steep({{1, 4.0}}, {.context = 1000, .per_token = 1, .per_row_token = 0});
+  steep.set_context(1, 0);
+  CHECK(steep(1) > 0);
+}
+
+TEST_CASE("a width that was timed badly mends itself") {
+  CostCurve curve({{1, 4.0}, {2, 4.0}, {4, 4.0}, {8, 8.0}});  // 4 rows take 6
+  for (int i = 0; i < 300; ++i) {
+    curve.follow_pass(1, 4.0);
+    curve.follow_pass(4, 6.0);
+  }
+  CHECK(curve(1) == doctest::Approx(4.0).epsilon(0.02));
+  CHECK(curve(4) == doctest::Approx(6.0).epsilon(0.02));
+  CHECK(curve(3) > curve(1));
+  CHECK(curve(8) < 10);
+}
+
 TEST_CASE("choose_nodes is the best prefix, by brute force") {
   std::mt19937 random(1);
   std::uniform_real_distribution<float> uniform(0.0f, 1.0f);

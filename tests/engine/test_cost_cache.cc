@@ -36,7 +36,12 @@ class Folder {
   fs::path path_;
 };
 
-const MeasuredCosts kCosts = {.verify = {{1, 0.003}, {8, 0.005}}, .draft = {{1, 0.0003}}};
+const MeasuredCosts kCosts = {
+    .verify = {{1, 0.003}, {8, 0.005}},
+    .draft = {{1, 0.0003}},
+    .verify_context = {.context = 128, .per_token = 4e-7, .per_row_token = 3e-7},
+    .draft_context = {.context = 64, .per_token = 1e-8, .per_row_token = 0},
+    .draft_cold = 1e-4};
 
 void write(const std::string& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
@@ -49,16 +54,37 @@ TEST_CASE("costs come back under their key and no other") {
   const CostCache cache(folder / "deep/er/costs.json");
   CHECK_FALSE(cache.find("a"));
   cache.store("a", kCosts);
-  cache.store("b", {.verify = {{1, 1.0}}, .draft = {}});
+  MeasuredCosts without_draft = kCosts;
+  without_draft.draft.clear();
+  cache.store("b", without_draft);
   const auto found = CostCache(folder / "deep/er/costs.json").find("a");
   REQUIRE(found);
   CHECK(found->verify == kCosts.verify);
   CHECK(found->draft == kCosts.draft);
+  CHECK(found->verify_context == kCosts.verify_context);
+  CHECK(found->draft_context == kCosts.draft_context);
+  CHECK(found->draft_cold == kCosts.draft_cold);
   REQUIRE(cache.find("b"));
   CHECK(cache.find("b")->draft.empty());
   CHECK_FALSE(cache.find("c"));
   // Nothing but the file is left.
   CHECK(std::distance(fs::directory_iterator(fs::path(folder / "deep/er")), {}) == 1);
+}
+
+TEST_CASE("costs of turns are kept under their depths, and measured where they are not known") {
+  const Folder folder;
+  const CostCache cache(folder / "costs.json");
+  const TurnCosts turns = {{0, {{1, 0.001}, {32, 0.002}}}, {4, {{1, 0.003}}}};
+  int measured = 0;
+  const auto measure = [&] {
+    ++measured;
+    return MeasuredCosts{.turns = turns};
+  };
+  CHECK(cache.find_or_measure("a", measure).turns == turns);
+  CHECK(cache.find_or_measure("a", measure).turns == turns);
+  CHECK(measured == 1);
+  REQUIRE(cache.find("a"));
+  CHECK(cache.find("a")->verify.empty());
 }
 
 TEST_CASE("a file that is no cache is ignored, and replaced when costs are kept") {
@@ -94,6 +120,12 @@ TEST_CASE("entries that make no sense or are old are ignored") {
   CHECK(with("time", good["a"]["time"]));
   CHECK_FALSE(with("time", 0));
   CHECK_FALSE(with("time", good["a"]["time"].get<std::int64_t>() + 100000));  // of the future
+  CHECK(with("turns", {{0, {{1, 1.0}}}}));
+  for (const char* turns :
+       {"3", "[3]", "[[0, []]]", "[[-1, [[1, 1.0]]]]", "[[0, [[2, 1], [1, 1]]]]"}) {
+    CAPTURE(turns);
+    CHECK_FALSE(with("turns", nlohmann::json::parse(turns)));
+  }
   for (const char* points :
        {"[]", "3", "[[1]]", "[[1, \"x\"]]", "[[0, 1]]", "[[-1, 1]]", "[[2, 1], [1, 1]]",
         "[[1, 1], [1, 2]]", "[[1, 0]]", "[[1, -1]]", "[[1, 1e9]]", "[[1.5, 1]]",
@@ -101,6 +133,16 @@ TEST_CASE("entries that make no sense or are old are ignored") {
     CAPTURE(points);
     CHECK_FALSE(with("verify", nlohmann::json::parse(points)));
   }
+  CHECK(with("verify_context", {0, 0.0, 1e-6}));
+  for (const char* context :
+       {"[]", "3", "null", "[1, 2]", "[-1, 0, 0]", "[1.5, 0, 0]", "[99999999999, 0, 0]",
+        "[1, -1, 0]", "[1, 0, 1e9]", "[1, 0, \"x\"]"}) {
+    CAPTURE(context);
+    CHECK_FALSE(with("verify_context", nlohmann::json::parse(context)));
+    CHECK_FALSE(with("draft_context", nlohmann::json::parse(context)));
+  }
+  for (const char* cold : {"-1", "1e9", "[]", "null"})
+    CHECK_FALSE(with("draft_cold", nlohmann::json::parse(cold)));
 }
 
 TEST_CASE("what cannot be written is not there, and that is all") {

@@ -124,6 +124,7 @@ TEST_CASE("cancel works while waiting, in prefill and while decoding, and leaves
   Config config = micro_config();
   config.scheduler.max_num_seqs = 1;
   config.scheduler.max_num_batched_tokens = 8;
+  config.backend.device_loop = false;  // steps are counted
   Engine engine = Engine::load(config);
   std::vector<TokenId> long_prompt;
   for (int i = 0; i < 60; ++i) long_prompt.push_back(10 + i % 50);

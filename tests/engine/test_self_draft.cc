@@ -68,6 +68,7 @@ TEST_CASE("acceptance survives plain steps between drafts: the drafter catches u
   config.draft.length.mode = "schedule";
   config.draft.length.schedule = {{1, 5},
                                   {2, 0}};  // a second request turns drafting off while it runs
+  config.backend.device_loop = false;       // steps are counted
   Engine engine = Engine::load(config);
   Request longer = requests(false).front();
   longer.sampling.max_tokens = 100;

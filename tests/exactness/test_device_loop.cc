@@ -19,7 +19,7 @@ namespace {
 bool no_gpu() { return test_device() != "cuda" || device_missing() || real_target_path().empty(); }
 
 struct Setting {
-  const char* name;
+  const char* name = "";
   const char* method = "none";
   int length = 5;
   int topk = 1;
@@ -27,6 +27,7 @@ struct Setting {
   int batch = 1;
   int memory_mb = 512;
   bool device_loop = true;
+  const char* mode = "fixed";
 };
 
 Config config_for(const Setting& setting) {
@@ -37,6 +38,9 @@ Config config_for(const Setting& setting) {
                                                                     : draft_model_path();
   config.draft.method = setting.method;
   config.draft.length.num_speculative_tokens = setting.length;
+  config.draft.length.mode = setting.mode;
+  config.draft.length.schedule = {{1, 5}, {3, 0}, {5, 2}};
+  config.draft.length.cost_cache = "off";
   config.draft.tree.topk = setting.topk;
   config.draft.tree.num_draft_tokens = setting.num_draft_tokens;
   config.scheduler.max_num_batched_tokens = 1024;
@@ -130,6 +134,40 @@ TEST_CASE("steps on the device change no token and no logprob of single steps" *
            .method = "eagle3",
            .batch = 8,
            .memory_mb = 24},
+           Setting{.name = "ngram, adaptive, batch 7",
+           .method = "ngram",
+           .length = 8,
+           .batch = 7,
+           .mode = "adaptive"},
+           Setting{.name = "chain, adaptive", .method = "draft_model", .mode = "adaptive"},
+           Setting{.name = "tree, adaptive, batch 32",
+           .method = "draft_model",
+           .length = 4,
+           .topk = 3,
+           .num_draft_tokens = 12,
+           .batch = 32,
+           .mode = "adaptive"},
+           Setting{.name = "EAGLE-3 chain, adaptive, batch 3",
+           .method = "eagle3",
+           .length = 7,
+           .batch = 3,
+           .mode = "adaptive"},
+           // Batches that shrink stop drafting and begin again: KV and features that lag.
+           Setting{.name = "chain, scheduled, batch 6",
+           .method = "draft_model",
+           .batch = 6,
+           .mode = "schedule"},
+           Setting{.name = "EAGLE-3 chain, scheduled, batch 6",
+           .method = "eagle3",
+           .batch = 6,
+           .mode = "schedule"},
+           Setting{.name = "EAGLE-3 tree, scheduled, batch 6, preempted",
+           .method = "eagle3",
+           .topk = 3,
+           .num_draft_tokens = 12,
+           .batch = 6,
+           .memory_mb = 24,
+           .mode = "schedule"},
        }) {
     INFO(setting.name);
     Engine engine = Engine::load(config_for(setting));
@@ -151,6 +189,36 @@ TEST_CASE("steps on the device change no token and no logprob of single steps" *
     if (std::string_view(setting.name) == "EAGLE-3 chain") eagle_chain = mean;
     if (std::string_view(setting.name) == "EAGLE-3 chain, single steps")
       CHECK(std::abs(mean - eagle_chain) < 0.05);
+  }
+}
+
+// Here the draft decides which of the right tokens comes out: what the device drafts, and draws,
+// must be what the host does.
+TEST_CASE("steps on the device judge drafts by the sampled rules as single steps do" *
+          doctest::skip(no_gpu())) {
+  for (const char* rule : {"rejection", "block", "traversal"}) {
+    CAPTURE(rule);
+    std::vector<RunResult> expected;
+    for (const bool device_loop : {false, true}) {
+      CAPTURE(device_loop);
+      Config config = config_for({.method = "ngram", .length = 6, .device_loop = device_loop});
+      config.verify.method = rule;
+      Engine engine = Engine::load(config);
+      std::vector<Request> requests = mixed_requests(engine, 10, 64);
+      // A prompt that repeats itself has something to look up.
+      for (Request& request : requests) request.prompt += " " + request.prompt;
+      const std::vector<RunResult> actual = run_requests(engine, requests, 3);
+      if (device_loop) {
+        CHECK(engine.stats().num_device_steps > 0);
+        CHECK(engine.stats().speculation.mean_acceptance_length() > 1.05);
+      } else {
+        expected = actual;
+      }
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        INFO("request " << i << ": " << describe_difference(expected[i], actual[i]));
+        CHECK(same_output(expected[i], actual[i]));
+      }
+    }
   }
 }
 

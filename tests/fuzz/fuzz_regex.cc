@@ -17,8 +17,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const fuzz::TimeLimit limit;
   try {
     grammar::GrammarSpec spec(fuzz::small_limits());
-    spec.set_start(spec.add_lexeme(
-        grammar::parse_regex(spec.regexes(), pattern, {.anchored = data[0] % 2 == 0})));
+    {
+      const grammar::RegexPool::Budget budget = spec.budget();
+      spec.set_start(spec.add_lexeme(
+          grammar::parse_regex(spec.regexes(), pattern, {.anchored = data[0] % 2 == 0})));
+    }
     grammar::CompiledGrammar compiled(std::move(spec));
     fuzz::follow(compiled, choices);
   } catch (const Error&) {

@@ -8,6 +8,7 @@
 
 #include "random_grammars.h"
 #include "sampling/grammar/code_points.h"
+#include "sampling/grammar/grammar_spec.h"
 #include "sampling/grammar/regex_pool.h"
 #include "sampling/grammar/regex_syntax.h"
 #include "sampling/grammar/utf8.h"
@@ -306,6 +307,31 @@ TEST_CASE("hostile patterns end in an error or a result, never in a crash") {
   CHECK(matches(std::string(100'000, 'x'), std::string(100'000, 'x')));
   // Needs 2^60 states in the worst case; the text only visits a few.
   CHECK(matches("(a|b)*a(a|b){60}", std::string(61, 'a')));
+}
+
+TEST_CASE("classes of many ranges are paid for") {
+  const auto refusal = [](std::string_view pattern) -> std::string {
+    GrammarSpec spec;
+    const RegexPool::Budget budget = spec.budget();
+    try {
+      parse_regex(spec.regexes(), pattern);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return {};
+  };
+  // 100 KB of classes, no two of them equal.
+  std::string distinct, repeated, bracket = "[";
+  for (int i = 0; distinct.size() < 100'000; ++i) {
+    utf8_append(distinct += "[\\p{Lu}\\p{Nd}\\p{Sm}", static_cast<char32_t>(0x4E00 + i));
+    distinct += "]";
+  }
+  while (repeated.size() < 100'000) repeated += "\\pL";
+  for (char32_t c = 0x1FFFF; bracket.size() < 100'000; c -= 2) utf8_append(bracket, c);
+  CHECK(refusal(distinct).find("limit") != std::string::npos);
+  CHECK(refusal(repeated).find("its classes have more ranges") != std::string::npos);
+  CHECK(refusal(bracket + "]").empty());
+  CHECK(refusal("^[\\p{L}\\p{M}\\p{N} '-]{1,100}([\\p{P}\\p{S}]\\p{L}*){3}$").empty());
 }
 
 TEST_CASE("a pool past its limit says so") {

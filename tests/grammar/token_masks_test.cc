@@ -131,6 +131,69 @@ TEST_CASE("masks where a ceiling is within reach of what a pattern asks for") {
   }
 }
 
+TEST_CASE("masks stay within the grammar's memory, and what was forgotten is found again") {
+  const Vocabulary vocabulary = smollm2_vocabulary();
+  const TokenIndex index = vocabulary.index();
+  std::mt19937_64 random(10);
+  std::vector<std::string> names;  // a number, and a string without some letters
+  std::string pattern;
+  for (int i = 0; i < 700; ++i) {
+    names.push_back(std::to_string(i) + ':');
+    pattern += (i == 0 ? "" : "|") + names.back() + "[^\"";
+    for (int j = 0; j < 3; ++j) pattern.push_back(static_cast<char>('a' + random() % 26));
+    pattern += "]*\"";
+  }
+  const auto make = [&](std::size_t matcher_bytes) {
+    GrammarSpec spec({.matcher_bytes = matcher_bytes});
+    spec.set_start(spec.add_lexeme(parse_regex(spec.regexes(), pattern)));
+    return CompiledGrammar(std::move(spec));
+  };
+  constexpr std::size_t kLimit = std::size_t{8} << 20;
+  CompiledGrammar limited = make(kLimit), free = make(std::size_t{1} << 30);
+  TokenMasks limited_masks(limited, index, vocabulary.end_tokens);
+  TokenMasks free_masks(free, index, vocabulary.end_tokens);
+  std::vector<std::uint64_t> bits(index.words()), expected(index.words());
+  for (const std::string& name : names) {
+    limited_masks.fill(limited.advance(limited.start(), std::string_view(name)), bits);
+    free_masks.fill(free.advance(free.start(), std::string_view(name)), expected);
+    REQUIRE(bits == expected);
+    limited_masks.fill(limited.start(), bits);
+    CHECK(limited_masks.memory_bytes() < kLimit / 2);
+  }
+  CHECK(free_masks.memory_bytes() > kLimit / 2);
+}
+
+// What a class takes is found by kinds of bytes, what follows it by a walk: within the lexeme and
+// beyond its end.
+TEST_CASE("masks where a class of characters is left within a token") {
+  std::mt19937_64 random(9);
+  for (const Vocabulary& vocabulary : {smollm2_vocabulary(), made_vocabulary()}) {
+    CAPTURE(vocabulary.name);
+    const TokenIndex index = vocabulary.index();
+    for (const char* word : {"[a-z]{1,20}", "[a-zA-Z0-9 ]{3}", "[0-9a-f]{0,6}", "[a-z ]*", "\\w+",
+                             "[^ -/]{2,40}", "([a-m]|[g-z])*"}) {
+      CAPTURE(word);
+      for (const char* tail : {"[ .,]+[A-Z]?", "-[0-9]*", "\"", "(:|\u00e4)[a-z]"}) {
+        CAPTURE(tail);
+        for (const bool apart : {false, true}) {
+          CAPTURE(apart);
+          GrammarSpec spec;
+          RegexPool& pool = spec.regexes();
+          const RegexRef first = parse_regex(pool, word), second = parse_regex(pool, tail);
+          const Symbol text = spec.add_nonterminal();
+          if (apart)
+            spec.add_production(text, {spec.add_lexeme(first), spec.add_lexeme(second)});
+          else
+            spec.add_production(text, {spec.add_lexeme(pool.concat(first, second))});
+          spec.set_start(text);
+          CompiledGrammar grammar(std::move(spec));
+          compare_masks(grammar, vocabulary, index, random, 3);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("a mask's bits are the tokens that can be taken, and lead to a mask again") {
   const Vocabulary vocabulary = made_vocabulary();
   const TokenIndex index = vocabulary.index();

@@ -16,7 +16,13 @@ __global__ void __launch_bounds__(kNgramThreads) lookup_ngram(NgramParams params
   const int sequence = static_cast<int>(blockIdx.x);
   const int size = params.sequences[sequence].length;
   const int first = sequence * params.trees.rows_per_sequence;
-  const int most = params.max_tokens[sequence];
+  int most = params.max_tokens[sequence];
+  if (params.limits != nullptr && most > 0) {
+    const SequenceLimits limits = params.limits[sequence];
+    const int left = min(limits.max_output - params.sequences[sequence].num_output - 1,
+                         limits.max_length - size);
+    most = max(0, min(most, left));
+  }
   const std::int32_t* const tokens =
       params.history + static_cast<std::int64_t>(sequence) * params.history_stride;
   if (threadIdx.x == 0) best = 0;

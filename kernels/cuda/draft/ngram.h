@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sampling/params.h"
+#include "kernels/cuda/step/commit.h"
 
 namespace specdec::kernels::cuda {
 
@@ -39,6 +40,9 @@ struct NgramParams {
   std::int32_t min_match = 1;
   std::int32_t max_match = 1;
   const std::int32_t* max_tokens = nullptr;  // [sequences] longest draft; < 0: sequence not there
+  /// [sequences] a draft and the token behind it end where the sequence does, as those of
+  /// DraftStage::limits(); null: wherever.
+  const SequenceLimits* limits = nullptr;
 };
 
 cudaError_t propose_ngram(const NgramParams& params, const Launch& to);

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -36,6 +37,8 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual std::string_view name() const noexcept = 0;
+  /// Bytes that allocate() could still give; nothing where memory is the host's.
+  virtual std::optional<std::size_t> free_memory() const { return std::nullopt; }
   /// Zero-filled memory, 64-byte aligned. Throws Error(out_of_memory).
   virtual DeviceBuffer allocate(std::size_t bytes, MemoryUse use) = 0;
   /// A pointer through which the host may read `bytes` at `device` once everything on `stream` is

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "engine/backend/cuda_error.h"
 #include "engine/backend/cuda_memory.h"
 #include "engine/backend/row_pointers.h"
 #include "kernels/cpu/row_format.h"
@@ -41,10 +42,10 @@ class StreamBackend final : public CudaBackend {
     launch_.device = device;
     select();
     cudaStream_t stream = nullptr;
-    check(::cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream");
+    check_cuda(::cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream");
     stream_.reset(stream);
     cudaEvent_t event = nullptr;
-    check(::cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "creating an event");
+    check_cuda(::cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "creating an event");
     staged_.reset(event);
   }
 
@@ -54,6 +55,13 @@ class StreamBackend final : public CudaBackend {
   const cuda::DeviceInfo& device() const noexcept override { return launch_.device; }
   cudaStream_t stream() const noexcept override { return stream_.get(); }
 
+  std::optional<std::size_t> free_memory() const override {
+    std::size_t free = 0;
+    std::size_t total = 0;
+    check_cuda(::cudaSetDevice(launch_.device.index), "selecting the GPU");
+    check_cuda(::cudaMemGetInfo(&free, &total), "asking for free memory");
+    return free;
+  }
   DeviceBuffer allocate(std::size_t bytes, MemoryUse) override {
     std::byte* memory = allocate_device(bytes).release();
     return {memory, bytes, [](void* data, std::size_t) noexcept { ::cudaFree(data); }};
@@ -66,17 +74,18 @@ class StreamBackend final : public CudaBackend {
       read_bytes_ = bytes;
     }
     const cudaStream_t on = native(stream);
-    check(::cudaMemcpyAsync(read_memory_.get(), device, bytes, cudaMemcpyDeviceToHost, on),
-          "reading results");
-    check(::cudaStreamSynchronize(on), "waiting for the GPU");
+    check_cuda(::cudaMemcpyAsync(read_memory_.get(), device, bytes, cudaMemcpyDeviceToHost, on),
+               "reading results");
+    check_cuda(::cudaStreamSynchronize(on), "waiting for the GPU");
     return read_memory_.get();
   }
 
   void write(void* device, const void* host, std::size_t bytes, Stream stream) override {
     select();
     const cudaStream_t on = native(stream);
-    check(::cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, on), "writing memory");
-    check(::cudaStreamSynchronize(on), "writing memory");
+    check_cuda(::cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, on),
+               "writing memory");
+    check_cuda(::cudaStreamSynchronize(on), "writing memory");
   }
 
   kernels::BatchView stage(const kernels::BatchView& host, Stream stream) override {
@@ -84,12 +93,12 @@ class StreamBackend final : public CudaBackend {
     const cudaStream_t on = native(stream);
     if (const cuda::BatchCapacity needed = cuda::BatchBuffers::capacity_of(host);
         !batch_.holds(needed)) {
-      check(::cudaStreamSynchronize(on), "waiting for the GPU");
+      check_cuda(::cudaStreamSynchronize(on), "waiting for the GPU");
       grow_batch(needed);
     }
-    check(::cudaEventSynchronize(staged_.get()), "waiting for a copy");
-    check(batch_.stage(host, on), "copying a batch");
-    check(::cudaEventRecord(staged_.get(), on), "copying a batch");
+    check_cuda(::cudaEventSynchronize(staged_.get()), "waiting for a copy");
+    check_cuda(batch_.stage(host, on), "copying a batch");
+    check_cuda(::cudaEventRecord(staged_.get(), on), "copying a batch");
     kernels::BatchView view = host;
     view.device = &batch_.batch();
     view.tokens = view.device->tokens;
@@ -159,7 +168,7 @@ class StreamBackend final : public CudaBackend {
   kernels::Executor& host_executor() override { return threads_; }
 
  private:
-  void select() { check(::cudaSetDevice(launch_.device.index), "selecting the GPU"); }
+  void select() { check_cuda(::cudaSetDevice(launch_.device.index), "selecting the GPU"); }
   cudaStream_t native(Stream stream) const {
     return stream.handle == nullptr ? stream_.get() : static_cast<cudaStream_t>(stream.handle);
   }
@@ -169,35 +178,20 @@ class StreamBackend final : public CudaBackend {
     launch.stream = native(stream);
     return launch;
   }
-  void run(cudaError_t status) { check(status, "starting a kernel"); }
-
-  /// A device that has failed once fails all later calls: its memory is gone.
-  void check(cudaError_t status, const char* doing) const {
-    if (status == cudaSuccess) return;
-    ::cudaGetLastError();
-    const std::string message = std::string(doing) + ": " + ::cudaGetErrorString(status);
-    if (status == cudaErrorMemoryAllocation)
-      throw Error(ErrorCode::out_of_memory,
-                  message +
-                      ": lower kv_cache.memory_mb or scheduler.max_num_batched_tokens, or "
-                      "use a smaller model");
-    if (status == cudaErrorInvalidValue || status == cudaErrorInvalidConfiguration)
-      throw Error(ErrorCode::internal, message);
-    throw Error(ErrorCode::device, message + ": load the engine anew");
-  }
+  void run(cudaError_t status) { check_cuda(status, "starting a kernel"); }
 
   DeviceMemory allocate_device(std::size_t bytes) {
     select();
     void* memory = nullptr;
-    check(::cudaMalloc(&memory, std::max<std::size_t>(bytes, 1)), "allocating GPU memory");
+    check_cuda(::cudaMalloc(&memory, std::max<std::size_t>(bytes, 1)), "allocating GPU memory");
     DeviceMemory owned(static_cast<std::byte*>(memory));
-    check(::cudaMemsetAsync(memory, 0, bytes, stream_.get()), "clearing GPU memory");
-    check(::cudaStreamSynchronize(stream_.get()), "clearing GPU memory");
+    check_cuda(::cudaMemsetAsync(memory, 0, bytes, stream_.get()), "clearing GPU memory");
+    check_cuda(::cudaStreamSynchronize(stream_.get()), "clearing GPU memory");
     return owned;
   }
   PinnedMemory allocate_pinned(std::size_t bytes) {
     void* memory = nullptr;
-    check(::cudaMallocHost(&memory, bytes), "allocating pinned memory");
+    check_cuda(::cudaMallocHost(&memory, bytes), "allocating pinned memory");
     return PinnedMemory(static_cast<std::byte*>(memory));
   }
 

@@ -52,12 +52,17 @@ inline const ByteSet& bytes_of(int kind) noexcept {
   return sets[static_cast<std::size_t>(kind)];
 }
 
+/// The kinds some of whose bytes are in the set.
+inline ByteKinds kinds_meeting(const ByteSet& set) noexcept {
+  ByteKinds met = 0;
+  for (int kind = 0; kind < kNumByteKinds; ++kind)
+    if (!(bytes_of(kind) & set).empty()) met |= ByteKinds{1} << kind;
+  return met;
+}
 /// The kinds all of whose bytes are in the set.
 inline ByteKinds kinds_within(const ByteSet& set) noexcept {
-  ByteKinds outside = 0;
-  for (unsigned byte = 0; byte < 256; ++byte)
-    if (!set.contains(byte)) outside |= ByteKinds{1} << kind_of(static_cast<unsigned char>(byte));
-  return ~outside;
+  static const ByteKinds all = kinds_meeting(ByteSet::all());
+  return all & ~kinds_meeting(~set);
 }
 
 }  // namespace specdec::grammar

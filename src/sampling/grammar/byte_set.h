@@ -33,6 +33,16 @@ struct ByteSet {
     while (words[at] == 0) ++at;
     return at * 64 + static_cast<unsigned>(std::countr_zero(words[at]));
   }
+  /// Calls visit(byte) for each member, ascending, until it says false; whether it never did.
+  template <class Visit>
+  constexpr bool all_of(Visit visit) const {
+    for (unsigned i = 0; i < 4; ++i)
+      for (std::uint64_t rest = words[i]; rest != 0; rest &= rest - 1)
+        if (!visit(
+                static_cast<unsigned char>(i * 64 + static_cast<unsigned>(std::countr_zero(rest)))))
+          return false;
+    return true;
+  }
 
   constexpr ByteSet operator|(const ByteSet& other) const noexcept {
     ByteSet set;

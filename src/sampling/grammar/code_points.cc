@@ -132,6 +132,16 @@ void CodePointSet::normalise(std::size_t sorted) {
   std::inplace_merge(
       ranges_.begin(), ranges_.begin() + static_cast<std::ptrdiff_t>(sorted), ranges_.end(),
       [](const CodePointRange& a, const CodePointRange& b) { return a.first < b.first; });
+  join();
+}
+
+CodePointSet::CodePointSet(std::vector<CodePointRange> ranges) : ranges_(std::move(ranges)) {
+  std::sort(ranges_.begin(), ranges_.end());
+  join();
+}
+
+// Ranges that overlap or touch become one; they are sorted.
+void CodePointSet::join() {
   std::size_t kept = 0;
   for (const CodePointRange& range : ranges_) {
     if (kept > 0 && range.first <= ranges_[kept - 1].last + 1)
@@ -235,6 +245,7 @@ RegexRef utf8_regex(RegexPool& pool, const CodePointSet& set) {
   ByteSet ascii;
   std::vector<RegexRef> options;
   const CodePointSet characters = set.intersected(CodePointSet::all());
+  pool.charge(kRangeSteps * characters.ranges().size());
   for (const CodePointRange& range : characters.ranges()) {
     for (int length = 1; length <= 4; ++length) {
       const CodePointRange& span = kLengths[length - 1];

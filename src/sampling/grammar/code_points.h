@@ -23,6 +23,8 @@ class CodePointSet {
  public:
   CodePointSet() = default;
   CodePointSet(char32_t first, char32_t last) : ranges_{{first, last}} {}
+  /// In any order; they may overlap.
+  explicit CodePointSet(std::vector<CodePointRange> ranges);
   /// Every code point but surrogates.
   static CodePointSet all();
 
@@ -38,12 +40,17 @@ class CodePointSet {
 
  private:
   void normalise(std::size_t sorted);
+  void join();
   std::vector<CodePointRange> ranges_;
 };
 
 /// The members of a Unicode general category by its short or long name ("L", "Lu", "Letter",
 /// "Decimal_Number", "gc=Nd", "Any", "ASCII"); no value for other names.
 std::optional<CodePointSet> unicode_category(std::string_view name);
+
+/// What a range costs of a pool's budget where an expression is made of it: about the steps that
+/// take as long.
+inline constexpr std::uint64_t kRangeSteps = 4;
 
 /// Matches one character of the set, as UTF-8.
 RegexRef utf8_regex(RegexPool& pool, const CodePointSet& set);

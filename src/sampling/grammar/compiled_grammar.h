@@ -64,7 +64,7 @@ class CompiledGrammar {
   std::span<const Thread> threads(GrammarState state) const noexcept { return threads_[state.id]; }
   Lexer& lexer() noexcept { return lexer_; }
   /// Bounds the work that follows, as one piece.
-  RegexPool::Budget budget() { return {spec_->regexes(), spec_->limits().fuel}; }
+  RegexPool::Budget budget() { return spec_->budget(); }
   /// After one of the lexemes in `set` that began in `row`.
   GrammarState after(Row row, LexemeSet set);
 

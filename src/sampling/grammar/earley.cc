@@ -15,6 +15,7 @@ constexpr std::uint32_t kWhole = 0xFFFFFFFE;
 
 Earley::Earley(GrammarSpec& spec, Productions& productions, Lexer& lexer)
     : spec_(spec), productions_(productions), lexer_(lexer) {
+  const RegexPool::Budget budget = spec.budget();
   // One item before the start symbol stands for the start: its own production, made here.
   const Symbol start = spec.start();
   std::uint32_t whole = 0;

@@ -224,7 +224,7 @@ class Parser {
     const std::size_t begin = in_.offset();
     in_.skip(1);
     const bool negative = in_.take("^");
-    CodePointSet set;
+    std::vector<CodePointRange> ranges;
     while (!in_.take("]")) {
       if (in_.done()) in_.fail_at(begin, "'[' without ']'");
       const char32_t first = character();
@@ -234,8 +234,9 @@ class Parser {
         last = character();
         if (last < first) in_.fail("the bounds of a range are reversed");
       }
-      set.add(CodePointSet(first, last));
+      ranges.push_back({first, last});
     }
+    const CodePointSet set(std::move(ranges));
     return negative ? set.inverted() : set;
   }
 
@@ -418,7 +419,10 @@ Symbol add_gbnf(GrammarSpec& spec, std::string_view text) {
 
 GrammarSpec parse_gbnf(std::string_view text, const GrammarLimits& limits) {
   GrammarSpec spec(limits);
-  spec.set_start(add_gbnf(spec, text));
+  {
+    const RegexPool::Budget budget = spec.budget();
+    spec.set_start(add_gbnf(spec, text));
+  }
   return spec;
 }
 

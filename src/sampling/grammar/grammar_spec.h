@@ -45,6 +45,8 @@ class GrammarSpec {
 
   RegexPool& regexes() noexcept { return regexes_; }
   const GrammarLimits& limits() const noexcept { return limits_; }
+  /// Bounds the work on expressions that follows, as one piece; gone before the spec is moved.
+  RegexPool::Budget budget() { return {regexes_, limits_.fuel}; }
 
   Symbol add_nonterminal();
   /// A nonterminal whose productions are made when it is first met: `expand(spec, symbol)` calls

@@ -55,7 +55,9 @@ void Lexer::make_table(LexerState state) {
   states_[state].table = static_cast<std::uint32_t>(transitions_.size());
   transitions_.resize(transitions_.size() + num_classes_, kDeadLexer);
   LexerState* const table = transitions_.data() + states_[state].table;
-  const ByteSet first = first_bytes(state);
+  ByteSet first;
+  for (const Progress& part : progress_[state]) first = first | regexes_.first_bytes(part.rest);
+  first_bytes_.push_back(first);
   const auto representatives = regexes_.class_representatives();
   for (std::uint32_t i = 0; i < num_classes_; ++i)
     if (first.contains(representatives[i])) table[i] = kUnknown;
@@ -85,15 +87,10 @@ LexerState Lexer::compute_step(LexerState state, unsigned char byte) {
   return next;
 }
 
-ByteSet Lexer::first_bytes(LexerState state) const {
-  ByteSet first;
-  for (const Progress& part : progress_[state]) first = first | regexes_.first_bytes(part.rest);
-  return first;
-}
-
 std::size_t Lexer::memory_bytes() const noexcept {
   return states_.capacity() * sizeof(State) + progress_.memory_bytes() +
-         lexeme_sets_.memory_bytes() + transitions_.capacity() * sizeof(LexerState);
+         lexeme_sets_.memory_bytes() + transitions_.capacity() * sizeof(LexerState) +
+         first_bytes_.capacity() * sizeof(ByteSet);
 }
 
 }  // namespace specdec::grammar

@@ -54,7 +54,10 @@ class Lexer {
   /// A state that no text of at most RegexPool::kNearBytes bytes tells from this one.
   LexerState near(LexerState state);
   /// Bytes that may continue it; some of them may turn out not to.
-  ByteSet first_bytes(LexerState state) const;
+  const ByteSet& first_bytes(LexerState state) {
+    if (states_[state].table == kNoTable) make_table(state);
+    return first_bytes_[states_[state].table / num_classes_];
+  }
 
   RegexPool& regexes() noexcept { return regexes_; }
   std::size_t num_states() const noexcept { return states_.size(); }
@@ -81,7 +84,8 @@ class Lexer {
   std::vector<State> states_;
   ListInterner<Progress> progress_;
   ListInterner<std::uint32_t> lexeme_sets_;
-  std::vector<LexerState> transitions_;
+  std::vector<LexerState> transitions_;  // [states with a table, classes]
+  std::vector<ByteSet> first_bytes_;     // [states with a table]
   std::vector<Progress> next_;
   std::vector<std::uint32_t> complete_;
 };

@@ -97,8 +97,11 @@ bool PlainReach::is_any_char(RegexRef body) {
 }
 
 bool PlainReach::endless(LexerState state) {
-  if (const auto count = counted(state)) return *count == kEndless;
   if (const Known known = entry(state).endless; known != Known::unknown) return known == Known::yes;
+  if (const auto count = counted(state)) {
+    entry(state).endless = *count == kEndless ? Known::yes : Known::no;
+    return *count == kEndless;
+  }
   if (begins_with_any_text(state)) {
     entry(state).endless = Known::yes;
     return true;
@@ -154,17 +157,17 @@ bool PlainReach::each_byte(const std::vector<State>& from, const ByteSet& bytes,
                            Take step, std::vector<State>& reached) const {
   const auto& classes = lexer_.regexes().byte_classes();
   ByteSet seen;  // classes
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    if (!bytes.contains(byte) || seen.contains(classes[byte])) continue;
+  return bytes.all_of([&](unsigned char byte) {
+    if (seen.contains(classes[byte])) return true;
     seen.insert(classes[byte]);
     for (const State& state : from) {
-      const std::optional<State> to = step(state, static_cast<unsigned char>(byte), end);
+      const std::optional<State> to = step(state, byte, end);
       if (!to) return false;
       if (std::find(reached.begin(), reached.end(), *to) == reached.end()) reached.push_back(*to);
       if (reached.size() > kMaxSuccessors) return false;
     }
-  }
-  return true;
+    return true;
+  });
 }
 
 template <class State, class Take>
@@ -208,18 +211,18 @@ bool PlainReach::takes(LexerState state, ByteKinds kinds, std::size_t length) {
   return true;
 }
 
-ByteKinds PlainReach::kinds_taken(LexerState state, std::size_t& length) {
-  if (const Run& run = this->run(state); run.length < length) {
-    if (!run.closed) return 0;
-    length = run.length;
-  }
+PlainReach::Kinds PlainReach::kinds(LexerState state, std::size_t length) {
+  const Run& run = this->run(state);
+  if (run.length < length && !run.closed) return {};
+  Kinds found{.leaving = ~ByteKinds{0}, .length = std::min(run.length, length)};
   const ByteSet first = lexer_.first_bytes(state);
-  ByteKinds kinds = kinds_within(first) & ~kBeyondAscii;
-  if ((first & kLeads) == kLeads) kinds |= kBeyondAscii;
-  ByteKinds taken = 0;
-  for (; kinds != 0; kinds &= kinds - 1)
-    if (takes(state, kinds & -kinds, length)) taken |= kinds & -kinds;
-  return taken;
+  ByteKinds asked = kinds_within(first) & ~kBeyondAscii;
+  if ((first & kLeads) == kLeads) asked |= kBeyondAscii;
+  for (; asked != 0; asked &= asked - 1)
+    if (takes(state, asked & -asked, found.length)) found.taken |= asked & -asked;
+  if (lexer_.complete(state) == 0 || mutant_active("grammar_kinds_end_ignored"))
+    found.leaving = (this->run(state).leaving | kinds_meeting(first)) & ~found.taken;
+  return found;
 }
 
 // A repeat of one byte says by its counter what it takes; elsewhere it is asked kind by kind.
@@ -232,9 +235,13 @@ PlainReach::Run PlainReach::new_run(LexerState state) const {
   if (!set) return run;
   run.known = ~ByteKinds{0};
   run.taken = kinds_within(*set) & ~kBeyondAscii;
+  const ByteSet behind = regexes.first_bytes(repeat->rest);
+  // Where a lexeme may be over, the next one's bytes follow.
+  run.leaving = mutant_active("grammar_kinds_behind_ignored") ? 0
+                : regexes.nullable(repeat->rest)              ? ~ByteKinds{0}
+                                                              : kinds_meeting(behind);
   if (repeat->max) run.length = *repeat->max;
-  run.closed =
-      !regexes.nullable(repeat->rest) && (regexes.first_bytes(repeat->rest) & *set).empty();
+  run.closed = !regexes.nullable(repeat->rest) && (behind & *set).empty();
   return run;
 }
 

@@ -31,9 +31,14 @@ class PlainReach {
   bool surely_endless(LexerState state) { return counted(state) == kEndless; }
   /// Any text of at most `length` bytes of these kinds may follow; beyond ASCII, whole characters.
   bool takes(LexerState state, ByteKinds kinds, std::size_t length);
-  /// The kinds of which any text of at most `length` bytes may follow. `length` becomes less where
-  /// the state takes fewer, and then no text of these kinds that is longer.
-  ByteKinds kinds_taken(LexerState state, std::size_t& length);
+  struct Kinds {
+    ByteKinds taken = 0;     // any text of at most `length` bytes of these may follow
+    ByteKinds leaving = 0;   // the first byte of another kind, in this lexeme or beyond it
+    std::size_t length = 0;  // no text of the kinds `taken` that is longer may follow, if it is
+                             // less than what was asked for
+  };
+  /// What of texts of at most `length` bytes can be told by kinds.
+  Kinds kinds(LexerState state, std::size_t length);
   std::size_t memory_bytes() const noexcept {
     return entries_.capacity() * sizeof(Entry) + runs_.capacity() * sizeof(Run) +
            successors_.capacity() * sizeof(LexerState);
@@ -54,6 +59,7 @@ class PlainReach {
     bool closed = false;  // and no longer one
     ByteKinds known = 0;
     ByteKinds taken = 0;
+    ByteKinds leaving = 0;  // the first byte that is not of these kinds is of one of those
     std::size_t length = kEndless;
   };
 

@@ -15,6 +15,7 @@ constexpr int kMaxExpansions = 10'000;  // lazy symbols in a row, to know whethe
 Productions::Productions(GrammarSpec& spec) : spec_(spec) {
   if (spec.num_symbols() == 0)
     throw Error(ErrorCode::internal, "grammar: a grammar without symbols");
+  const RegexPool::Budget budget = spec.budget();
   take_new_symbols();
   settle();
   if (!facts_[spec.start().id].productive)

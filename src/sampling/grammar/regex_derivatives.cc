@@ -81,7 +81,7 @@ std::uint32_t RegexPool::derive(std::uint32_t id, unsigned char byte) {
     case Kind::all_of: {
       const bool all = node.kind == Kind::all_of;
       const std::size_t base = stack_.size();
-      steps_ += node.second / 16;
+      charge(node.second / 16);
       for (std::uint32_t i = 0; i < node.second; ++i) {
         const std::uint32_t part = lists_[node.first + i];
         const std::uint32_t next = cannot_begin(part, byte) ? kNever : derive(part, byte);

@@ -19,6 +19,8 @@ RegexPool::Near RegexPool::rebuild(std::uint32_t id, bool floors, Change change)
     return near.id;
   };
   const std::size_t base = stack_.size();
+  const bool listed = node.kind == Kind::any_of || node.kind == Kind::all_of;
+  charge(1 + (listed ? node.second / 16 : 0));
   switch (node.kind) {
     case Kind::repeat: {
       const bool far = node.max != kNoMax && node.max > kNearBytes;
@@ -61,7 +63,6 @@ RegexPool::Near RegexPool::rebuild(std::uint32_t id, bool floors, Change change)
 RegexPool::Near RegexPool::without_ceilings(std::uint32_t id) {
   if (const std::uint32_t known = near_table_.find(id, 1); known != PairTable::kNone)
     return near_[known];
-  charge(1);
   const Near made =
       rebuild(id, false, [this](std::uint32_t part) { return without_ceilings(part); });
   near_table_.insert(id, 1, static_cast<std::uint32_t>(near_.size()));
@@ -74,7 +75,6 @@ RegexPool::Near RegexPool::without_ceilings(std::uint32_t id) {
 RegexPool::Near RegexPool::near(std::uint32_t id) {
   if (const std::uint32_t known = near_table_.find(id, 0); known != PairTable::kNone)
     return near_[known];
-  charge(1);
   Near made{id};
   if (nodes_[id].kind == Kind::all_of) {
     const Near larger = without_ceilings(id);

@@ -1,5 +1,6 @@
 #include "sampling/grammar/regex_parser.h"
 
+#include <map>
 #include <string>
 #include <utility>
 
@@ -10,6 +11,7 @@ namespace {
 
 constexpr int kMaxGroupDepth = 200;
 constexpr std::uint32_t kMaxRepeat = 0x3FFFFFFF;
+constexpr std::size_t kMaxRanges = 1 << 18;  // of all character classes; \pL has 659
 
 CodePointSet digits() { return {U'0', U'9'}; }
 
@@ -149,10 +151,11 @@ class Parser {
   }
 
   RegexNode character(CodePointSet set) {
+    count(set);
     if (ignore_case_) {
       for (const char* name : {"Lu", "Ll", "Lt"})
         if (set.ranges().size() < 8 &&
-            !set.intersected(*unicode_category(name)).intersected({0x80, kMaxCodePoint}).empty() &&
+            !set.intersected(*category(name)).intersected({0x80, kMaxCodePoint}).empty() &&
             set.ranges().front().first == set.ranges().back().last)
           in_.fail("(?i) is supported for ASCII letters alone");
       set = set.ascii_case_closed();
@@ -314,7 +317,7 @@ class Parser {
       name.push_back(in_.peek());
       in_.skip(1);
     }
-    const auto set = unicode_category(name);
+    const std::optional<CodePointSet>& set = category(name);
     if (!set) in_.fail_at(offset, "'" + name + "' is not a general category");
     return negative ? set->inverted() : *set;
   }
@@ -323,33 +326,50 @@ class Parser {
     const std::size_t offset = in_.offset();
     in_.skip(1);
     const bool negative = in_.take("^");
-    CodePointSet set;
+    std::vector<CodePointRange> ranges;
+    const auto add = [&](const CodePointSet& members) {
+      count(members);
+      ranges.insert(ranges.end(), members.ranges().begin(), members.ranges().end());
+    };
     while (!in_.take("]")) {
       if (in_.done()) in_.fail_at(offset, "'[' without ']'");
       if (in_.starts_with("[:")) in_.fail("POSIX classes are not supported");
       const std::size_t begin = in_.offset();
       const CodePointSet low = bracket_member();
       if (in_.peek() != '-' || in_.peek(1) == ']' || in_.peek(1) == '\0') {
-        set.add(low);
+        add(low);
         continue;
       }
       if (!is_single(low)) {  // [\w-.]: a hyphen
-        set.add(low);
+        add(low);
         continue;
       }
       in_.skip(1);
       const CodePointSet high = bracket_member();
       if (!is_single(high)) {
-        set.add(low);
-        set.add(U'-', U'-');
-        set.add(high);
+        add(low);
+        add({U'-', U'-'});
+        add(high);
         continue;
       }
       const char32_t first = low.ranges()[0].first, last = high.ranges()[0].first;
       if (first > last) in_.fail_at(begin, "the bounds of a range are reversed");
-      set.add(CodePointSet(first, last));
+      add({first, last});
     }
+    const CodePointSet set(std::move(ranges));
     return negative ? (ignore_case_ ? set.ascii_case_closed() : set).inverted() : set;
+  }
+
+  // Categories are large: a short pattern could ask for far too much of them.
+  void count(const CodePointSet& set) {
+    if (set.ranges().size() > 1) num_ranges_ += set.ranges().size();
+    if (num_ranges_ > kMaxRanges) in_.fail("its classes have more ranges than the limit allows");
+  }
+
+  const std::optional<CodePointSet>& category(const std::string& name) {
+    const auto [entry, added] = categories_.try_emplace(name);
+    if (added) entry->second = unicode_category(name);
+    return entry->second;
   }
 
   static bool is_single(const CodePointSet& set) {
@@ -364,6 +384,8 @@ class Parser {
 
   TextCursor in_;
   bool ignore_case_ = false;
+  std::size_t num_ranges_ = 0;
+  std::map<std::string, std::optional<CodePointSet>> categories_;
 };
 
 }  // namespace

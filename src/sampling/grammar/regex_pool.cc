@@ -164,6 +164,7 @@ RegexRef RegexPool::byte_class(const ByteSet& set) {
   std::uint32_t index = set_table_.find(hash, [&](std::uint32_t at) { return sets_[at] == set; });
   if (index == FlatTable::kNone) {
     index = static_cast<std::uint32_t>(sets_.size());
+    charge(1 + static_cast<std::uint64_t>(num_classes_) / 16);
     sets_.push_back(set);
     set_table_.insert(hash, index, [&](std::uint32_t at) { return hash_set(sets_[at]); });
     refine_classes(set);

@@ -132,8 +132,8 @@ std::uint32_t RegexPool::make_all_of(std::size_t base) {
   stack_.resize(kept);
   for (std::size_t i = base; i < stack_.size() && !dead; ++i)
     dead = nodes_[stack_[i]].kind == Kind::complement &&
-           std::find(stack_.begin() + static_cast<std::ptrdiff_t>(base), stack_.end(),
-                     nodes_[stack_[i]].first) != stack_.end();
+           std::binary_search(stack_.begin() + static_cast<std::ptrdiff_t>(base), stack_.end(),
+                              nodes_[stack_[i]].first);
   if (dead || (has_set && bytes.empty()) || (only_empty && !nullable)) {
     stack_.resize(base);
     return kNever;

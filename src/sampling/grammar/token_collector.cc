@@ -31,9 +31,10 @@ void TokenCollector::remove(std::span<const TokenId> tokens) {
     bits_[static_cast<std::size_t>(token) >> 6] &= ~(1ull << (token & 63));
 }
 
-void TokenCollector::remove_bits(std::span<const std::uint64_t> bits) {
+void TokenCollector::add_bits_within(std::span<const std::uint64_t> bits,
+                                     std::span<const std::uint64_t> within) {
   make_dense();
-  for (std::size_t i = 0; i < bits.size(); ++i) bits_[i] &= ~bits[i];
+  for (std::size_t i = 0; i < bits.size(); ++i) bits_[i] |= bits[i] & within[i];
 }
 
 void TokenCollector::make_dense() {
@@ -52,8 +53,8 @@ TokenSets::TokenSets(std::size_t words) : num_words_(words) {
 std::uint32_t TokenSets::intern(TokenCollector& tokens) {
   if (tokens.dense_) {
     std::size_t count = 0;
-    for (const std::uint64_t word : tokens.bits_)
-      count += static_cast<std::size_t>(std::popcount(word));
+    for (std::size_t i = 0; i < num_words_ && count <= 2 * num_words_; ++i)
+      count += static_cast<std::size_t>(std::popcount(tokens.bits_[i]));
     if (count <= 2 * num_words_) {
       tokens.list_.clear();
       for (std::size_t i = 0; i < num_words_; ++i)

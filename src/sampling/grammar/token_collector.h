@@ -28,8 +28,9 @@ class TokenCollector {
       bits_[static_cast<std::size_t>(token) >> 6] |= 1ull << (token & 63);
   }
   void add_bits(std::span<const std::uint64_t> bits);
+  /// The tokens that are in both.
+  void add_bits_within(std::span<const std::uint64_t> bits, std::span<const std::uint64_t> within);
   void remove(std::span<const TokenId> tokens);
-  void remove_bits(std::span<const std::uint64_t> bits);
 
  private:
   friend class TokenSets;

@@ -23,6 +23,10 @@ TokenMasks::TokenMasks(CompiledGrammar& grammar, const TokenIndex& index,
       found_(index.words()) {}
 
 void TokenMasks::fill(GrammarState state, std::span<std::uint64_t> bits) {
+  if (sets_.size() >= next_check_) {
+    next_check_ = sets_.size() + kSetsBetweenChecks;
+    if (memory_bytes() > grammar_.spec().limits().matcher_bytes / 4) forget();
+  }
   std::fill(bits.begin(), bits.end(), 0);
   const RegexPool::Budget budget = grammar_.budget();
   // A copy: making masks makes states.
@@ -42,6 +46,18 @@ void TokenMasks::fill(GrammarState state, std::span<std::uint64_t> bits) {
   if (!grammar_.accepts(state)) return;
   for (const TokenId token : end_tokens_)
     bits[static_cast<std::size_t>(token) >> 6] |= 1ull << (token & 63);
+}
+
+void TokenMasks::forget() {
+  next_check_ = kSetsBetweenChecks;
+  sets_ = TokenSets(index_.words());
+  insides_ = {};
+  piece_of_ = {};
+  pieces_ = {};
+  pieces_of_ = {};
+  crossings_ = {};
+  across_ = {};
+  of_kinds_ = {};
 }
 
 TokenMasks::Inside TokenMasks::inside(LexerState lexer) {
@@ -66,6 +82,7 @@ TokenMasks::Inside TokenMasks::split(LexerState lexer) {
   for (std::size_t i = 0; i < count; ++i) {
     Lexer::Progress part = lexers.progress(lexer)[i];
     const std::string text = lexers.regexes().take_literal(part.rest);
+    lexers.regexes().charge(1);
     if (text.empty()) continue;
     for (const TokenTrie* trie :
          {&index_.marked(), &index_.plain(), &index_.long_marked(), &index_.long_plain()})
@@ -150,49 +167,56 @@ void TokenMasks::collect(const TokenTrie& trie, LexerState lexer) {
   if (trie.num_tokens() == 0) return;
   Lexer& lexers = grammar_.lexer();
   const ByteSet first = lexers.first_bytes(lexer);
+  const auto nodes = trie.nodes();
   // A string that only has to differ from a few others: nearly all first bytes lead to a state
   // that takes anything. Take all then, less what is below the other bytes.
   const bool plain = &trie == &index_.plain();
   std::size_t endless_tokens = 0;
-  std::array<LexerState, 256> next{};
-  std::array<bool, 256> endless{};
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    const std::uint32_t node = trie.top(static_cast<unsigned char>(byte));
-    if (node == 0 || !first.contains(byte)) continue;
-    next[byte] = lexers.step(lexer, static_cast<unsigned char>(byte));
-    endless[byte] = plain && next[byte] != kDeadLexer && plain_reach_.endless(next[byte]);
-    if (endless[byte]) endless_tokens += trie.tokens_from(node).size();
+  tops_.clear();
+  for (std::uint32_t node = 1; node < nodes.size(); node = nodes[node].end) {
+    Top top{node};
+    if (first.contains(nodes[node].byte)) top.state = lexers.step(lexer, nodes[node].byte);
+    top.endless = plain && top.state != kDeadLexer && plain_reach_.endless(top.state);
+    if (top.endless) endless_tokens += trie.tokens_from(node).size();
+    tops_.push_back(top);
   }
   const bool invert = endless_tokens > trie.num_tokens() / 2;
   if (invert) {
     found_.add_bits(index_.all_plain());
-    for (unsigned byte = 0; byte < 256; ++byte)
-      if (const std::uint32_t node = trie.top(static_cast<unsigned char>(byte));
-          node != 0 && !endless[byte])
-        found_.remove(trie.tokens_from(node));
+    for (const Top& top : tops_)
+      if (!top.endless) found_.remove(trie.tokens_from(top.node));
   }
-  const ByteKinds taken = plain && !invert ? collect_kinds(lexer) : 0;
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    if (next[byte] == kDeadLexer) continue;
-    const std::uint32_t node = trie.top(static_cast<unsigned char>(byte));
-    if (!endless[byte])
-      collect_below(trie, node, next[byte], taken);
+  const PlainReach::Kinds kinds = plain && !invert ? collect_kinds(lexer) : PlainReach::Kinds{};
+  for (const Top& top : tops_) {
+    if (top.state == kDeadLexer) continue;
+    if (!top.endless)
+      collect_below(trie, top.node, top.state, kinds);
     else if (!invert)
-      found_.add(trie.tokens_from(node));
+      found_.add(trie.tokens_from(top.node));
   }
 }
 
 // Takes the tokens whose bytes are all of kinds that the state takes, as a pattern's character
-// class does, and returns these kinds: a few words of bits in place of walks.
-ByteKinds TokenMasks::collect_kinds(LexerState lexer) {
-  constexpr int kWorthBits = 4;  // fewer kinds are in few tokens
-  std::size_t length = TokenIndex::kMaxShortBytes;
-  const ByteKinds taken = plain_reach_.kinds_taken(lexer, length);
-  if (std::popcount(taken) < kWorthBits) return 0;
-  found_.add_bits(index_.plain_up_to(length));
-  for (ByteKinds rest = index_.plain().kinds_below(0) & ~taken; rest != 0; rest &= rest - 1)
-    found_.remove_bits(index_.holding(std::countr_zero(rest)));
-  return taken;
+// class does: a few words of bits in place of walks.
+PlainReach::Kinds TokenMasks::collect_kinds(LexerState lexer) {
+  const PlainReach::Kinds kinds = plain_reach_.kinds(lexer, TokenIndex::kMaxShortBytes);
+  if (kinds.taken != 0)
+    found_.add_bits_within(tokens_of_kinds(kinds.taken), index_.plain_up_to(kinds.length));
+  return kinds;
+}
+
+// The short plain tokens all of whose bytes are of these kinds. [index_.words()]
+std::span<const std::uint64_t> TokenMasks::tokens_of_kinds(ByteKinds kinds) {
+  const ByteKinds others = index_.plain().kinds_below(0) & ~kinds;
+  std::vector<std::uint64_t>& bits = of_kinds_[others];
+  if (!bits.empty()) return bits;
+  const auto all = index_.all_plain();
+  bits.assign(all.begin(), all.end());
+  for (ByteKinds rest = others; rest != 0; rest &= rest - 1) {
+    const auto holding = index_.holding(std::countr_zero(rest));
+    for (std::size_t i = 0; i < bits.size(); ++i) bits[i] &= ~holding[i];
+  }
+  return bits;
 }
 
 // Whether every token below the node goes on from `lexer`, the state behind it.
@@ -207,22 +231,22 @@ bool TokenMasks::takes_all_below(const TokenTrie& trie, std::uint32_t node, Lexe
 }
 
 // The tokens of a subtree; `lexer` is the state behind the node's own byte. Tokens whose bytes are
-// all of the kinds `taken` were found before.
+// all of kinds that are taken were found before, and others leave these by a known kind.
 void TokenMasks::collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer,
-                               ByteKinds taken) {
+                               const PlainReach::Kinds& kinds) {
   Lexer& lexers = grammar_.lexer();
   const auto nodes = trie.nodes();
   const std::uint32_t end = nodes[node].end;
   stack_.clear();
   LexerState state = lexer;
   const auto is_taken = [&](std::uint32_t at) {
-    return (taken >> kind_of(nodes[at].byte) & 1) != 0;
+    return (kinds.taken >> kind_of(nodes[at].byte) & 1) != 0;
   };
   bool all_taken = is_taken(node);
   for (std::uint32_t at = node;;) {
     // Here `state`, alive, is the state behind node `at`.
     const TokenTrie::Node& here = nodes[at];
-    if (all_taken && (trie.kinds_below(at) & ~taken) == 0) {
+    if (all_taken && (trie.kinds_below(at) & kinds.leaving) == 0) {
       at = here.end;
     } else if (here.end - at > kWorthAsking && takes_all_below(trie, at, state)) {
       found_.add(trie.tokens_from(at));
@@ -283,7 +307,7 @@ std::size_t TokenMasks::memory_bytes() const noexcept {
   return sets_.memory_bytes() + plain_reach_.memory_bytes() + insides_.capacity() * sizeof(Inside) +
          (piece_of_.capacity() + pieces_of_.capacity()) * sizeof(std::uint32_t) +
          pieces_.capacity() * sizeof(Piece) + crossings_.capacity() * sizeof(Crossing) +
-         across_.memory_bytes();
+         across_.memory_bytes() + of_kinds_.size() * index_.words() * sizeof(std::uint64_t);
 }
 
 }  // namespace specdec::grammar

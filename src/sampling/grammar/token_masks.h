@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "sampling/grammar/compiled_grammar.h"
@@ -28,6 +29,9 @@ class TokenMasks {
   TokenMasks(CompiledGrammar& grammar, const TokenIndex& index,
              std::span<const TokenId> end_tokens);
 
+  /// What was found out is forgotten once it takes a quarter of the grammar's limit: masks are
+  /// large, and a text of many states would have one for each.
+  ///
   /// Bit t % 64 of word t / 64 is set for every token t that may follow, cleared for all others.
   /// [index.words()]
   void fill(GrammarState state, std::span<std::uint64_t> bits);
@@ -36,6 +40,8 @@ class TokenMasks {
   std::size_t memory_bytes() const noexcept;
 
  private:
+  static constexpr std::size_t kSetsBetweenChecks = 64;
+
   /// A place in a trie where a lexeme is complete and tokens go on.
   struct Crossing {
     std::uint32_t node = 0;
@@ -58,6 +64,13 @@ class TokenMasks {
     bool taken = false;       // its bytes so far are of kinds that were taken as a whole
   };
 
+  struct Top {
+    std::uint32_t node = 0;         // below a trie's root
+    LexerState state = kDeadLexer;  // behind its byte
+    bool endless = false;           // any plain text may follow
+  };
+
+  void forget();
   /// The pieces of a state, made if need be.
   Inside inside(LexerState lexer);
   Inside split(LexerState lexer);
@@ -70,9 +83,10 @@ class TokenMasks {
   void collect(const TokenTrie& trie, LexerState lexer);
   void collect_literal(const TokenTrie& trie, std::string_view text, const Lexer::Progress& behind);
   bool takes_all_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer);
-  ByteKinds collect_kinds(LexerState lexer);
+  PlainReach::Kinds collect_kinds(LexerState lexer);
+  std::span<const std::uint64_t> tokens_of_kinds(ByteKinds kinds);
   void collect_below(const TokenTrie& trie, std::uint32_t node, LexerState lexer,
-                     ByteKinds taken = 0);
+                     const PlainReach::Kinds& kinds = {});
 
   CompiledGrammar& grammar_;
   const TokenIndex& index_;
@@ -80,13 +94,16 @@ class TokenMasks {
   PlainReach plain_reach_;
   TokenSets sets_;
   TokenCollector found_;
-  std::vector<Inside> insides_;          // [lexer states], grown on demand
-  std::vector<std::uint32_t> piece_of_;  // [lexer states], grown on demand: of short tokens
+  std::size_t next_check_ = kSetsBetweenChecks;  // of the memory, in sets
+  std::vector<Inside> insides_;                  // [lexer states], grown on demand
+  std::vector<std::uint32_t> piece_of_;          // [lexer states], grown on demand: of short tokens
   std::vector<Piece> pieces_;
   std::vector<std::uint32_t> pieces_of_;  // in pieces_
   std::vector<Crossing> crossings_;
-  PairTable across_;  // piece, row -> set
+  PairTable across_;                                                    // piece, row -> set
+  std::unordered_map<ByteKinds, std::vector<std::uint64_t>> of_kinds_;  // tokens_of_kinds()
   std::vector<Open> stack_;
+  std::vector<Top> tops_;
   std::vector<CompiledGrammar::Thread> threads_;
 };
 

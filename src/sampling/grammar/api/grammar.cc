@@ -98,7 +98,10 @@ grammar::JsonSchemaOptions internal_options(const JsonOptions& options) {
 std::shared_ptr<Grammar::Impl> Grammar::Impl::make(Source source) {
   GrammarSpec spec;
   std::vector<std::string> unenforced;
-  spec.set_start(source(spec, unenforced));
+  {
+    const grammar::RegexPool::Budget budget = spec.budget();
+    spec.set_start(source(spec, unenforced));
+  }
   return std::make_shared<Impl>(std::move(spec), std::move(source), std::move(unenforced));
 }
 

@@ -64,7 +64,10 @@ Symbol add_json_schema(GrammarSpec& spec, std::string_view schema, const JsonSch
 JsonSchemaGrammar compile_json_schema(std::string_view schema, const JsonSchemaOptions& options,
                                       const GrammarLimits& limits) {
   JsonSchemaGrammar grammar{GrammarSpec(limits), {}};
-  grammar.spec.set_start(add_json_schema(grammar.spec, schema, options, grammar.unenforced));
+  {
+    const RegexPool::Budget budget = grammar.spec.budget();
+    grammar.spec.set_start(add_json_schema(grammar.spec, schema, options, grammar.unenforced));
+  }
   return grammar;
 }
 

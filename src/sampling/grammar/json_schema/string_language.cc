@@ -115,6 +115,7 @@ RegexRef StringLanguage::encode(const CodePointSet& set) {
   const auto [entry, is_new] = encoded_.try_emplace(std::move(key));
   if (!is_new) return entry->second;
 
+  pool_.charge(kRangeSteps * set.ranges().size());
   std::vector<RegexRef> options = {utf8_regex(pool_, set.intersected(raw_characters()))};
   ByteSet letters;
   for (const auto& [code_point, letter] : kShortEscapes) {
