@@ -156,6 +156,9 @@ void Planner::plan_rest(const ArrayAtom& atom, const std::vector<ContainsRule>& 
         shared[i] = with(shared[i], rule.item);
         if (shared[i] == kNoValue) next.pop_back();
       }
+      if (next.size() > kMostVariants) {
+        shapes_.fail_unsupported(root_, "contains: too many of them for one array");
+      }
     }
     sharings = std::move(next);
   }
