@@ -103,8 +103,8 @@ int run_terminal(Chat& chat, const Painter& paint) {
   const InterruptGuard guard;
   while (true) {
     // Ctrl-C pressed between two prompts comes as a signal and takes what was typed ahead with it.
-    const LineEditor::Result result = InterruptGuard::take() ? LineEditor::Result::interrupted
-                                                             : editor.read(prompt, line);
+    const LineEditor::Result result =
+        InterruptGuard::take() ? LineEditor::Result::interrupted : editor.read(prompt, line);
     if (result == LineEditor::Result::end) {
       std::cout << '\n';
       return 0;

@@ -132,7 +132,8 @@ std::vector<float> some_rows(const std::vector<float>& values, int first, int co
 
 }  // namespace
 
-TEST_CASE("cuda product: equals exact arithmetic on the rounded numbers" * doctest::skip(!has_gpu())) {
+TEST_CASE("cuda product: equals exact arithmetic on the rounded numbers" *
+          doctest::skip(!has_gpu())) {
   Random random(31);
   const Scratch scratch;
   const TensorCore core = TensorCore::of_gpu();

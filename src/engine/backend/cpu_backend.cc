@@ -91,10 +91,9 @@ kernels::PackedMatrix CpuBackend::pack(const MatrixSource& source, void* destina
 void CpuBackend::copy_block(std::span<const kernels::KvLayer> layers, int source, int destination,
                             Stream) {
   for (const kernels::KvLayer& layer : layers) {
-    const std::size_t bytes = static_cast<std::size_t>(layer.num_kv_heads) *
-                              static_cast<std::size_t>(layer.head_dim) *
-                              static_cast<std::size_t>(layer.block_size) *
-                              kernels::kv_element_bytes(layer.type);
+    const std::size_t bytes =
+        static_cast<std::size_t>(layer.num_kv_heads) * static_cast<std::size_t>(layer.head_dim) *
+        static_cast<std::size_t>(layer.block_size) * kernels::kv_element_bytes(layer.type);
     for (void* half : {layer.keys, layer.values}) {
       auto* const base = static_cast<std::byte*>(half);
       std::memcpy(base + static_cast<std::size_t>(destination) * bytes,

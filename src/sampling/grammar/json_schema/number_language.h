@@ -11,8 +11,9 @@ namespace specdec::grammar {
 ///
 /// A text without exponent can be compared digit by digit. Of those with one, only two kinds are
 /// known, which is how serialisers write what is very large or very small: a normalised mantissa
-/// with an exponent from 16 to 307 (at most 17 digits) or from -5 to -307. Where every number of the
-/// schema lies between them, each is above, below or between all bounds whatever its digits are.
+/// with an exponent from 16 to 307 (at most 17 digits) or from -5 to -307. Where every number of
+/// the schema lies between them, each is above, below or between all bounds whatever its digits
+/// are.
 class NumberLanguage {
  public:
   struct Exponents {
