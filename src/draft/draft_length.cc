@@ -84,10 +84,20 @@ void Calibration::observe(float confidence, bool taken) {
   bin.taken = kMemory * bin.taken + (taken ? 1 : 0);
 }
 
+double DepthShares::expected(int depth, double prior, double prior_weight) const {
+  const Depth& at = depths_[place(depth)];
+  return (at.taken + prior_weight * prior) / (at.seen + prior_weight);
+}
+
+void DepthShares::observe(int depth, bool taken, double memory) {
+  Depth& at = depths_[place(depth)];
+  at.seen = memory * at.seen + 1;
+  at.taken = memory * at.taken + (taken ? 1 : 0);
+}
+
 double DraftHistory::expected(int depth, double prior) const {
   constexpr double kPriorWeight = 3;
-  const Depth& at = depths_[static_cast<std::size_t>(std::min(depth, kDepths) - 1)];
-  return (at.taken + kPriorWeight * prior) / (at.seen + kPriorWeight);
+  return depths_.expected(depth, prior, kPriorWeight);
 }
 
 void DraftHistory::observe_node(double estimate, bool taken) {
@@ -97,9 +107,7 @@ void DraftHistory::observe_node(double estimate, bool taken) {
 
 void DraftHistory::observe_depth(int depth, bool taken) {
   constexpr double kMemory = 0.95;
-  Depth& at = depths_[static_cast<std::size_t>(std::min(depth, kDepths) - 1)];
-  at.seen = kMemory * at.seen + 1;
-  at.taken = kMemory * at.taken + (taken ? 1 : 0);
+  depths_.observe(depth, taken, kMemory);
   if (depth > 1 || !taken) return;
   interval_ = kFirstProbe;
   plain_steps_ = kFirstProbe - 1;

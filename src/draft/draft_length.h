@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <span>
 #include <utility>
 #include <vector>
@@ -69,6 +71,30 @@ class Calibration {
   std::array<Bin, kBins> bins_;
 };
 
+/// By depth, how often drafts that were right down to depth - 1 were right there too; the latest
+/// count most.
+class DepthShares {
+ public:
+  /// As if `prior_weight` drafts had been seen before, of which the share `prior` was right.
+  double expected(int depth, double prior, double prior_weight) const;
+  /// `memory`: what each earlier one still counts.
+  void observe(int depth, bool taken, double memory);
+  /// Recent drafts.
+  double num_seen() const noexcept { return depths_.front().seen; }
+
+ private:
+  static constexpr std::size_t kDepths = 16;  // deeper ones are taken for the last
+
+  struct Depth {
+    double taken = 0;
+    double seen = 0;
+  };
+  static std::size_t place(int depth) {
+    return std::min(static_cast<std::size_t>(depth), kDepths) - 1;
+  }
+  std::array<Depth, kDepths> depths_;
+};
+
 /// What a sequence's past steps say about its next draft.
 class DraftHistory {
  public:
@@ -77,7 +103,7 @@ class DraftHistory {
   /// drafting, since trying costs little.
   double expected(int depth, double prior = 0.7) const;
   /// Recent drafts, the latest counting most.
-  double num_seen() const noexcept { return depths_.front().seen; }
+  double num_seen() const noexcept { return depths_.num_seen(); }
   double bias() const noexcept { return bias_; }
 
   /// A node of the tree at `depth` whose parent was accepted, with the estimate made for it.
@@ -97,13 +123,8 @@ class DraftHistory {
  private:
   static constexpr int kFirstProbe = 8;
   static constexpr int kLongestProbe = 64;
-  static constexpr int kDepths = 16;  // deeper ones are taken for the last
 
-  struct Depth {
-    double taken = 0;
-    double seen = 0;
-  };
-  std::array<Depth, kDepths> depths_;
+  DepthShares depths_;
   double bias_ = 0;
   int interval_ = kFirstProbe;
   int plain_steps_ = 0;

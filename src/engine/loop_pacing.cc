@@ -42,8 +42,7 @@ double LoopPacing::survival(int depth) const {
   // Drafts are worth a try until some have failed.
   constexpr double kPrior = 0.7;
   constexpr double kPriorWeight = 8;
-  const Depth& at = depths_[std::min(static_cast<std::size_t>(depth), depths_.size()) - 1];
-  return (at.taken + kPriorWeight * kPrior) / (at.seen + kPriorWeight);
+  return depths_.expected(depth, kPrior, kPriorWeight);
 }
 
 /// What a turn is expected to emit.
@@ -119,9 +118,7 @@ void LoopPacing::learn(Sequence& sequence, int depth, int num_accepted) {
   for (int at = 1; at <= tried; ++at) {
     const bool taken = at <= num_accepted;
     sequence.history.observe_depth(at, taken);
-    Depth& all = depths_[std::min(static_cast<std::size_t>(at), depths_.size()) - 1];
-    all.seen = kMemory * all.seen + 1;
-    all.taken = kMemory * all.taken + (taken ? 1 : 0);
+    depths_.observe(at, taken, kMemory);
   }
 }
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <map>
 #include <span>
 #include <utility>
@@ -56,18 +55,13 @@ class LoopPacing {
     /// Graphs are captured for powers of two.
     double measured(int sequences) const;
   };
-  struct Depth {
-    double taken = 0;
-    double seen = 0;
-  };
-
   double tokens(std::span<Sequence* const> batch, int depth) const;
   static double scale(const Curve& curve, int context);
 
-  std::map<int, Curve> curves_;   // by depth
-  std::array<Depth, 16> depths_;  // of all sequences; deeper ones are taken for the last
-  double plain_seconds_ = 0;      // of plain runs since drafts were last tried
-  bool drafted_ = true;           // the run before did
+  std::map<int, Curve> curves_;  // by depth
+  DepthShares depths_;           // of all sequences
+  double plain_seconds_ = 0;     // of plain runs since drafts were last tried
+  bool drafted_ = true;          // the run before did
 };
 
 }  // namespace specdec
