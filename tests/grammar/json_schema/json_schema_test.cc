@@ -129,8 +129,9 @@ TEST_CASE("several contains: one item may serve many, too many of them are refus
   const auto several = [](int count) {
     std::string all = R"({"type":"array","allOf":[)";
     for (int i = 1; i <= count; ++i)
-      all +=
-          (i > 1 ? "," : "") + ("{\"contains\":{\"pattern\":\"" + std::string(1, 'a' + i)) + "\"}}";
+      all += (i > 1 ? "," : "") +
+             ("{\"contains\":{\"pattern\":\"" + std::string(1, static_cast<char>('a' + i))) +
+             "\"}}";
     return all + "]}";
   };
   check(several(3).c_str(), {R"(["bcd"])", R"(["b",1,"dc"])"}, {"[]", R"(["b","d"])"});
