@@ -20,7 +20,7 @@ inline grammar::GrammarLimits small_limits() {
           .matcher_bytes = std::size_t{48} << 20,
           .symbols = 100'000,
           .production_symbols = 1'000'000,
-          .fuel = 40'000,
+          .fuel = 30'000,
           .emptiness_fuel = 10'000};
 }
 
