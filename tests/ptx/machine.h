@@ -83,7 +83,11 @@ class Memory {
   std::uint64_t generation() const { return generation_; }
 
  private:
-  struct Block;
+  struct Block {
+    Region region;
+    std::unique_ptr<std::byte[]> storage;  // null: adopted
+    std::size_t storage_bytes = 0;
+  };
   std::map<std::uintptr_t, Block> live_;  // by begin
   std::deque<std::unique_ptr<std::byte[]>> quarantine_;
   std::deque<std::size_t> quarantined_;
@@ -114,6 +118,8 @@ class Module {
   /// an instruction that the machine does not know.
   const Program& program(const Kernel& kernel);
   KernelResources resources(const Kernel& kernel);
+  /// The text of a line, without the space around it; empty: none of that number.
+  std::string_view line(int number) const;
 
  private:
   struct State;

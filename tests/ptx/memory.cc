@@ -14,12 +14,6 @@ constexpr int kFill = 0xA5;
 
 }  // namespace
 
-struct Memory::Block {
-  Region region;
-  std::unique_ptr<std::byte[]> storage;  // null: adopted
-  std::size_t storage_bytes = 0;
-};
-
 Memory::Memory() = default;
 Memory::~Memory() = default;
 
