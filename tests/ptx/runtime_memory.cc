@@ -85,6 +85,12 @@ cudaError_t CUDARTAPI cudaMalloc(void** pointer, size_t bytes) {
 cudaError_t CUDARTAPI cudaMallocHost(void** pointer, size_t bytes) {
   return allocate(pointer, bytes, Memory::Kind::kPinned);
 }
+// Flags make it portable or mapped, which all pinned memory is anyway.
+cudaError_t CUDARTAPI cudaHostAlloc(void** pointer, size_t bytes, unsigned int flags) {
+  if (flags > (cudaHostAllocPortable | cudaHostAllocMapped | cudaHostAllocWriteCombined))
+    return last_error() = cudaErrorInvalidValue;
+  return allocate(pointer, bytes, Memory::Kind::kPinned);
+}
 cudaError_t CUDARTAPI cudaFree(void* pointer) { return release(pointer, Memory::Kind::kDevice); }
 cudaError_t CUDARTAPI cudaFreeHost(void* pointer) {
   return release(pointer, Memory::Kind::kPinned);

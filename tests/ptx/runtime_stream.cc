@@ -72,8 +72,7 @@ cudaError_t begin_capture(Runtime& runtime, cudaStream_t stream, cudaStreamCaptu
     return cudaErrorInvalidValue;
   if (stream->capture != nullptr) return cudaErrorIllegalState;
   if (into == nullptr) {
-    stream->own_graph = std::make_unique<CUgraph_st>();
-    stream->own_graph->graph = std::make_shared<Graph>();
+    stream->own_graph = new_graph();
     into = stream->own_graph.get();
   }
   stream->graph = into;
@@ -91,13 +90,10 @@ cudaError_t end_capture(Runtime& runtime, cudaStream_t stream, cudaGraph_t* grap
       stream->capturing_thread != std::this_thread::get_id())
     return cudaErrorStreamCaptureWrongThread;
   const bool void_capture = stream->invalidated;
-  const auto own = std::exchange(stream->own_graph, nullptr).release();
+  std::unique_ptr<CUgraph_st> own = std::exchange(stream->own_graph, nullptr);
   stream->capture = nullptr;
   *graph = void_capture ? nullptr : stream->graph;
-  if (own != nullptr) {
-    std::unique_ptr<CUgraph_st> owned(own);
-    if (!void_capture) runtime.graphs[own] = std::move(owned);
-  }
+  if (own != nullptr && !void_capture) runtime.graphs.emplace(stream->graph, std::move(own));
   return void_capture ? cudaErrorStreamCaptureInvalidated : cudaSuccess;
 }
 

@@ -233,6 +233,7 @@ TEST_CASE("streams, pinned memory and events") {
   REQUIRE(cudaEventCreateWithFlags(&untimed, cudaEventDisableTiming) == cudaSuccess);
   float milliseconds = -1;
   CHECK(cudaEventElapsedTime(&milliseconds, from, to) == cudaErrorInvalidResourceHandle);
+  CHECK(cudaGetLastError() == cudaErrorInvalidResourceHandle);
   CHECK(cudaEventSynchronize(untimed) == cudaSuccess);  // never recorded: nothing to wait for
 
   *value = 40;
