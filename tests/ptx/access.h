@@ -10,14 +10,16 @@ namespace specdec::ptx {
 
 using Addresses = std::uintptr_t[kLanes];
 
-/// Host addresses of an access of `bytes` (also its alignment) per lane that runs: row `base` of `width` bits plus
-/// `offset`, in `space`. Faults if a lane's access is misaligned or does not lie in live memory.
-void resolve(Warp& warp, const Instr& instr, Place base, int width, std::int64_t offset, Space space,
-             std::size_t bytes, Addresses& addresses);
+/// Host addresses of an access of `bytes` (also its alignment) per lane that runs: row `base` of
+/// `width` bits plus `offset`, in `space`. Faults if a lane's access is misaligned or does not lie
+/// in live memory.
+void resolve(Warp& warp, const Instr& instr, Place base, int width, std::int64_t offset,
+             Space space, std::size_t bytes, Addresses& addresses);
 
 /// The same for the usual operand: row a, Instr::width, Instr::immediate, space in Instr::kind.
 inline void resolve(Warp& warp, const Instr& instr, std::size_t bytes, Addresses& addresses) {
-  resolve(warp, instr, instr.a, instr.width, instr.immediate, static_cast<Space>(instr.kind), bytes, addresses);
+  resolve(warp, instr, instr.a, instr.width, instr.immediate, static_cast<Space>(instr.kind), bytes,
+          addresses);
 }
 
 /// One address that is already the host's.

@@ -1,6 +1,7 @@
-// Rows for virtual registers. nvcc's PTX names a new register for each value, thousands per kernel; a warp's rows should
-// fit the first-level cache. A lane only ever touches its own value of a row, so liveness is that of one thread, and
-// lanes that have diverged can share rows as any two threads could.
+// Rows for virtual registers. nvcc's PTX names a new register for each value, thousands per kernel;
+// a warp's rows should fit the first-level cache. A lane only ever touches its own value of a row,
+// so liveness is that of one thread, and lanes that have diverged can share rows as any two threads
+// could.
 #include <algorithm>
 #include <bit>
 #include <functional>
@@ -65,7 +66,8 @@ std::vector<BasicBlock> split(const std::vector<Instr>& code) {
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     const Instr& last = code[blocks[b].end - 1];
     if (last.flow == Flow::kBranch) blocks[b].next.push_back(block_of[last.target]);
-    const bool leaves = (last.flow == Flow::kBranch || last.flow == Flow::kExit) && last.guard == kNowhere;
+    const bool leaves =
+        (last.flow == Flow::kBranch || last.flow == Flow::kExit) && last.guard == kNowhere;
     if (!leaves && b + 1 < blocks.size()) blocks[b].next.push_back(b + 1);
   }
   return blocks;
@@ -137,11 +139,14 @@ std::vector<Interval> intervals(const Decoder& decoder, const std::vector<BasicB
     }
   }
   // Special registers are set before the first instruction.
-  for (const auto& [special, place] : decoder.program.specials) all[static_cast<std::size_t>(place) / 2].extend(0);
+  for (const auto& [special, place] : decoder.program.specials)
+    all[static_cast<std::size_t>(place) / 2].extend(0);
   return all;
 }
 
-std::size_t row_bytes(int bits) { return bits == 1 ? sizeof(std::uint32_t) : static_cast<std::size_t>(bits) / 8 * kLanes; }
+std::size_t row_bytes(int bits) {
+  return bits == 1 ? sizeof(std::uint32_t) : static_cast<std::size_t>(bits) / 8 * kLanes;
+}
 
 }  // namespace
 
@@ -155,12 +160,14 @@ void allocate_rows(Decoder& decoder) {
   for (std::size_t r = 0; r < live.size(); ++r) {
     if (live[r].first != SIZE_MAX) order.push_back(r);
   }
-  std::sort(order.begin(), order.end(), [&](std::size_t x, std::size_t y) { return live[x].first < live[y].first; });
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t x, std::size_t y) { return live[x].first < live[y].first; });
   struct Class {
     int bits = 0;
     std::vector<std::size_t> free;
     std::size_t used = 0, base = 0;
-    std::priority_queue<std::pair<std::size_t, std::size_t>, std::vector<std::pair<std::size_t, std::size_t>>,
+    std::priority_queue<std::pair<std::size_t, std::size_t>,
+                        std::vector<std::pair<std::size_t, std::size_t>>,
                         std::greater<>>
         active;  // last use, slot
   };
@@ -175,7 +182,8 @@ void allocate_rows(Decoder& decoder) {
   };
   for (const std::size_t r : order) {
     Class& rows = class_of(r);
-    // A row is free for a result only after the instruction that last reads it: functions may write before they read.
+    // A row is free for a result only after the instruction that last reads it: functions may write
+    // before they read.
     while (!rows.active.empty() && rows.active.top().first < live[r].first) {
       rows.free.push_back(rows.active.top().second);
       rows.active.pop();
@@ -198,7 +206,8 @@ void allocate_rows(Decoder& decoder) {
     place = static_cast<Place>(rows.base + slots[r] * row_bytes(rows.bits));
   };
   for (Instr& instr : program.code) {
-    for (Place* place : {&instr.d, &instr.a, &instr.b, &instr.c, &instr.guard, &instr.members}) settle(*place);
+    for (Place* place : {&instr.d, &instr.a, &instr.b, &instr.c, &instr.guard, &instr.members})
+      settle(*place);
   }
   for (Place& place : program.operands) settle(place);
   std::vector<std::pair<Special, Place>> used;

@@ -31,12 +31,15 @@ int row_bits(int bits) { return bits == 1 ? 1 : bits <= 32 ? 32 : 64; }
 bool parse_type(std::string_view text, Type* type) {
   using Kind = Type::Kind;
   static const std::unordered_map<std::string_view, Type> types = {
-      {"u8", {Kind::kUnsigned, 8}},    {"u16", {Kind::kUnsigned, 16}}, {"u32", {Kind::kUnsigned, 32}},
-      {"u64", {Kind::kUnsigned, 64}},  {"s8", {Kind::kSigned, 8}},     {"s16", {Kind::kSigned, 16}},
-      {"s32", {Kind::kSigned, 32}},    {"s64", {Kind::kSigned, 64}},   {"b8", {Kind::kBits, 8}},
-      {"b16", {Kind::kBits, 16}},      {"b32", {Kind::kBits, 32}},     {"b64", {Kind::kBits, 64}},
-      {"f16", {Kind::kFloat, 16}},     {"f32", {Kind::kFloat, 32}},    {"f64", {Kind::kFloat, 64}},
-      {"bf16", {Kind::kBfloat, 16}},   {"f16x2", {Kind::kFloat, 32, 2}}, {"bf16x2", {Kind::kBfloat, 32, 2}},
+      {"u8", {Kind::kUnsigned, 8}},     {"u16", {Kind::kUnsigned, 16}},
+      {"u32", {Kind::kUnsigned, 32}},   {"u64", {Kind::kUnsigned, 64}},
+      {"s8", {Kind::kSigned, 8}},       {"s16", {Kind::kSigned, 16}},
+      {"s32", {Kind::kSigned, 32}},     {"s64", {Kind::kSigned, 64}},
+      {"b8", {Kind::kBits, 8}},         {"b16", {Kind::kBits, 16}},
+      {"b32", {Kind::kBits, 32}},       {"b64", {Kind::kBits, 64}},
+      {"f16", {Kind::kFloat, 16}},      {"f32", {Kind::kFloat, 32}},
+      {"f64", {Kind::kFloat, 64}},      {"bf16", {Kind::kBfloat, 16}},
+      {"f16x2", {Kind::kFloat, 32, 2}}, {"bf16x2", {Kind::kBfloat, 32, 2}},
       {"pred", {Kind::kPredicate, 1}}};
   const auto found = types.find(text);
   if (found == types.end()) return false;
@@ -56,7 +59,8 @@ bool Words::take(std::string_view word) {
 
 bool Words::has_type() const {
   Type type;
-  return std::any_of(left_.begin(), left_.end(), [&](std::string_view word) { return parse_type(word, &type); });
+  return std::any_of(left_.begin(), left_.end(),
+                     [&](std::string_view word) { return parse_type(word, &type); });
 }
 
 Type Words::type() {
@@ -81,15 +85,15 @@ Space Words::space() {
 
 void Words::done() const {
   if (left_.empty()) return;
-  throw SyntaxError(statement_->line,
-                    "unknown '." + std::string(left_.front()) + "' in " + std::string(statement_->opcode));
+  throw SyntaxError(statement_->line, "unknown '." + std::string(left_.front()) + "' in " +
+                                          std::string(statement_->opcode));
 }
 
 Decoder::Decoder(const ModuleScope& module) : module_(module) {}
 
 void Decoder::unknown(const Statement& statement, const std::string& why) const {
-  throw SyntaxError(statement.line,
-                    "unknown instruction " + std::string(statement.opcode) + (why.empty() ? "" : ": " + why));
+  throw SyntaxError(statement.line, "unknown instruction " + std::string(statement.opcode) +
+                                        (why.empty() ? "" : ": " + why));
 }
 
 Place Decoder::new_register(int bits) {
@@ -107,7 +111,8 @@ Place Decoder::constant(std::uint64_t value, int bits) {
   const std::size_t words = wide ? kLanes : kLanes / 2;
   const std::size_t at = program.constants.size() * sizeof(std::uint64_t);
   program.constants.insert(program.constants.end(), words, value);
-  const auto place = static_cast<Place>(at + 1);  // rows begin at multiples of 128: the low bit is free
+  const auto place =
+      static_cast<Place>(at + 1);  // rows begin at multiples of 128: the low bit is free
   known.emplace(wide ? value : value & 0xFFFFFFFFu, place);
   return place;
 }
@@ -123,19 +128,35 @@ const Decoder::Symbol* Decoder::find(std::string_view name) const {
 
 Decoder::Symbol Decoder::special(std::string_view name) {
   static const std::unordered_map<std::string_view, Special> names = {
-      {"%tid.x", Special::kTidX},         {"%tid.y", Special::kTidY},         {"%tid.z", Special::kTidZ},
-      {"%ntid.x", Special::kNtidX},       {"%ntid.y", Special::kNtidY},       {"%ntid.z", Special::kNtidZ},
-      {"%ctaid.x", Special::kCtaidX},     {"%ctaid.y", Special::kCtaidY},     {"%ctaid.z", Special::kCtaidZ},
-      {"%nctaid.x", Special::kNctaidX},   {"%nctaid.y", Special::kNctaidY},   {"%nctaid.z", Special::kNctaidZ},
-      {"%laneid", Special::kLaneId},      {"%warpid", Special::kWarpId},      {"%nwarpid", Special::kNwarpId},
-      {"%lanemask_eq", Special::kLaneMaskEq}, {"%lanemask_lt", Special::kLaneMaskLt},
-      {"%lanemask_le", Special::kLaneMaskLe}, {"%lanemask_gt", Special::kLaneMaskGt},
-      {"%lanemask_ge", Special::kLaneMaskGe}, {"%smid", Special::kSmId},      {"%nsmid", Special::kNsmId},
-      {"%cluster_ctarank", Special::kClusterRank}, {"%cluster_nctarank", Special::kClusterSize}};
+      {"%tid.x", Special::kTidX},
+      {"%tid.y", Special::kTidY},
+      {"%tid.z", Special::kTidZ},
+      {"%ntid.x", Special::kNtidX},
+      {"%ntid.y", Special::kNtidY},
+      {"%ntid.z", Special::kNtidZ},
+      {"%ctaid.x", Special::kCtaidX},
+      {"%ctaid.y", Special::kCtaidY},
+      {"%ctaid.z", Special::kCtaidZ},
+      {"%nctaid.x", Special::kNctaidX},
+      {"%nctaid.y", Special::kNctaidY},
+      {"%nctaid.z", Special::kNctaidZ},
+      {"%laneid", Special::kLaneId},
+      {"%warpid", Special::kWarpId},
+      {"%nwarpid", Special::kNwarpId},
+      {"%lanemask_eq", Special::kLaneMaskEq},
+      {"%lanemask_lt", Special::kLaneMaskLt},
+      {"%lanemask_le", Special::kLaneMaskLe},
+      {"%lanemask_gt", Special::kLaneMaskGt},
+      {"%lanemask_ge", Special::kLaneMaskGe},
+      {"%smid", Special::kSmId},
+      {"%nsmid", Special::kNsmId},
+      {"%cluster_ctarank", Special::kClusterRank},
+      {"%cluster_nctarank", Special::kClusterSize}};
   const auto known = specials_.find(name);
   if (known != specials_.end()) return known->second;
   const auto found = names.find(name);
-  if (found == names.end()) throw SyntaxError(statement_->line, "unknown name " + std::string(name));
+  if (found == names.end())
+    throw SyntaxError(statement_->line, "unknown name " + std::string(name));
   Symbol symbol{Symbol::Kind::kRegister, new_register(32), 32};
   program.specials.emplace_back(found->second, symbol.place);
   specials_.emplace(found->first, symbol);
@@ -147,7 +168,8 @@ Place Decoder::use_any(const Operand& operand, int* bits) {
     *bits = 64;
     return constant(static_cast<std::uint64_t>(operand.value), 64);
   }
-  if (operand.kind != Operand::Kind::kName) throw SyntaxError(statement_->line, "unexpected operand");
+  if (operand.kind != Operand::Kind::kName)
+    throw SyntaxError(statement_->line, "unexpected operand");
   if (const Symbol* symbol = find(operand.name)) {
     if (symbol->kind == Symbol::Kind::kRegister) {
       *bits = symbol->bits;
@@ -187,7 +209,8 @@ Place Decoder::use(const Operand& operand, Type type) {
   const Place place = use_any(operand, &bits);
   if (row_bits(bits) == row_bits(type.bits)) return place;
   if (place & 1) {  // the address of a variable
-    return constant(program.constants[static_cast<std::size_t>(place) / sizeof(std::uint64_t)], type.bits == 64 ? 64 : 32);
+    return constant(program.constants[static_cast<std::size_t>(place) / sizeof(std::uint64_t)],
+                    type.bits == 64 ? 64 : 32);
   }
   throw SyntaxError(statement_->line, "width of " + std::string(operand.name) + " does not fit " +
                                           std::string(statement_->opcode));
@@ -223,7 +246,8 @@ Address Decoder::address(const Operand& operand, Space space) {
   Address address;
   address.space = space;
   address.offset = operand.value;
-  if (operand.kind != Operand::Kind::kAddress) throw SyntaxError(statement_->line, "expected an address");
+  if (operand.kind != Operand::Kind::kAddress)
+    throw SyntaxError(statement_->line, "expected an address");
   if (operand.name.empty()) {
     address.base = constant(0, 64);
     return address;
@@ -240,7 +264,8 @@ Address Decoder::address(const Operand& operand, Space space) {
     return address;
   }
   const auto found = module_.variables.find(operand.name);
-  if (found == module_.variables.end()) throw SyntaxError(statement_->line, "unknown name " + std::string(operand.name));
+  if (found == module_.variables.end())
+    throw SyntaxError(statement_->line, "unknown name " + std::string(operand.name));
   const Variable& variable = found->second;
   address.space = variable.space;
   address.base = constant(0, 64);
@@ -249,9 +274,11 @@ Address Decoder::address(const Operand& operand, Space space) {
   } else if (!variable.is_dynamic) {
     auto known = shared_variables_.find(found->first);
     if (known == shared_variables_.end()) {
-      const std::size_t at = round_up(program.static_shared, std::max<std::size_t>(variable.align, 1));
+      const std::size_t at =
+          round_up(program.static_shared, std::max<std::size_t>(variable.align, 1));
       program.static_shared = at + variable.size;
-      Symbol symbol{Symbol::Kind::kVariable, kNowhere, 64, Space::kShared, static_cast<std::int64_t>(at + kSpaceBase)};
+      Symbol symbol{Symbol::Kind::kVariable, kNowhere, 64, Space::kShared,
+                    static_cast<std::int64_t>(at + kSpaceBase)};
       known = shared_variables_.emplace(found->first, symbol).first;
     }
     address.offset += known->second.at;
@@ -287,7 +314,8 @@ Instr& Decoder::emit(Instr instr, bool defines_d) {
   return program.code.back();
 }
 
-void Decoder::more(Instr& instr, const std::vector<Place>& reads, const std::vector<Place>& writes) {
+void Decoder::more(Instr& instr, const std::vector<Place>& reads,
+                   const std::vector<Place>& writes) {
   instr.more = static_cast<std::uint32_t>(program.operands.size());
   instr.more_count = static_cast<std::uint32_t>(reads.size() + writes.size());
   program.operands.insert(program.operands.end(), reads.begin(), reads.end());
@@ -372,7 +400,8 @@ void Decoder::call(const Statement& statement) {
   for (const std::vector<Operand>* list : {&results, &arguments}) {
     for (const Operand& operand : *list) {
       const Symbol* symbol = find(operand.name);
-      if (symbol == nullptr || symbol->kind != Symbol::Kind::kVariable) unknown(statement, "not a variable");
+      if (symbol == nullptr || symbol->kind != Symbol::Kind::kVariable)
+        unknown(statement, "not a variable");
       bound.push_back(*symbol);
     }
   }
@@ -385,7 +414,8 @@ void Decoder::call(const Statement& statement) {
     return;
   }
   const auto found = module_.routines.find(name);
-  if (found == module_.routines.end() || found->second.text.empty()) unknown(statement, "no such function");
+  if (found == module_.routines.end() || found->second.text.empty())
+    unknown(statement, "no such function");
   if (++depth_ > 16) unknown(statement, "calls nested too deeply");
   // The function's text takes the call's place.
   const std::vector<Token> tokens = tokenize(found->second.text, found->second.line);
@@ -400,7 +430,8 @@ void Decoder::call(const Statement& statement) {
   body(reader);
   close_scope();
   returns_.pop_back();
-  for (const std::uint32_t instr : returns) program.code[instr].target = static_cast<std::uint32_t>(program.code.size());
+  for (const std::uint32_t instr : returns)
+    program.code[instr].target = static_cast<std::uint32_t>(program.code.size());
   --depth_;
   statement_ = &statement;
 }

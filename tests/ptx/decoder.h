@@ -1,5 +1,6 @@
-// From statements to instructions. The families of opcodes (ops_*.cc) each say in an OpTable how their statements are
-// decoded; they see operands as Places of virtual registers, which allocate.cc then maps to rows.
+// From statements to instructions. The families of opcodes (ops_*.cc) each say in an OpTable how
+// their statements are decoded; they see operands as Places of virtual registers, which allocate.cc
+// then maps to rows.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,7 @@ enum class Space : std::uint8_t { kGeneric, kGlobal, kShared, kLocal, kParam, kC
 struct Address {
   Place base = kNowhere;
   std::int64_t offset = 0;
-  int width = 64;  ///< bits of the row's values
+  int width = 64;                 ///< bits of the row's values
   Space space = Space::kGeneric;  ///< where a variable's name says it lies, else as asked
 };
 
@@ -77,7 +78,8 @@ void add_control(OpTable& table);
 
 /// d = not a, of predicates.
 void negate_predicate(Warp& warp, const Instr& instr);
-/// The call of cudaGraphSetConditional: its arguments lie in local memory at `immediate` and `target`.
+/// The call of cudaGraphSetConditional: its arguments lie in local memory at `immediate` and
+/// `target`.
 void set_conditional(Warp& warp, const Instr& instr);
 
 /// What a statement may name outside its own entry.
@@ -89,14 +91,16 @@ class Decoder {
 
   /// Places during decoding: 2 * number for a register; constants have their final places.
   Place use(const Operand& operand, Type type);
-  Place use_any(const Operand& operand, int* bits);  ///< whatever width the register has (numbers: 64)
+  Place use_any(const Operand& operand,
+                int* bits);  ///< whatever width the register has (numbers: 64)
   Place define(const Operand& operand, Type type);
   Place define_any(const Operand& operand, int* bits);
   Place constant(std::uint64_t value, int bits);
   Place new_register(int bits);
   Address address(const Operand& operand, Space space);
 
-  /// Emits; the guard is the present statement's. `defines_d`: d is written (else read as well as a, b, c).
+  /// Emits; the guard is the present statement's. `defines_d`: d is written (else read as well as
+  /// a, b, c).
   Instr& emit(Instr instr, bool defines_d = true);
   /// Adds further operands to the instruction that is emitted next.
   void more(Instr& instr, const std::vector<Place>& reads, const std::vector<Place>& writes);
@@ -124,7 +128,8 @@ class Decoder {
   struct Scope {
     std::unordered_map<std::string_view, Symbol> symbols;
     std::unordered_map<std::string_view, std::uint32_t> labels;
-    std::vector<std::pair<std::string_view, std::uint32_t>> branches;  // not resolved yet: label, instruction
+    std::vector<std::pair<std::string_view, std::uint32_t>>
+        branches;              // not resolved yet: label, instruction
     bool is_function = false;  // names of enclosing scopes are not seen
   };
 
@@ -143,9 +148,10 @@ class Decoder {
 
   const ModuleScope& module_;
   std::vector<Scope> scopes_;
-  std::deque<std::string> names_;                                // of registers declared as a range
+  std::deque<std::string> names_;                            // of registers declared as a range
   std::vector<std::unique_ptr<std::vector<Token>>> tokens_;  // names point into them
-  std::vector<std::vector<std::uint32_t>*> returns_;  // of functions being expanded: branches to their ends
+  std::vector<std::vector<std::uint32_t>*>
+      returns_;  // of functions being expanded: branches to their ends
   std::unordered_map<std::string_view, Symbol> specials_;
   std::unordered_map<std::string_view, Symbol> shared_variables_;
   std::unordered_map<std::uint64_t, Place> constants32_, constants64_;

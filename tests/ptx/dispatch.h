@@ -22,10 +22,14 @@ Handler for_integer(Type type, F&& f) {
   if (type.is_float() || type.is_predicate()) return nullptr;
   const bool is_signed = type.is_signed();
   switch (type.bits) {
-    case 16: return is_signed ? f(Tag<std::int16_t>()) : f(Tag<std::uint16_t>());
-    case 32: return is_signed ? f(Tag<std::int32_t>()) : f(Tag<std::uint32_t>());
-    case 64: return is_signed ? f(Tag<std::int64_t>()) : f(Tag<std::uint64_t>());
-    default: return nullptr;
+    case 16:
+      return is_signed ? f(Tag<std::int16_t>()) : f(Tag<std::uint16_t>());
+    case 32:
+      return is_signed ? f(Tag<std::int32_t>()) : f(Tag<std::uint32_t>());
+    case 64:
+      return is_signed ? f(Tag<std::int64_t>()) : f(Tag<std::uint64_t>());
+    default:
+      return nullptr;
   }
 }
 
@@ -34,9 +38,12 @@ template <class F>
 Handler for_float(Type type, F&& f) {
   if (type.kind != Type::Kind::kFloat || type.packed != 1) return nullptr;
   switch (type.bits) {
-    case 32: return f(Tag<float>());
-    case 64: return f(Tag<double>());
-    default: return nullptr;
+    case 32:
+      return f(Tag<float>());
+    case 64:
+      return f(Tag<double>());
+    default:
+      return nullptr;
   }
 }
 
@@ -49,7 +56,8 @@ inline constexpr Type kPredicateType{Type::Kind::kPredicate, 1, 1};
 inline void emit_simple(Decoder& decoder, const Statement& statement, Handler run, Type result,
                         std::initializer_list<Type> sources) {
   if (run == nullptr) decoder.unknown(statement, "not for this type");
-  if (statement.operands.size() != sources.size() + 1) decoder.unknown(statement, "number of operands");
+  if (statement.operands.size() != sources.size() + 1)
+    decoder.unknown(statement, "number of operands");
   Instr instr;
   instr.run = run;
   Place* const places[] = {&instr.a, &instr.b, &instr.c};

@@ -10,10 +10,10 @@ namespace specdec::ptx {
 namespace {
 
 constexpr std::size_t kMaxResident = 64;
-constexpr std::uint32_t kWarpTurn = 8192;          // instructions of a warp before the block's next one
-constexpr std::uint64_t kBlockTurn = 400'000;      // instructions of a block before the next one
+constexpr std::uint32_t kWarpTurn = 8192;      // instructions of a warp before the block's next one
+constexpr std::uint64_t kBlockTurn = 400'000;  // instructions of a block before the next one
 constexpr std::uint64_t kLaunchLimit = 2'000'000'000;
-constexpr std::uint64_t kVainRounds = 10'000;      // in which every warp of the launch asked in vain
+constexpr std::uint64_t kVainRounds = 10'000;  // in which every warp of the launch asked in vain
 constexpr std::size_t kSharedAlign = 1024, kDynamicAlign = 128;
 constexpr std::size_t kLocalZone = 64;
 constexpr int kFill = 0xA5;
@@ -27,7 +27,8 @@ std::byte* align(std::byte* pointer, std::size_t to) {
 }
 
 std::string to_text(const Dim3& at) {
-  return "(" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) + ")";
+  return "(" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) +
+         ")";
 }
 
 Dim3 unfold(std::uint64_t index, const Dim3& size) {
@@ -42,35 +43,62 @@ std::uint64_t volume(const Dim3& size) { return std::uint64_t{size.x} * size.y *
 
 std::uint32_t special_value(const Warp& warp, Special special, int lane) {
   const Launch& launch = *warp.launch;
-  const Dim3 thread = unfold(static_cast<std::uint64_t>(warp.index) * kLanes + static_cast<unsigned>(lane), launch.shape.block);
+  const Dim3 thread =
+      unfold(static_cast<std::uint64_t>(warp.index) * kLanes + static_cast<unsigned>(lane),
+             launch.shape.block);
   const std::uint32_t bit = std::uint32_t{1} << lane;
   switch (special) {
-    case Special::kTidX: return thread.x;
-    case Special::kTidY: return thread.y;
-    case Special::kTidZ: return thread.z;
-    case Special::kNtidX: return launch.shape.block.x;
-    case Special::kNtidY: return launch.shape.block.y;
-    case Special::kNtidZ: return launch.shape.block.z;
-    case Special::kCtaidX: return warp.block->index.x;
-    case Special::kCtaidY: return warp.block->index.y;
-    case Special::kCtaidZ: return warp.block->index.z;
-    case Special::kNctaidX: return launch.shape.grid.x;
-    case Special::kNctaidY: return launch.shape.grid.y;
-    case Special::kNctaidZ: return launch.shape.grid.z;
-    case Special::kLaneId: return static_cast<std::uint32_t>(lane);
-    case Special::kWarpId: return static_cast<std::uint32_t>(warp.index);
-    case Special::kNwarpId: return static_cast<std::uint32_t>(warp.block->warps.size());
-    case Special::kLaneMaskEq: return bit;
-    case Special::kLaneMaskLt: return bit - 1;
-    case Special::kLaneMaskLe: return bit | (bit - 1);
-    case Special::kLaneMaskGt: return ~(bit | (bit - 1));
-    case Special::kLaneMaskGe: return ~(bit - 1);
-    case Special::kClusterRank: return 0;
-    case Special::kClusterSize: return 1;
+    case Special::kTidX:
+      return thread.x;
+    case Special::kTidY:
+      return thread.y;
+    case Special::kTidZ:
+      return thread.z;
+    case Special::kNtidX:
+      return launch.shape.block.x;
+    case Special::kNtidY:
+      return launch.shape.block.y;
+    case Special::kNtidZ:
+      return launch.shape.block.z;
+    case Special::kCtaidX:
+      return warp.block->index.x;
+    case Special::kCtaidY:
+      return warp.block->index.y;
+    case Special::kCtaidZ:
+      return warp.block->index.z;
+    case Special::kNctaidX:
+      return launch.shape.grid.x;
+    case Special::kNctaidY:
+      return launch.shape.grid.y;
+    case Special::kNctaidZ:
+      return launch.shape.grid.z;
+    case Special::kLaneId:
+      return static_cast<std::uint32_t>(lane);
+    case Special::kWarpId:
+      return static_cast<std::uint32_t>(warp.index);
+    case Special::kNwarpId:
+      return static_cast<std::uint32_t>(warp.block->warps.size());
+    case Special::kLaneMaskEq:
+      return bit;
+    case Special::kLaneMaskLt:
+      return bit - 1;
+    case Special::kLaneMaskLe:
+      return bit | (bit - 1);
+    case Special::kLaneMaskGt:
+      return ~(bit | (bit - 1));
+    case Special::kLaneMaskGe:
+      return ~(bit - 1);
+    case Special::kClusterRank:
+      return 0;
+    case Special::kClusterSize:
+      return 1;
     case Special::kDynamicShared:
-      return kSpaceBase + static_cast<std::uint32_t>(round_up(launch.program->static_shared, kDynamicAlign));
-    case Special::kSmId: return 0;
-    case Special::kNsmId: return 1;
+      return kSpaceBase +
+             static_cast<std::uint32_t>(round_up(launch.program->static_shared, kDynamicAlign));
+    case Special::kSmId:
+      return 0;
+    case Special::kNsmId:
+      return 1;
   }
   return 0;
 }
@@ -92,7 +120,8 @@ void start_warp(Warp& warp, Block& block, int index) {
   if (!warp.rows_storage) {
     warp.rows_storage.reset(new std::byte[program.rows_bytes + 64]);
     warp.base[0] = align(warp.rows_storage.get(), 64);
-    warp.base[1] = reinterpret_cast<std::byte*>(const_cast<std::uint64_t*>(program.constants.data())) - 0;
+    warp.base[1] =
+        reinterpret_cast<std::byte*>(const_cast<std::uint64_t*>(program.constants.data())) - 0;
     if (program.local_bytes != 0) {
       warp.local_stride = round_up(program.local_bytes, kLocalZone) + kLocalZone;
       warp.local_storage.reset(new std::byte[warp.local_stride * kLanes + kLocalZone]);
@@ -111,7 +140,8 @@ std::unique_ptr<Block> make_block(Launch& launch) {
   auto block = std::make_unique<Block>();
   block->launch = &launch;
   const std::uint64_t threads = volume(launch.shape.block);
-  for (std::uint64_t first = 0; first < threads; first += kLanes) block->warps.push_back(std::make_unique<Warp>());
+  for (std::uint64_t first = 0; first < threads; first += kLanes)
+    block->warps.push_back(std::make_unique<Warp>());
   block->shared_bytes = launch.shape.dynamic_shared;
   const std::size_t own = launch.program->static_shared;
   block->shared_bytes += launch.shape.dynamic_shared != 0 ? round_up(own, kDynamicAlign) : own;
@@ -125,7 +155,8 @@ void start_block(Block& block, std::uint64_t number) {
   std::memset(block.shared, kFill, block.shared_bytes);
   block.barriers.fill(Barrier());
   block.live_warps = static_cast<int>(block.warps.size());
-  for (std::size_t i = 0; i < block.warps.size(); ++i) start_warp(*block.warps[i], block, static_cast<int>(i));
+  for (std::size_t i = 0; i < block.warps.size(); ++i)
+    start_warp(*block.warps[i], block, static_cast<int>(i));
 }
 
 void release(Block& block, int number) {
@@ -167,7 +198,8 @@ enum class Outcome { kDone, kTurn, kVain };
     if (first == nullptr) first = warp.get();
     warp->pc = warp->groups.front().pc;
     where += "; warp " + std::to_string(warp->index) +
-             (warp->at_barrier >= 0 ? " waits at barrier " + std::to_string(warp->at_barrier) : std::string(" asks")) +
+             (warp->at_barrier >= 0 ? " waits at barrier " + std::to_string(warp->at_barrier)
+                                    : std::string(" asks")) +
              ", line " + std::to_string(block.launch->program->lines[warp->pc]);
   }
   fail(*first, Fault::Kind::kDeadlock, -1, "nothing in the block can move" + where);
@@ -235,10 +267,14 @@ void run_grid(Launch& launch) {
 
 void check_shape(const Kernel& kernel, const LaunchShape& shape, std::size_t params) {
   const std::uint64_t threads = volume(shape.block);
-  if (volume(shape.grid) == 0 || threads == 0) throw std::invalid_argument(kernel.name + ": an empty grid or block");
-  if (threads > kernel.max_threads) throw std::invalid_argument(kernel.name + ": more threads than the kernel allows");
-  if (params != kernel.params_size) throw std::invalid_argument(kernel.name + ": the size of the parameters");
-  if (volume(shape.cluster) != 1) throw std::invalid_argument(kernel.name + ": clusters are not there");
+  if (volume(shape.grid) == 0 || threads == 0)
+    throw std::invalid_argument(kernel.name + ": an empty grid or block");
+  if (threads > kernel.max_threads)
+    throw std::invalid_argument(kernel.name + ": more threads than the kernel allows");
+  if (params != kernel.params_size)
+    throw std::invalid_argument(kernel.name + ": the size of the parameters");
+  if (volume(shape.cluster) != 1)
+    throw std::invalid_argument(kernel.name + ": clusters are not there");
 }
 
 }  // namespace
@@ -247,13 +283,15 @@ void fail(const Warp& warp, Fault::Kind kind, int lane, const std::string& what)
   const Launch& launch = *warp.launch;
   std::string text = "kernel " + launch.program->name + ", block " + to_text(warp.block->index);
   if (lane >= 0) {
-    const std::uint64_t thread = static_cast<std::uint64_t>(warp.index) * kLanes + static_cast<unsigned>(lane);
+    const std::uint64_t thread =
+        static_cast<std::uint64_t>(warp.index) * kLanes + static_cast<unsigned>(lane);
     text += ", thread " + to_text(unfold(thread, launch.shape.block));
   } else {
     text += ", warp " + std::to_string(warp.index);
   }
   const int line = launch.program->lines[warp.pc];
-  text += ", PTX line " + std::to_string(line) + " `" + std::string(launch.module->line(line)) + "`: " + what;
+  text += ", PTX line " + std::to_string(line) + " `" + std::string(launch.module->line(line)) +
+          "`: " + what;
   throw Fault(kind, text);
 }
 
@@ -269,14 +307,17 @@ void arrive_at_barrier(Warp& warp, const Instr& instr) {
       fail(warp, Fault::Kind::kUndefined, lane, "lanes of a warp at different barriers");
     }
   });
-  if (number >= block.barriers.size()) fail(warp, Fault::Kind::kUndefined, first, "no such barrier");
+  if (number >= block.barriers.size())
+    fail(warp, Fault::Kind::kUndefined, first, "no such barrier");
   if (instr.b != kNowhere && (threads == 0 || threads % kLanes != 0)) {
-    fail(warp, Fault::Kind::kUndefined, first, "a barrier of " + std::to_string(threads) + " threads");
+    fail(warp, Fault::Kind::kUndefined, first,
+         "a barrier of " + std::to_string(threads) + " threads");
   }
   const auto expected = static_cast<int>(threads / kLanes);
   Barrier& barrier = block.barriers[number];
   if (barrier.arrived != 0 && barrier.expected != expected) {
-    fail(warp, Fault::Kind::kUndefined, first, "warps at one barrier expect different numbers of threads");
+    fail(warp, Fault::Kind::kUndefined, first,
+         "warps at one barrier expect different numbers of threads");
   }
   barrier.expected = expected;
   ++barrier.arrived;
@@ -303,8 +344,8 @@ void leave_barriers(Block& block) {
 
 Counts counts() { return total; }
 
-void run(Module& module, const Kernel& kernel, const LaunchShape& shape, std::span<const std::byte> params,
-         Memory& memory, const SetConditional& set_conditional) {
+void run(Module& module, const Kernel& kernel, const LaunchShape& shape,
+         std::span<const std::byte> params, Memory& memory, const SetConditional& set_conditional) {
   check_shape(kernel, shape, params.size());
   Launch launch;
   launch.module = &module;

@@ -1,6 +1,6 @@
-// Operations on floats with the device's results where PTX fixes them: round to nearest even, no contraction, one NaN.
-// Approximate instructions (ex2, rsqrt, lg2, div.approx) give the correctly rounded value or nearly so, which the
-// device's need not be.
+// Operations on floats with the device's results where PTX fixes them: round to nearest even, no
+// contraction, one NaN. Approximate instructions (ex2, rsqrt, lg2, div.approx) give the correctly
+// rounded value or nearly so, which the device's need not be.
 #pragma once
 
 #include <bit>
@@ -13,7 +13,9 @@
 namespace specdec::ptx {
 
 /// The device's NaN for results in float.
-inline float settle_nan(float value) { return value == value ? value : std::bit_cast<float>(0x7FFFFFFFu); }
+inline float settle_nan(float value) {
+  return value == value ? value : std::bit_cast<float>(0x7FFFFFFFu);
+}
 inline double settle_nan(double value) { return value; }
 
 struct FloatAdd {
@@ -104,7 +106,8 @@ struct FloatRsqrt {
   }
 };
 struct FloatEx2 {
-  // 2^n * 2^f with f in [-1/2, 1/2] by its series to the 13th power, whose error is far below float's last bit.
+  // 2^n * 2^f with f in [-1/2, 1/2] by its series to the 13th power, whose error is far below
+  // float's last bit.
   static float run(float a) {
     constexpr double kLn2 = 0.693147180559945309417;
     const double x = a < -200.0F ? -200.0 : a > 200.0F ? 200.0 : static_cast<double>(a);
@@ -137,14 +140,17 @@ struct Flushed {
   }
 };
 
-// 16-bit floats, alone or two in a word: computed in float (fma: in double) and rounded to 16 bits. Float has more than
-// twice the digits, so rounding twice gives what rounding once would.
+// 16-bit floats, alone or two in a word: computed in float (fma: in double) and rounded to 16 bits.
+// Float has more than twice the digits, so rounding twice gives what rounding once would.
 template <class Op, class Format>
 struct Sixteen {
   static Half run(Half a) { return {Format::round(Op::run(Format::widen(a.bits)))}; }
-  static Half run(Half a, Half b) { return {Format::round(Op::run(Format::widen(a.bits), Format::widen(b.bits)))}; }
+  static Half run(Half a, Half b) {
+    return {Format::round(Op::run(Format::widen(a.bits), Format::widen(b.bits)))};
+  }
   static Half run(Half a, Half b, Half c) {
-    const double sum = Op::run(static_cast<double>(Format::widen(a.bits)), static_cast<double>(Format::widen(b.bits)),
+    const double sum = Op::run(static_cast<double>(Format::widen(a.bits)),
+                               static_cast<double>(Format::widen(b.bits)),
                                static_cast<double>(Format::widen(c.bits)));
     return {Format::round(static_cast<float>(sum))};
   }

@@ -18,8 +18,8 @@ inline float half_to_float(std::uint16_t bits) {
 /// To nearest even; NaN becomes 0x7FFF, as on the device.
 inline std::uint16_t float_to_half(float value) {
   if (value != value) return 0x7FFF;
-  return static_cast<std::uint16_t>(
-      _mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)));
+  return static_cast<std::uint16_t>(_mm_cvtsi128_si32(
+      _mm_cvtps_ph(_mm_set_ss(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)));
 }
 
 inline float bfloat_to_float(std::uint16_t bits) {

@@ -42,14 +42,16 @@ inline Cell<T> to_cell(T value) {
   }
 }
 
-/// d = f(lane) in the lanes that run. Exact overlap of d with a source is allowed: each lane reads its own cells first.
+/// d = f(lane) in the lanes that run. Exact overlap of d with a source is allowed: each lane reads
+/// its own cells first.
 template <class D, class F>
 inline void each_lane(Warp& warp, Place place, F&& f) {
   Cell<D>* d = warp.row<Cell<D>>(place);
   if (warp.full()) {
 #pragma GCC ivdep
     for (int lane = 0; lane < kLanes; ++lane) d[lane] = to_cell<D>(f(lane));
-  } else if ((warp.exec & (warp.exec - 1)) == 0) {  // one lane: reductions' ends, single-threaded parts
+  } else if ((warp.exec & (warp.exec - 1)) ==
+             0) {  // one lane: reductions' ends, single-threaded parts
     const int lane = std::countr_zero(warp.exec);
     d[lane] = to_cell<D>(f(lane));
   } else if constexpr (sizeof(D) == 8) {
@@ -79,7 +81,8 @@ template <class Op, class D, class A = D, class B = A>
 void binary(Warp& warp, const Instr& instr) {
   const Cell<A>* a = warp.row<Cell<A>>(instr.a);
   const Cell<B>* b = warp.row<Cell<B>>(instr.b);
-  each_lane<D>(warp, instr.d, [&](int lane) { return Op::run(from_cell<A>(a[lane]), from_cell<B>(b[lane])); });
+  each_lane<D>(warp, instr.d,
+               [&](int lane) { return Op::run(from_cell<A>(a[lane]), from_cell<B>(b[lane])); });
 }
 
 template <class Op, class D, class A = D, class B = A, class C = D>
@@ -107,6 +110,8 @@ inline void write_predicate(Warp& warp, Place place, std::uint32_t bits) {
   std::uint32_t* d = warp.row<std::uint32_t>(place);
   *d = (*d & ~warp.exec) | (bits & warp.exec);
 }
-inline std::uint32_t read_predicate(const Warp& warp, Place place) { return *warp.row<std::uint32_t>(place); }
+inline std::uint32_t read_predicate(const Warp& warp, Place place) {
+  return *warp.row<std::uint32_t>(place);
+}
 
 }  // namespace specdec::ptx

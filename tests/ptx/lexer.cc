@@ -9,9 +9,12 @@ namespace specdec::ptx {
 namespace {
 
 bool starts_name(char c) {
-  return std::isalpha(static_cast<unsigned char>(c)) || c == '_' || c == '$' || c == '%' || c == '.';
+  return std::isalpha(static_cast<unsigned char>(c)) || c == '_' || c == '$' || c == '%' ||
+         c == '.';
 }
-bool continues_name(char c) { return starts_name(c) || std::isdigit(static_cast<unsigned char>(c)); }
+bool continues_name(char c) {
+  return starts_name(c) || std::isdigit(static_cast<unsigned char>(c));
+}
 
 }  // namespace
 
@@ -45,7 +48,9 @@ std::vector<Token> tokenize(std::string_view text, int line) {
       take(Token::Kind::kString, end + 1);
     } else if (std::isdigit(static_cast<unsigned char>(c))) {
       std::size_t end = at + 1;
-      while (end < text.size() && (std::isalnum(static_cast<unsigned char>(text[end])) || text[end] == '.')) ++end;
+      while (end < text.size() &&
+             (std::isalnum(static_cast<unsigned char>(text[end])) || text[end] == '.'))
+        ++end;
       take(Token::Kind::kNumber, end);
     } else if (starts_name(c)) {
       std::size_t end = at + 1;
@@ -72,13 +77,15 @@ std::int64_t number_value(const Token& token, bool* is_float) {
   *is_float = false;
   const auto parsed = [&](std::string_view digits, int base) {
     std::uint64_t value = 0;
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, base);
+    const auto [end, error] =
+        std::from_chars(digits.data(), digits.data() + digits.size(), value, base);
     if (error != std::errc() || end != digits.data() + digits.size()) {
       throw SyntaxError(token.line, "bad number " + std::string(token.text));
     }
     return static_cast<std::int64_t>(value);
   };
-  if (text.size() > 2 && text[0] == '0' && (text[1] == 'f' || text[1] == 'F' || text[1] == 'd' || text[1] == 'D')) {
+  if (text.size() > 2 && text[0] == '0' &&
+      (text[1] == 'f' || text[1] == 'F' || text[1] == 'd' || text[1] == 'D')) {
     *is_float = true;
     return parsed(text.substr(2), 16);
   }
@@ -87,7 +94,8 @@ std::int64_t number_value(const Token& token, bool* is_float) {
     return std::bit_cast<std::int64_t>(std::strtod(std::string(text).c_str(), nullptr));
   }
   if (text.back() == 'U') text.remove_suffix(1);
-  if (text.size() > 2 && text[0] == '0' && (text[1] == 'x' || text[1] == 'X')) return parsed(text.substr(2), 16);
+  if (text.size() > 2 && text[0] == '0' && (text[1] == 'x' || text[1] == 'X'))
+    return parsed(text.substr(2), 16);
   return parsed(text, 10);
 }
 
@@ -110,7 +118,8 @@ bool Reader::accept(std::string_view text) {
 
 void Reader::expect(std::string_view text) {
   if (!accept(text)) {
-    throw SyntaxError(peek().line, "expected '" + std::string(text) + "', got '" + std::string(peek().text) + "'");
+    throw SyntaxError(peek().line, "expected '" + std::string(text) + "', got '" +
+                                       std::string(peek().text) + "'");
   }
 }
 

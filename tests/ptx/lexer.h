@@ -28,11 +28,11 @@ std::vector<Token> tokenize(std::string_view text, int line);
 
 struct Operand {
   enum class Kind {
-    kName,      ///< register, variable, label or special register
-    kNumber,    ///< `value`; floats as their bits
-    kAddress,   ///< [name + value], either may be missing
-    kVector,    ///< {parts}
-    kPair       ///< parts[0] | parts[1]
+    kName,     ///< register, variable, label or special register
+    kNumber,   ///< `value`; floats as their bits
+    kAddress,  ///< [name + value], either may be missing
+    kVector,   ///< {parts}
+    kPair      ///< parts[0] | parts[1]
   };
   Kind kind = Kind::kName;
   std::string_view name;
@@ -55,7 +55,8 @@ struct Statement {
 /// Reads tokens one after the other.
 class Reader {
  public:
-  explicit Reader(const std::vector<Token>& tokens, std::size_t at = 0) : tokens_(tokens), at_(at) {}
+  explicit Reader(const std::vector<Token>& tokens, std::size_t at = 0)
+      : tokens_(tokens), at_(at) {}
 
   const Token& peek(std::size_t ahead = 0) const;
   const Token& next();
@@ -74,7 +75,8 @@ class Reader {
   std::size_t at_;
 };
 
-/// Value of a number's text; `is_float` says which kind (0f and 0d: their bits; a decimal point: a double's).
+/// Value of a number's text; `is_float` says which kind (0f and 0d: their bits; a decimal point: a
+/// double's).
 std::int64_t number_value(const Token& token, bool* is_float);
 
 }  // namespace specdec::ptx

@@ -1,5 +1,5 @@
-// The 64 bits of an mbarrier object, as this machine lays them out: arrivals that are still to come, arrivals per phase,
-// phase, bytes that are still to come, and a mark.
+// The 64 bits of an mbarrier object, as this machine lays them out: arrivals that are still to
+// come, arrivals per phase, phase, bytes that are still to come, and a mark.
 #pragma once
 
 #include <cstdint>

@@ -77,7 +77,8 @@ class Scan {
     }
     const std::string_view header = until(";{=");
     if (at_ >= text_.size()) throw SyntaxError(line, "a declaration without end");
-    const bool is_routine = header.find(".entry") != header.npos || header.find(".func") != header.npos;
+    const bool is_routine =
+        header.find(".entry") != header.npos || header.find(".func") != header.npos;
     if (is_routine) {
       const bool has_body = text_[at_] == '{';
       if (has_body) {
@@ -107,7 +108,8 @@ class Scan {
       while (!reader.accept(")")) {
         reader.expect(".param");
         const Declaration declaration = read_declaration(reader);
-        KernelParam param{round_up(routine.kernel.params_size, declaration.align), declaration.size, declaration.align};
+        KernelParam param{round_up(routine.kernel.params_size, declaration.align), declaration.size,
+                          declaration.align};
         routine.kernel.params_size = param.offset + param.size;
         routine.kernel.params.push_back(param);
         reader.accept(",");
@@ -136,8 +138,8 @@ class Scan {
     const std::vector<Token> tokens = tokenize(text, line);
     Reader reader(tokens);
     bool is_extern = false;
-    while (reader.peek().is(".extern") || reader.peek().is(".visible") || reader.peek().is(".weak") ||
-           reader.peek().is(".common")) {
+    while (reader.peek().is(".extern") || reader.peek().is(".visible") ||
+           reader.peek().is(".weak") || reader.peek().is(".common")) {
       is_extern |= reader.next().is(".extern");
     }
     Variable variable;
@@ -156,7 +158,8 @@ class Scan {
     if (variable.space == Space::kShared) {
       variable.is_dynamic = is_extern;
     } else {
-      if (is_extern || declaration.is_unsized) throw SyntaxError(line, "a variable of another module");
+      if (is_extern || declaration.is_unsized)
+        throw SyntaxError(line, "a variable of another module");
       variable.storage.reset(new std::byte[variable.size + kVariableAlign]());
       const auto start = reinterpret_cast<std::uintptr_t>(variable.storage.get());
       variable.data = reinterpret_cast<std::byte*>(round_up(start, kVariableAlign));
@@ -182,8 +185,10 @@ class Scan {
       } else {
         const int line = reader.peek().line;
         const Operand value = reader.operand();
-        if (value.kind != Operand::Kind::kNumber) throw SyntaxError(line, "an initial value that is not a number");
-        if (at + bytes > variable.size) throw SyntaxError(line, "more initial values than the variable holds");
+        if (value.kind != Operand::Kind::kNumber)
+          throw SyntaxError(line, "an initial value that is not a number");
+        if (at + bytes > variable.size)
+          throw SyntaxError(line, "more initial values than the variable holds");
         std::memcpy(variable.data + at, &value.value, bytes);
         at += bytes;
         reader.accept(",");
@@ -291,7 +296,8 @@ std::string_view Module::line(int number) const {
     text.remove_prefix(end + 1);
   }
   text = text.substr(0, text.find('\n'));
-  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.front()))) text.remove_prefix(1);
+  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.front())))
+    text.remove_prefix(1);
   return text;
 }
 

@@ -14,9 +14,10 @@ namespace {
 template <class T>
 using Unsigned = std::make_unsigned_t<T>;
 template <class T>
-using Wider = std::conditional_t<
-    sizeof(T) == 2, std::conditional_t<std::is_signed_v<T>, std::int32_t, std::uint32_t>,
-    std::conditional_t<std::is_signed_v<T>, std::int64_t, std::uint64_t>>;
+using Wider =
+    std::conditional_t<sizeof(T) == 2,
+                       std::conditional_t<std::is_signed_v<T>, std::int32_t, std::uint32_t>,
+                       std::conditional_t<std::is_signed_v<T>, std::int64_t, std::uint64_t>>;
 
 struct Add {
   template <class T>
@@ -33,7 +34,8 @@ struct Sub {
 struct MulLo {
   template <class T>
   static T run(T a, T b) {
-    using U = std::conditional_t<sizeof(T) == 2, std::uint32_t, Unsigned<T>>;  // 16 bits would become a signed int
+    using U = std::conditional_t<sizeof(T) == 2, std::uint32_t,
+                                 Unsigned<T>>;  // 16 bits would become a signed int
     return static_cast<T>(static_cast<U>(a) * static_cast<U>(b));
   }
 };
@@ -41,7 +43,8 @@ struct MulHi {
   template <class T>
   static T run(T a, T b) {
     if constexpr (sizeof(T) == 8) {
-      __extension__ using Wide = std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>;
+      __extension__ using Wide =
+          std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>;
       return static_cast<T>((static_cast<Wide>(a) * static_cast<Wide>(b)) >> 64);
     } else {
       using Wide = Wider<T>;
@@ -52,7 +55,8 @@ struct MulHi {
 struct MulWide {
   template <class T>
   static Wider<T> run(T a, T b) {
-    return static_cast<Wider<T>>(static_cast<Unsigned<Wider<T>>>(a) * static_cast<Unsigned<Wider<T>>>(b));
+    return static_cast<Wider<T>>(static_cast<Unsigned<Wider<T>>>(a) *
+                                 static_cast<Unsigned<Wider<T>>>(b));
   }
 };
 struct MadLo {
@@ -165,7 +169,8 @@ Handler two_sources(Type type, bool ftz) {
   }
   if (type.is_float()) {
     if (ftz && type.bits == 32) return &binary<Flushed<FloatOp>, float>;
-    return for_float(type, [](auto tag) -> Handler { return &binary<FloatOp, Tagged<decltype(tag)>>; });
+    return for_float(type,
+                     [](auto tag) -> Handler { return &binary<FloatOp, Tagged<decltype(tag)>>; });
   }
   return for_integer(type, [](auto tag) -> Handler { return &binary<Op, Tagged<decltype(tag)>>; });
 }
@@ -181,8 +186,10 @@ void decode_two(Decoder& decoder, const Statement& statement, Words& words) {
 template <class Op>
 void decode_one_integer(Decoder& decoder, const Statement& statement, Words& words) {
   const Type type = words.type();
-  emit_simple(decoder, statement,
-              for_integer(type, [](auto tag) -> Handler { return &unary<Op, Tagged<decltype(tag)>>; }), type, {type});
+  emit_simple(
+      decoder, statement,
+      for_integer(type, [](auto tag) -> Handler { return &unary<Op, Tagged<decltype(tag)>>; }),
+      type, {type});
 }
 
 // and, or, xor, not: on bits or predicates.
@@ -197,15 +204,17 @@ struct PredicateXor {
 };
 template <class Op>
 void predicates(Warp& warp, const Instr& instr) {
-  write_predicate(warp, instr.d, Op::run(read_predicate(warp, instr.a), read_predicate(warp, instr.b)));
+  write_predicate(warp, instr.d,
+                  Op::run(read_predicate(warp, instr.a), read_predicate(warp, instr.b)));
 }
 
 template <class Op, class PredicateOp>
 void decode_logic(Decoder& decoder, const Statement& statement, Words& words) {
   const Type type = words.type();
-  const Handler run = type.is_predicate()
-                          ? &predicates<PredicateOp>
-                          : for_integer(type, [](auto tag) -> Handler { return &binary<Op, Tagged<decltype(tag)>>; });
+  const Handler run =
+      type.is_predicate() ? &predicates<PredicateOp> : for_integer(type, [](auto tag) -> Handler {
+        return &binary<Op, Tagged<decltype(tag)>>;
+      });
   emit_simple(decoder, statement, run, type, {type, type});
 }
 
@@ -228,21 +237,30 @@ void decode_mul(Decoder& decoder, const Statement& statement, Words& words) {
     result.bits *= 2;
     Handler run = nullptr;
     switch (type.bits) {
-      case 16: run = type.is_signed() ? Handler(&binary<MulWide, std::int32_t, std::int16_t>)
-                                      : Handler(&binary<MulWide, std::uint32_t, std::uint16_t>); break;
-      case 32: run = type.is_signed() ? Handler(&binary<MulWide, std::int64_t, std::int32_t>)
-                                      : Handler(&binary<MulWide, std::uint64_t, std::uint32_t>); break;
-      default: break;
+      case 16:
+        run = type.is_signed() ? Handler(&binary<MulWide, std::int32_t, std::int16_t>)
+                               : Handler(&binary<MulWide, std::uint32_t, std::uint16_t>);
+        break;
+      case 32:
+        run = type.is_signed() ? Handler(&binary<MulWide, std::int64_t, std::int32_t>)
+                               : Handler(&binary<MulWide, std::uint64_t, std::uint32_t>);
+        break;
+      default:
+        break;
     }
     emit_simple(decoder, statement, run, result, {type, type});
   } else if (words.take("hi")) {
-    emit_simple(decoder, statement,
-                for_integer(type, [](auto tag) -> Handler { return &binary<MulHi, Tagged<decltype(tag)>>; }), type,
-                {type, type});
+    emit_simple(
+        decoder, statement,
+        for_integer(type,
+                    [](auto tag) -> Handler { return &binary<MulHi, Tagged<decltype(tag)>>; }),
+        type, {type, type});
   } else if (words.take("lo")) {
-    emit_simple(decoder, statement,
-                for_integer(type, [](auto tag) -> Handler { return &binary<MulLo, Tagged<decltype(tag)>>; }), type,
-                {type, type});
+    emit_simple(
+        decoder, statement,
+        for_integer(type,
+                    [](auto tag) -> Handler { return &binary<MulLo, Tagged<decltype(tag)>>; }),
+        type, {type, type});
   } else {
     decoder.unknown(statement);
   }
@@ -255,21 +273,31 @@ void decode_mad(Decoder& decoder, const Statement& statement, Words& words) {
     result.bits *= 2;
     Handler run = nullptr;
     if (type.bits == 32) {
-      run = type.is_signed() ? Handler(&ternary<MadWide, std::int64_t, std::int32_t, std::int32_t, std::int64_t>)
-                             : Handler(&ternary<MadWide, std::uint64_t, std::uint32_t, std::uint32_t, std::uint64_t>);
+      run =
+          type.is_signed()
+              ? Handler(&ternary<MadWide, std::int64_t, std::int32_t, std::int32_t, std::int64_t>)
+              : Handler(
+                    &ternary<MadWide, std::uint64_t, std::uint32_t, std::uint32_t, std::uint64_t>);
     } else if (type.bits == 16) {
-      run = type.is_signed() ? Handler(&ternary<MadWide, std::int32_t, std::int16_t, std::int16_t, std::int32_t>)
-                             : Handler(&ternary<MadWide, std::uint32_t, std::uint16_t, std::uint16_t, std::uint32_t>);
+      run =
+          type.is_signed()
+              ? Handler(&ternary<MadWide, std::int32_t, std::int16_t, std::int16_t, std::int32_t>)
+              : Handler(
+                    &ternary<MadWide, std::uint32_t, std::uint16_t, std::uint16_t, std::uint32_t>);
     }
     emit_simple(decoder, statement, run, result, {type, type, result});
   } else if (words.take("lo")) {
-    emit_simple(decoder, statement,
-                for_integer(type, [](auto tag) -> Handler { return &ternary<MadLo, Tagged<decltype(tag)>>; }), type,
-                {type, type, type});
+    emit_simple(
+        decoder, statement,
+        for_integer(type,
+                    [](auto tag) -> Handler { return &ternary<MadLo, Tagged<decltype(tag)>>; }),
+        type, {type, type, type});
   } else if (words.take("hi")) {
-    emit_simple(decoder, statement,
-                for_integer(type, [](auto tag) -> Handler { return &ternary<MadHi, Tagged<decltype(tag)>>; }), type,
-                {type, type, type});
+    emit_simple(
+        decoder, statement,
+        for_integer(type,
+                    [](auto tag) -> Handler { return &ternary<MadHi, Tagged<decltype(tag)>>; }),
+        type, {type, type, type});
   } else {
     decoder.unknown(statement);
   }
@@ -285,7 +313,8 @@ void decode_fma(Decoder& decoder, const Statement& statement, Words& words) {
   } else if (ftz && type.bits == 32) {
     run = &ternary<Flushed<FloatFma>, float>;
   } else {
-    run = for_float(type, [](auto tag) -> Handler { return &ternary<FloatFma, Tagged<decltype(tag)>>; });
+    run = for_float(type,
+                    [](auto tag) -> Handler { return &ternary<FloatFma, Tagged<decltype(tag)>>; });
   }
   emit_simple(decoder, statement, run, type, {type, type, type});
 }
@@ -293,9 +322,10 @@ void decode_fma(Decoder& decoder, const Statement& statement, Words& words) {
 void decode_div(Decoder& decoder, const Statement& statement, Words& words) {
   const Type type = words.type();
   if (!type.is_float()) {
-    emit_simple(decoder, statement,
-                for_integer(type, [](auto tag) -> Handler { return &binary<Div, Tagged<decltype(tag)>>; }), type,
-                {type, type});
+    emit_simple(
+        decoder, statement,
+        for_integer(type, [](auto tag) -> Handler { return &binary<Div, Tagged<decltype(tag)>>; }),
+        type, {type, type});
     return;
   }
   words.take("rn") || words.take("approx") || words.take("full");
@@ -305,9 +335,10 @@ void decode_div(Decoder& decoder, const Statement& statement, Words& words) {
 
 void decode_rem(Decoder& decoder, const Statement& statement, Words& words) {
   const Type type = words.type();
-  emit_simple(decoder, statement,
-              for_integer(type, [](auto tag) -> Handler { return &binary<Rem, Tagged<decltype(tag)>>; }), type,
-              {type, type});
+  emit_simple(
+      decoder, statement,
+      for_integer(type, [](auto tag) -> Handler { return &binary<Rem, Tagged<decltype(tag)>>; }),
+      type, {type, type});
 }
 
 template <class Op, class FloatOp>
@@ -315,7 +346,8 @@ void decode_min_max(Decoder& decoder, const Statement& statement, Words& words) 
   const Type type = words.type();
   const bool ftz = words.take("ftz");
   if (words.take("NaN")) {
-    emit_simple(decoder, statement, two_sources<Op, NanWins<FloatOp>>(type, ftz), type, {type, type});
+    emit_simple(decoder, statement, two_sources<Op, NanWins<FloatOp>>(type, ftz), type,
+                {type, type});
   } else {
     emit_simple(decoder, statement, two_sources<Op, FloatOp>(type, ftz), type, {type, type});
   }
@@ -333,7 +365,8 @@ void decode_sign(Decoder& decoder, const Statement& statement, Words& words) {
   } else if (ftz && type.bits == 32) {
     run = &unary<Flushed<FloatOp>, float>;
   } else {
-    run = for_float(type, [](auto tag) -> Handler { return &unary<FloatOp, Tagged<decltype(tag)>>; });
+    run =
+        for_float(type, [](auto tag) -> Handler { return &unary<FloatOp, Tagged<decltype(tag)>>; });
   }
   emit_simple(decoder, statement, run, type, {type});
 }
@@ -354,18 +387,21 @@ void decode_one_float(Decoder& decoder, const Statement& statement, Words& words
 
 void decode_copysign(Decoder& decoder, const Statement& statement, Words& words) {
   const Type type = words.type();
-  emit_simple(decoder, statement,
-              for_float(type, [](auto tag) -> Handler { return &binary<CopySign, Tagged<decltype(tag)>>; }), type,
-              {type, type});
+  emit_simple(
+      decoder, statement,
+      for_float(type, [](auto tag) -> Handler { return &binary<CopySign, Tagged<decltype(tag)>>; }),
+      type, {type, type});
 }
 
 template <class Op>
 void decode_shift(Decoder& decoder, const Statement& statement, Words& words) {
   const Type type = words.type();
-  emit_simple(decoder, statement, for_integer(type, [](auto tag) -> Handler {
-                using T = Tagged<decltype(tag)>;
-                return &binary<Op, T, T, std::uint32_t>;
-              }),
+  emit_simple(decoder, statement,
+              for_integer(type,
+                          [](auto tag) -> Handler {
+                            using T = Tagged<decltype(tag)>;
+                            return &binary<Op, T, T, std::uint32_t>;
+                          }),
               type, {type, kU32});
 }
 
@@ -419,10 +455,14 @@ enum : std::uint8_t { kNoCombination, kCombineAnd, kCombineOr, kCombineXor };
 
 std::uint32_t combine(const Warp& warp, const Instr& instr, std::uint32_t bits) {
   switch (instr.kind) {
-    case kCombineAnd: return bits & read_predicate(warp, instr.c);
-    case kCombineOr: return bits | read_predicate(warp, instr.c);
-    case kCombineXor: return bits ^ read_predicate(warp, instr.c);
-    default: return bits;
+    case kCombineAnd:
+      return bits & read_predicate(warp, instr.c);
+    case kCombineOr:
+      return bits | read_predicate(warp, instr.c);
+    case kCombineXor:
+      return bits ^ read_predicate(warp, instr.c);
+    default:
+      return bits;
   }
 }
 
@@ -507,8 +547,8 @@ void select(Warp& warp, const Instr& instr) {
 
 void decode_selp(Decoder& decoder, const Statement& statement, Words& words) {
   const Type type = words.type();
-  emit_simple(decoder, statement, type.bits == 64 ? &select<std::uint64_t> : &select<std::uint32_t>, type,
-              {type, type, kPredicateType});
+  emit_simple(decoder, statement, type.bits == 64 ? &select<std::uint64_t> : &select<std::uint32_t>,
+              type, {type, type, kPredicateType});
 }
 
 }  // namespace

@@ -1,8 +1,9 @@
 // Asynchronous copies to shared memory, and mbarriers.
 //
-// A copy may take place at any time between its issue and the wait for it. The machine does it at the last possible
-// moment, so that a kernel that reads too early gets what was there before; SPECDEC_PTX_COPIES=early does it at once, so
-// that one that overwrites what is still being read is found.
+// A copy may take place at any time between its issue and the wait for it. The machine does it at
+// the last possible moment, so that a kernel that reads too early gets what was there before;
+// SPECDEC_PTX_COPIES=early does it at once, so that one that overwrites what is still being read is
+// found.
 #include <algorithm>
 #include <cstring>
 
@@ -20,7 +21,9 @@ void perform(PendingCopy& copy, std::uint32_t lanes) {
   for_lanes(lanes & copy.lanes, [&](int lane) {
     auto* to = reinterpret_cast<std::byte*>(copy.to[static_cast<std::size_t>(lane)]);
     const std::size_t bytes = copy.source_bytes[static_cast<std::size_t>(lane)];
-    if (bytes != 0) std::memcpy(to, reinterpret_cast<const void*>(copy.from[static_cast<std::size_t>(lane)]), bytes);
+    if (bytes != 0)
+      std::memcpy(to, reinterpret_cast<const void*>(copy.from[static_cast<std::size_t>(lane)]),
+                  bytes);
     std::memset(to + bytes, 0, static_cast<std::size_t>(copy.bytes) - bytes);
   });
   copy.lanes &= ~lanes;
@@ -41,13 +44,15 @@ void copy_async(Warp& warp, const Instr& instr) {
   copy.lanes = warp.exec;
   copy.bytes = static_cast<int>(bytes);
   const Place* operands = &warp.launch->program->operands[instr.more];
-  const std::uint32_t* sizes = instr.more_count > 2 ? warp.row<std::uint32_t>(operands[2]) : nullptr;
+  const std::uint32_t* sizes =
+      instr.more_count > 2 ? warp.row<std::uint32_t>(operands[2]) : nullptr;
   std::uint32_t reading = 0;
   for_lanes(warp.exec, [&](int lane) {
     const auto i = static_cast<std::size_t>(lane);
     std::uint32_t size = static_cast<std::uint32_t>(bytes);
     if (sizes != nullptr) size = sizes[lane];
-    if (size > bytes) fail(warp, Fault::Kind::kUndefined, lane, "cp.async: a source larger than the copy");
+    if (size > bytes)
+      fail(warp, Fault::Kind::kUndefined, lane, "cp.async: a source larger than the copy");
     copy.source_bytes[i] = static_cast<std::uint8_t>(size);
     reading |= static_cast<std::uint32_t>(size != 0) << lane;
     copy.group[i] = warp.commits[i];
@@ -71,7 +76,8 @@ void commit_group(Warp& warp, const Instr& /*instr*/) {
   for_lanes(warp.exec, [&](int lane) { ++warp.commits[static_cast<std::size_t>(lane)]; });
 }
 
-// All but the last Instr::immediate groups of each lane; negative: also what has not been committed.
+// All but the last Instr::immediate groups of each lane; negative: also what has not been
+// committed.
 void wait_group(Warp& warp, const Instr& instr) {
   for (PendingCopy& copy : warp.copies) {
     std::uint32_t lanes = 0;
@@ -95,7 +101,8 @@ void settle_arrivals(Warp& asking, std::uintptr_t barrier) {
         ++i;
         continue;
       }
-      for (std::size_t k = 0; k < warp->copies.size() && warp->first_copy + k < arrival.copies; ++k) {
+      for (std::size_t k = 0; k < warp->copies.size() && warp->first_copy + k < arrival.copies;
+           ++k) {
         perform(warp->copies[k], arrival.lanes);
       }
       drop_finished(*warp);
@@ -107,7 +114,8 @@ void settle_arrivals(Warp& asking, std::uintptr_t barrier) {
   }
 }
 
-// cp.async.mbarrier.arrive: kind holds the space, target says whether the barrier expects one arrival more.
+// cp.async.mbarrier.arrive: kind holds the space, target says whether the barrier expects one
+// arrival more.
 void arrive_after_copies(Warp& warp, const Instr& instr) {
   Addresses addresses;
   resolve(warp, instr, 8, addresses);
@@ -123,7 +131,8 @@ void arrive_after_copies(Warp& warp, const Instr& instr) {
         (warp.arrivals.back().lanes >> lane & 1u) == 0) {
       warp.arrivals.back().lanes |= std::uint32_t{1} << lane;
     } else {
-      warp.arrivals.push_back({address, std::uint32_t{1} << lane, warp.first_copy + warp.copies.size()});
+      warp.arrivals.push_back(
+          {address, std::uint32_t{1} << lane, warp.first_copy + warp.copies.size()});
     }
   });
   if (!warp.launch->late_copies) {
@@ -175,7 +184,8 @@ void decode_cp(Decoder& decoder, const Statement& statement, Words& words) {
   instr.run = &copy_async;
   set_address(decoder, instr, statement.operands.at(0), Space::kShared);
   const Address from = decoder.address(statement.operands.at(1), Space::kGlobal);
-  if (from.offset != static_cast<std::int32_t>(from.offset * 2) / 2) decoder.unknown(statement, "offset");
+  if (from.offset != static_cast<std::int32_t>(from.offset * 2) / 2)
+    decoder.unknown(statement, "offset");
   const std::int64_t bytes = statement.operands.at(2).value;
   if (bytes != 4 && bytes != 8 && bytes != 16) decoder.unknown(statement, "size");
   instr.target = static_cast<std::uint32_t>(bytes);
@@ -192,7 +202,8 @@ void init(Warp& warp, const Instr& instr) {
   resolve(warp, instr, 8, addresses);
   const std::uint32_t* b = warp.row<std::uint32_t>(instr.b);
   for_lanes(warp.exec, [&](int lane) {
-    if (b[lane] == 0 || b[lane] > kCountMask) fail(warp, Fault::Kind::kUndefined, lane, "mbarrier.init: the count");
+    if (b[lane] == 0 || b[lane] > kCountMask)
+      fail(warp, Fault::Kind::kUndefined, lane, "mbarrier.init: the count");
     Mbarrier object;
     object.pending = object.expected = b[lane];
     object.store(addresses[lane]);
@@ -231,7 +242,8 @@ void test_wait(Warp& warp, const Instr& instr) {
     settle_arrivals(warp, addresses[lane]);
     const bool waited = kParity ? (warp.row<std::uint32_t>(instr.b)[lane] & 1u) != 0
                                 : Mbarrier::phase_of(warp.row<std::uint64_t>(instr.b)[lane]);
-    done |= static_cast<std::uint32_t>(Mbarrier::load(warp, lane, addresses[lane]).phase != waited) << lane;
+    done |= static_cast<std::uint32_t>(Mbarrier::load(warp, lane, addresses[lane]).phase != waited)
+            << lane;
   });
   write_predicate(warp, instr.d, done);
   warp.polled_in_vain = (warp.exec & ~done) != 0;
@@ -276,7 +288,8 @@ void decode_mbarrier(Decoder& decoder, const Statement& statement, Words& words)
 Mbarrier Mbarrier::load(const Warp& warp, int lane, std::uintptr_t address) {
   std::uint64_t bits = 0;
   std::memcpy(&bits, reinterpret_cast<const void*>(address), sizeof(bits));
-  if ((bits & 0xFFull << 56u) != kMark) fail(warp, Fault::Kind::kUndefined, lane, "no mbarrier was made there");
+  if ((bits & 0xFFull << 56u) != kMark)
+    fail(warp, Fault::Kind::kUndefined, lane, "no mbarrier was made there");
   Mbarrier object;
   object.pending = static_cast<std::uint32_t>(bits) & kCountMask;
   object.expected = static_cast<std::uint32_t>(bits >> 20u) & kCountMask;
@@ -286,8 +299,9 @@ Mbarrier Mbarrier::load(const Warp& warp, int lane, std::uintptr_t address) {
 }
 
 std::uint64_t Mbarrier::bits() const {
-  return kMark | static_cast<std::uint64_t>(bytes & 0x7FFF) << 41u | static_cast<std::uint64_t>(phase) << 40u |
-         static_cast<std::uint64_t>(expected) << 20u | pending;
+  return kMark | static_cast<std::uint64_t>(bytes & 0x7FFF) << 41u |
+         static_cast<std::uint64_t>(phase) << 40u | static_cast<std::uint64_t>(expected) << 20u |
+         pending;
 }
 
 void Mbarrier::store(std::uintptr_t address) const {
@@ -296,7 +310,8 @@ void Mbarrier::store(std::uintptr_t address) const {
 }
 
 void Mbarrier::arrive(const Warp& warp, int lane, std::uint32_t count) {
-  if (count > pending) fail(warp, Fault::Kind::kUndefined, lane, "more arrivals at an mbarrier than it expects");
+  if (count > pending)
+    fail(warp, Fault::Kind::kUndefined, lane, "more arrivals at an mbarrier than it expects");
   pending -= count;
   settle();
 }

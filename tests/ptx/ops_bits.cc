@@ -22,7 +22,8 @@ struct Brev {
   template <class T>
   static T run(T a) {
     T reversed = 0;
-    for (unsigned i = 0; i < 8 * sizeof(T); ++i) reversed |= ((a >> i) & T{1}) << (8 * sizeof(T) - 1 - i);
+    for (unsigned i = 0; i < 8 * sizeof(T); ++i)
+      reversed |= ((a >> i) & T{1}) << (8 * sizeof(T) - 1 - i);
     return reversed;
   }
 };
@@ -59,7 +60,8 @@ struct Prmt {
   }
 };
 template <bool kRight, bool kWrap>
-struct Shf {  // the 64 bits {b, a}: the upper word of a shift to the left, the lower one of a shift to the right
+struct Shf {  // the 64 bits {b, a}: the upper word of a shift to the left, the lower one of a shift
+              // to the right
   static std::uint32_t run(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
     const std::uint32_t by = kWrap ? c & 31u : c < 32 ? c : 32;
     const std::uint64_t both = a | static_cast<std::uint64_t>(b) << 32u;
@@ -109,7 +111,8 @@ void lop3(Warp& warp, const Instr& instr) {
     std::uint32_t result = 0;
     for (std::uint32_t i = 0; i < 8; ++i) {
       if ((lookup >> i & 1u) == 0) continue;
-      result |= (i & 4u ? a[lane] : ~a[lane]) & (i & 2u ? b[lane] : ~b[lane]) & (i & 1u ? c[lane] : ~c[lane]);
+      result |= (i & 4u ? a[lane] : ~a[lane]) & (i & 2u ? b[lane] : ~b[lane]) &
+                (i & 1u ? c[lane] : ~c[lane]);
     }
     return result;
   });
@@ -119,26 +122,30 @@ template <class Op>
 void decode_count(Decoder& decoder, const Statement& statement, Words& words) {
   const Type type = words.type();
   emit_simple(decoder, statement,
-              type.bits == 64 ? &unary<Op, std::uint32_t, std::uint64_t> : &unary<Op, std::uint32_t, std::uint32_t>,
+              type.bits == 64 ? &unary<Op, std::uint32_t, std::uint64_t>
+                              : &unary<Op, std::uint32_t, std::uint32_t>,
               kU32, {type});
 }
 
 void decode_brev(Decoder& decoder, const Statement& statement, Words& words) {
   const Type type = words.type();
-  emit_simple(decoder, statement, type.bits == 64 ? &unary<Brev, std::uint64_t> : &unary<Brev, std::uint32_t>, type,
+  emit_simple(decoder, statement,
+              type.bits == 64 ? &unary<Brev, std::uint64_t> : &unary<Brev, std::uint32_t>, type,
               {type});
 }
 
 template <class Op>
 Handler bfind_of(Type type) {
   if (type.bits == 16) return nullptr;
-  return for_integer(type, [](auto tag) -> Handler { return &unary<Op, std::uint32_t, Tagged<decltype(tag)>>; });
+  return for_integer(
+      type, [](auto tag) -> Handler { return &unary<Op, std::uint32_t, Tagged<decltype(tag)>>; });
 }
 
 void decode_bfind(Decoder& decoder, const Statement& statement, Words& words) {
   const bool shift = words.take("shiftamt");
   const Type type = words.type();
-  emit_simple(decoder, statement, shift ? bfind_of<BfindShift>(type) : bfind_of<Bfind>(type), kU32, {type});
+  emit_simple(decoder, statement, shift ? bfind_of<BfindShift>(type) : bfind_of<Bfind>(type), kU32,
+              {type});
 }
 
 void decode_prmt(Decoder& decoder, const Statement& statement, Words& words) {
@@ -152,17 +159,21 @@ void decode_shf(Decoder& decoder, const Statement& statement, Words& words) {
   const bool wrap = words.take("wrap");
   if (!wrap && !words.take("clamp")) decoder.unknown(statement);
   const Type type = words.type();
-  const Handler run = right ? (wrap ? &ternary<Shf<true, true>, std::uint32_t> : &ternary<Shf<true, false>, std::uint32_t>)
-                            : (wrap ? &ternary<Shf<false, true>, std::uint32_t> : &ternary<Shf<false, false>, std::uint32_t>);
+  const Handler run = right ? (wrap ? &ternary<Shf<true, true>, std::uint32_t>
+                                    : &ternary<Shf<true, false>, std::uint32_t>)
+                            : (wrap ? &ternary<Shf<false, true>, std::uint32_t>
+                                    : &ternary<Shf<false, false>, std::uint32_t>);
   emit_simple(decoder, statement, run, type, {type, type, kU32});
 }
 
 void decode_bfe(Decoder& decoder, const Statement& statement, Words& words) {
   const Type type = words.type();
-  emit_simple(decoder, statement, for_integer(type, [](auto tag) -> Handler {
-                using T = Tagged<decltype(tag)>;
-                return &ternary<Bfe, T, T, std::uint32_t, std::uint32_t>;
-              }),
+  emit_simple(decoder, statement,
+              for_integer(type,
+                          [](auto tag) -> Handler {
+                            using T = Tagged<decltype(tag)>;
+                            return &ternary<Bfe, T, T, std::uint32_t, std::uint32_t>;
+                          }),
               type, {type, kU32, kU32});
 }
 

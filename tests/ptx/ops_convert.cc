@@ -8,10 +8,13 @@
 namespace specdec::ptx {
 namespace {
 
-// Integers: through the narrower type, then to the width of the register, by the sign of the result's type.
+// Integers: through the narrower type, then to the width of the register, by the sign of the
+// result's type.
 template <class D>
 struct ToInteger {
-  using Out = std::conditional_t<sizeof(D) == 8, D, std::conditional_t<std::is_signed_v<D>, std::int32_t, std::uint32_t>>;
+  using Out =
+      std::conditional_t<sizeof(D) == 8, D,
+                         std::conditional_t<std::is_signed_v<D>, std::int32_t, std::uint32_t>>;
   template <class S>
   static Out run(S value) {
     return static_cast<Out>(static_cast<D>(value));
@@ -36,7 +39,8 @@ struct FloatToInteger {
   static Out run(S value) {
     const S whole = to_integral<kRound>(value);
     if (whole != whole) return 0;
-    // The limits as floats: the lower one is exact, the upper one may be one more than the largest value.
+    // The limits as floats: the lower one is exact, the upper one may be one more than the largest
+    // value.
     constexpr S kLow = static_cast<S>(std::numeric_limits<D>::min());
     constexpr S kHigh = static_cast<S>(std::numeric_limits<D>::max());
     if (whole <= kLow) return static_cast<Out>(std::numeric_limits<D>::min());
@@ -105,7 +109,9 @@ void convert_integer(Warp& warp, const Instr& instr) {
 
 Handler integer_to_integer(Type to, Type from) {
   return any_integer(to, [&](auto d) -> Handler {
-    return any_integer(from, [](auto s) -> Handler { return &convert_integer<Tagged<decltype(d)>, Tagged<decltype(s)>>; });
+    return any_integer(from, [](auto s) -> Handler {
+      return &convert_integer<Tagged<decltype(d)>, Tagged<decltype(s)>>;
+    });
   });
 }
 
@@ -130,7 +136,8 @@ Handler integer_to_float(Type to, Type from) {
 
 template <Round kRound>
 Handler integral(Type type) {
-  return for_float(type, [](auto tag) -> Handler { return &unary<Integral<kRound>, Tagged<decltype(tag)>>; });
+  return for_float(
+      type, [](auto tag) -> Handler { return &unary<Integral<kRound>, Tagged<decltype(tag)>>; });
 }
 
 struct Modifiers {
@@ -149,7 +156,8 @@ struct Modifiers {
 Handler float_to_float(Type to, Type from, const Modifiers& how) {
   if (to.bits == from.bits && to.kind == from.kind && to.bits >= 32) {
     if (how.sat && !how.integral()) {
-      return for_float(to, [](auto tag) -> Handler { return &unary<Saturate, Tagged<decltype(tag)>>; });
+      return for_float(to,
+                       [](auto tag) -> Handler { return &unary<Saturate, Tagged<decltype(tag)>>; });
     }
     if (how.sat) return nullptr;
     if (how.rni) return integral<Round::kNearest>(to);
@@ -165,10 +173,12 @@ Handler float_to_float(Type to, Type from, const Modifiers& how) {
   if (to.bits == 32 && from.bits == 64) return &unary<Narrow, float, double>;
   const bool bfloat = to.kind == Type::Kind::kBfloat || from.kind == Type::Kind::kBfloat;
   if (to.bits == 32 && from.bits == 16) {
-    return bfloat ? &unary<FromSixteen<BfloatFormat>, float, Half> : &unary<FromSixteen<HalfFormat>, float, Half>;
+    return bfloat ? &unary<FromSixteen<BfloatFormat>, float, Half>
+                  : &unary<FromSixteen<HalfFormat>, float, Half>;
   }
   if (to.bits == 16 && from.bits == 32) {
-    return bfloat ? &unary<ToSixteen<BfloatFormat>, Half, float> : &unary<ToSixteen<HalfFormat>, Half, float>;
+    return bfloat ? &unary<ToSixteen<BfloatFormat>, Half, float>
+                  : &unary<ToSixteen<HalfFormat>, Half, float>;
   }
   return nullptr;
 }
@@ -224,7 +234,9 @@ void decode_cvt(Decoder& decoder, const Statement& statement, Words& words) {
 
 // mov between registers, and between a register and the parts of a vector.
 
-void move_predicate(Warp& warp, const Instr& instr) { write_predicate(warp, instr.d, read_predicate(warp, instr.a)); }
+void move_predicate(Warp& warp, const Instr& instr) {
+  write_predicate(warp, instr.d, read_predicate(warp, instr.a));
+}
 
 // d = {parts}: the first part is the lowest.
 template <class T>
@@ -236,7 +248,8 @@ void pack(Warp& warp, const Instr& instr) {
   each_lane<T>(warp, instr.d, [&](int lane) {
     T value = 0;
     for (std::uint32_t i = 0; i < count; ++i) {
-      value |= static_cast<T>(static_cast<T>(warp.row<std::uint32_t>(parts[i])[lane]) & mask) << (i * bits);
+      value |= static_cast<T>(static_cast<T>(warp.row<std::uint32_t>(parts[i])[lane]) & mask)
+               << (i * bits);
     }
     return value;
   });
@@ -296,7 +309,8 @@ void decode_mov(Decoder& decoder, const Statement& statement, Words& words) {
     return;
   }
   instr.run = type.bits == 64 ? &unary<Same, std::uint64_t> : &unary<Same, std::uint32_t>;
-  if (from.kind == Operand::Kind::kName && type.bits == 64) {  // the address of dynamic shared memory is a 32-bit row
+  if (from.kind == Operand::Kind::kName &&
+      type.bits == 64) {  // the address of dynamic shared memory is a 32-bit row
     int bits = 0;
     instr.a = decoder.use_any(from, &bits);
     if (bits != 64) instr.run = &unary<Same, std::uint64_t, std::uint32_t>;
@@ -311,12 +325,18 @@ void decode_mov(Decoder& decoder, const Statement& statement, Words& words) {
 
 std::int64_t generic_of(const Warp& warp, Space space, int lane) {
   switch (space) {
-    case Space::kShared: return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(warp.block->shared)) - kSpaceBase;
+    case Space::kShared:
+      return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(warp.block->shared)) -
+             kSpaceBase;
     case Space::kLocal:
-      return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(warp.local_of(lane))) - kSpaceBase;
+      return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(warp.local_of(lane))) -
+             kSpaceBase;
     case Space::kParam:
-      return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(warp.launch->params.data())) - kSpaceBase;
-    default: return 0;
+      return static_cast<std::int64_t>(
+                 reinterpret_cast<std::uintptr_t>(warp.launch->params.data())) -
+             kSpaceBase;
+    default:
+      return 0;
   }
 }
 
@@ -326,11 +346,13 @@ void change_space(Warp& warp, const Instr& instr) {
   const auto space = static_cast<Space>(instr.kind);
   if (kToSpace) {
     each_lane<std::uint64_t>(warp, instr.d, [&](int lane) {
-      return static_cast<std::uint64_t>(a[lane]) - static_cast<std::uint64_t>(generic_of(warp, space, lane));
+      return static_cast<std::uint64_t>(a[lane]) -
+             static_cast<std::uint64_t>(generic_of(warp, space, lane));
     });
   } else {
     each_lane<std::uint64_t>(warp, instr.d, [&](int lane) {
-      return static_cast<std::uint64_t>(a[lane]) + static_cast<std::uint64_t>(generic_of(warp, space, lane));
+      return static_cast<std::uint64_t>(a[lane]) +
+             static_cast<std::uint64_t>(generic_of(warp, space, lane));
     });
   }
 }
@@ -347,10 +369,12 @@ void decode_cvta(Decoder& decoder, const Statement& statement, Words& words) {
     if (bits != 64) decoder.unknown(statement);
     instr.run = &change_space<std::uint64_t, true>;
   } else {
-    instr.run = bits == 64 ? &change_space<std::uint64_t, false> : &change_space<std::uint32_t, false>;
+    instr.run =
+        bits == 64 ? &change_space<std::uint64_t, false> : &change_space<std::uint32_t, false>;
   }
   const auto space = static_cast<Space>(instr.kind);
-  if (bits == 64 && (space == Space::kGlobal || space == Space::kConst)) instr.run = &unary<Same, std::uint64_t>;
+  if (bits == 64 && (space == Space::kGlobal || space == Space::kConst))
+    instr.run = &unary<Same, std::uint64_t>;
   instr.d = decoder.define(statement.operands.at(0), type);
   decoder.emit(instr);
 }

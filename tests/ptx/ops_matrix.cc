@@ -1,6 +1,7 @@
-// Tensor core instructions of a warp. A product of two 16-bit floats is exact in float; each element of the result adds its
-// products in the order of k, rounding to float each time. A device adds them in another order with other rounding: the
-// last bits differ, but here as there an element depends on its own row and column alone.
+// Tensor core instructions of a warp. A product of two 16-bit floats is exact in float; each
+// element of the result adds its products in the order of k, rounding to float each time. A device
+// adds them in another order with other rounding: the last bits differ, but here as there an
+// element depends on its own row and column alone.
 #include <array>
 #include <cstring>
 
@@ -12,10 +13,12 @@ namespace specdec::ptx {
 namespace {
 
 void require_full(const Warp& warp, const char* what) {
-  if (!warp.full()) fail(warp, Fault::Kind::kUndefined, -1, std::string(what) + " without all lanes of the warp");
+  if (!warp.full())
+    fail(warp, Fault::Kind::kUndefined, -1, std::string(what) + " without all lanes of the warp");
 }
 
-// m16n8k16. Lane: group = lane / 4, place = lane % 4. Registers hold two neighbouring columns (of B: rows).
+// m16n8k16. Lane: group = lane / 4, place = lane % 4. Registers hold two neighbouring columns (of
+// B: rows).
 template <class Format>
 void mma_16816(Warp& warp, const Instr& instr) {
   require_full(warp, "mma");
@@ -60,35 +63,40 @@ void mma_16816(Warp& warp, const Instr& instr) {
 void decode_mma(Decoder& decoder, const Statement& statement, Words& words) {
   Instr instr;
   instr.flow = Flow::kMeet;
-  if (!words.take("sync") || !words.take("aligned") || !words.take("m16n8k16") || !words.take("row") ||
-      !words.take("col")) {
+  if (!words.take("sync") || !words.take("aligned") || !words.take("m16n8k16") ||
+      !words.take("row") || !words.take("col")) {
     decoder.unknown(statement);
   }
   const Type result = words.type(), left = words.type(), right = words.type(), sum = words.type();
-  if (result.bits != 32 || sum.bits != 32 || left.bits != 16 || right.kind != left.kind || right.bits != 16) {
+  if (result.bits != 32 || sum.bits != 32 || left.bits != 16 || right.kind != left.kind ||
+      right.bits != 16) {
     decoder.unknown(statement);
   }
   instr.run = left.kind == Type::Kind::kBfloat ? &mma_16816<BfloatFormat> : &mma_16816<HalfFormat>;
   std::vector<Place> reads, writes;
   const std::size_t lengths[] = {4, 4, 2, 4};
   for (std::size_t i = 0; i < 4; ++i) {
-    if (statement.operands.at(i).parts.size() != lengths[i]) decoder.unknown(statement, "number of registers");
+    if (statement.operands.at(i).parts.size() != lengths[i])
+      decoder.unknown(statement, "number of registers");
   }
   for (std::size_t i = 1; i < 4; ++i) {
-    for (const Operand& operand : statement.operands[i].parts) reads.push_back(decoder.use(operand, kU32));
+    for (const Operand& operand : statement.operands[i].parts)
+      reads.push_back(decoder.use(operand, kU32));
   }
-  for (const Operand& operand : statement.operands[0].parts) writes.push_back(decoder.define(operand, kU32));
+  for (const Operand& operand : statement.operands[0].parts)
+    writes.push_back(decoder.define(operand, kU32));
   decoder.more(instr, reads, writes);
   decoder.emit(instr);
 }
 
-// kCount 8 x 8 matrices of 16-bit values; lane 8 m + r has the address of row r of matrix m. Lane l gets columns
-// 2 (l % 4) and the next of row l / 4; transposed: of column l / 4.
+// kCount 8 x 8 matrices of 16-bit values; lane 8 m + r has the address of row r of matrix m. Lane l
+// gets columns 2 (l % 4) and the next of row l / 4; transposed: of column l / 4.
 template <int kCount, bool kTransposed>
 void load_matrix(Warp& warp, const Instr& instr) {
   require_full(warp, "ldmatrix");
   // Addresses of lanes beyond the matrices' rows are not used.
-  constexpr std::uint32_t kRows = kCount == 4 ? kAllLanes : (std::uint32_t{1} << (8 * kCount % 32)) - 1;
+  constexpr std::uint32_t kRows =
+      kCount == 4 ? kAllLanes : (std::uint32_t{1} << (8 * kCount % 32)) - 1;
   Addresses addresses;
   warp.exec = kRows;
   resolve(warp, instr, 16, addresses);
@@ -112,16 +120,25 @@ void load_matrix(Warp& warp, const Instr& instr) {
 void decode_ldmatrix(Decoder& decoder, const Statement& statement, Words& words) {
   Instr instr;
   instr.flow = Flow::kMeet;
-  if (!words.take("sync") || !words.take("aligned") || !words.take("m8n8")) decoder.unknown(statement);
+  if (!words.take("sync") || !words.take("aligned") || !words.take("m8n8"))
+    decoder.unknown(statement);
   const bool transposed = words.take("trans");
   const std::size_t count = words.take("x1") ? 1 : words.take("x2") ? 2 : words.take("x4") ? 4 : 0;
   const Space space = words.space();
-  if (words.type().bits != 16 || statement.operands.at(0).parts.size() != count) decoder.unknown(statement);
+  if (words.type().bits != 16 || statement.operands.at(0).parts.size() != count)
+    decoder.unknown(statement);
   switch (count) {
-    case 1: instr.run = transposed ? &load_matrix<1, true> : &load_matrix<1, false>; break;
-    case 2: instr.run = transposed ? &load_matrix<2, true> : &load_matrix<2, false>; break;
-    case 4: instr.run = transposed ? &load_matrix<4, true> : &load_matrix<4, false>; break;
-    default: decoder.unknown(statement);
+    case 1:
+      instr.run = transposed ? &load_matrix<1, true> : &load_matrix<1, false>;
+      break;
+    case 2:
+      instr.run = transposed ? &load_matrix<2, true> : &load_matrix<2, false>;
+      break;
+    case 4:
+      instr.run = transposed ? &load_matrix<4, true> : &load_matrix<4, false>;
+      break;
+    default:
+      decoder.unknown(statement);
   }
   const Address address = decoder.address(statement.operands.at(1), space);
   instr.a = address.base;
@@ -129,7 +146,8 @@ void decode_ldmatrix(Decoder& decoder, const Statement& statement, Words& words)
   instr.width = static_cast<std::uint8_t>(address.width);
   instr.kind = static_cast<std::uint8_t>(address.space);
   std::vector<Place> writes;
-  for (const Operand& operand : statement.operands[0].parts) writes.push_back(decoder.define(operand, kU32));
+  for (const Operand& operand : statement.operands[0].parts)
+    writes.push_back(decoder.define(operand, kU32));
   decoder.more(instr, {}, writes);
   decoder.emit(instr);
 }
@@ -151,8 +169,8 @@ void move_matrix(Warp& warp, const Instr& instr) {
 }
 
 void decode_movmatrix(Decoder& decoder, const Statement& statement, Words& words) {
-  if (!words.take("sync") || !words.take("aligned") || !words.take("m8n8") || !words.take("trans") ||
-      words.type().bits != 16) {
+  if (!words.take("sync") || !words.take("aligned") || !words.take("m8n8") ||
+      !words.take("trans") || words.type().bits != 16) {
     decoder.unknown(statement);
   }
   Instr instr;

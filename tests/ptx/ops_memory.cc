@@ -1,5 +1,5 @@
-// Loads, stores, atomics and fences. Blocks and warps take turns, so each instruction is atomic as a whole and fences have
-// nothing to do.
+// Loads, stores, atomics and fences. Blocks and warps take turns, so each instruction is atomic as
+// a whole and fences have nothing to do.
 #include <algorithm>
 #include <cstring>
 
@@ -12,15 +12,39 @@ namespace {
 
 // Caching, ordering and scope say nothing to this machine.
 void skip_hints(Words& words) {
-  for (const char* word : {"volatile", "relaxed", "acquire", "release", "acq_rel", "weak", "ca", "cg", "cs", "cv", "lu",
-                           "wb", "wt", "nc", "gpu", "cta", "sys", "cluster", "L1::evict_last", "L1::evict_first",
-                           "L1::no_allocate", "L1::evict_normal", "L1::evict_unchanged", "L2::64B", "L2::128B",
+  for (const char* word : {"volatile",
+                           "relaxed",
+                           "acquire",
+                           "release",
+                           "acq_rel",
+                           "weak",
+                           "ca",
+                           "cg",
+                           "cs",
+                           "cv",
+                           "lu",
+                           "wb",
+                           "wt",
+                           "nc",
+                           "gpu",
+                           "cta",
+                           "sys",
+                           "cluster",
+                           "L1::evict_last",
+                           "L1::evict_first",
+                           "L1::no_allocate",
+                           "L1::evict_normal",
+                           "L1::evict_unchanged",
+                           "L2::64B",
+                           "L2::128B",
                            "L2::256B"}) {
     words.take(word);
   }
 }
 
-std::size_t vector_length(Words& words) { return words.take("v2") ? 2 : words.take("v4") ? 4 : words.take("v8") ? 8 : 1; }
+std::size_t vector_length(Words& words) {
+  return words.take("v2") ? 2 : words.take("v4") ? 4 : words.take("v8") ? 8 : 1;
+}
 
 template <class T>
 T load_value(std::uintptr_t address) {
@@ -39,12 +63,17 @@ void load(Warp& warp, const Instr& instr) {
   Addresses addresses;
   resolve(warp, instr, sizeof(T) * kCount, addresses);
   for (int i = 0; i < kCount; ++i) {
-    R* d = warp.row<R>(kCount == 1 ? instr.d : warp.launch->program->operands[instr.more + static_cast<std::uint32_t>(i)]);
+    R* d = warp.row<R>(
+        kCount == 1 ? instr.d
+                    : warp.launch->program->operands[instr.more + static_cast<std::uint32_t>(i)]);
     const std::size_t offset = sizeof(T) * static_cast<std::size_t>(i);
     if (warp.full()) {
-      for (int lane = 0; lane < kLanes; ++lane) d[lane] = static_cast<R>(load_value<T>(addresses[lane] + offset));
+      for (int lane = 0; lane < kLanes; ++lane)
+        d[lane] = static_cast<R>(load_value<T>(addresses[lane] + offset));
     } else {
-      for_lanes(warp.exec, [&](int lane) { d[lane] = static_cast<R>(load_value<T>(addresses[lane] + offset)); });
+      for_lanes(warp.exec, [&](int lane) {
+        d[lane] = static_cast<R>(load_value<T>(addresses[lane] + offset));
+      });
     }
   }
 }
@@ -54,10 +83,12 @@ void store(Warp& warp, const Instr& instr) {
   Addresses addresses;
   resolve(warp, instr, sizeof(T) * kCount, addresses);
   for (int i = 0; i < kCount; ++i) {
-    const R* b =
-        warp.row<R>(kCount == 1 ? instr.b : warp.launch->program->operands[instr.more + static_cast<std::uint32_t>(i)]);
+    const R* b = warp.row<R>(
+        kCount == 1 ? instr.b
+                    : warp.launch->program->operands[instr.more + static_cast<std::uint32_t>(i)]);
     const std::size_t offset = sizeof(T) * static_cast<std::size_t>(i);
-    for_lanes(warp.exec, [&](int lane) { store_value<T>(addresses[lane] + offset, static_cast<T>(b[lane])); });
+    for_lanes(warp.exec,
+              [&](int lane) { store_value<T>(addresses[lane] + offset, static_cast<T>(b[lane])); });
   }
 }
 
@@ -66,18 +97,32 @@ template <class F>
 Handler for_moved(Type type, int register_bits, F&& f) {
   if (register_bits == 64) {
     switch (type.bits) {
-      case 8: return type.is_signed() ? f(Tag<std::int8_t>(), Tag<std::uint64_t>()) : f(Tag<std::uint8_t>(), Tag<std::uint64_t>());
-      case 16: return type.is_signed() ? f(Tag<std::int16_t>(), Tag<std::uint64_t>()) : f(Tag<std::uint16_t>(), Tag<std::uint64_t>());
-      case 32: return type.is_signed() ? f(Tag<std::int32_t>(), Tag<std::uint64_t>()) : f(Tag<std::uint32_t>(), Tag<std::uint64_t>());
-      case 64: return f(Tag<std::uint64_t>(), Tag<std::uint64_t>());
-      default: return nullptr;
+      case 8:
+        return type.is_signed() ? f(Tag<std::int8_t>(), Tag<std::uint64_t>())
+                                : f(Tag<std::uint8_t>(), Tag<std::uint64_t>());
+      case 16:
+        return type.is_signed() ? f(Tag<std::int16_t>(), Tag<std::uint64_t>())
+                                : f(Tag<std::uint16_t>(), Tag<std::uint64_t>());
+      case 32:
+        return type.is_signed() ? f(Tag<std::int32_t>(), Tag<std::uint64_t>())
+                                : f(Tag<std::uint32_t>(), Tag<std::uint64_t>());
+      case 64:
+        return f(Tag<std::uint64_t>(), Tag<std::uint64_t>());
+      default:
+        return nullptr;
     }
   }
   switch (type.bits) {
-    case 8: return type.is_signed() ? f(Tag<std::int8_t>(), Tag<std::uint32_t>()) : f(Tag<std::uint8_t>(), Tag<std::uint32_t>());
-    case 16: return type.is_signed() ? f(Tag<std::int16_t>(), Tag<std::uint32_t>()) : f(Tag<std::uint16_t>(), Tag<std::uint32_t>());
-    case 32: return f(Tag<std::uint32_t>(), Tag<std::uint32_t>());
-    default: return nullptr;
+    case 8:
+      return type.is_signed() ? f(Tag<std::int8_t>(), Tag<std::uint32_t>())
+                              : f(Tag<std::uint8_t>(), Tag<std::uint32_t>());
+    case 16:
+      return type.is_signed() ? f(Tag<std::int16_t>(), Tag<std::uint32_t>())
+                              : f(Tag<std::uint16_t>(), Tag<std::uint32_t>());
+    case 32:
+      return f(Tag<std::uint32_t>(), Tag<std::uint32_t>());
+    default:
+      return nullptr;
   }
 }
 
@@ -87,10 +132,14 @@ Handler mover(Type type, int register_bits, std::size_t count) {
     using T = Tagged<decltype(t)>;
     using R = Tagged<decltype(r)>;
     switch (count) {
-      case 1: return kLoad ? &load<T, R, 1> : &store<T, R, 1>;
-      case 2: return kLoad ? &load<T, R, 2> : &store<T, R, 2>;
-      case 4: return kLoad ? &load<T, R, 4> : &store<T, R, 4>;
-      default: return nullptr;
+      case 1:
+        return kLoad ? &load<T, R, 1> : &store<T, R, 1>;
+      case 2:
+        return kLoad ? &load<T, R, 2> : &store<T, R, 2>;
+      case 4:
+        return kLoad ? &load<T, R, 4> : &store<T, R, 4>;
+      default:
+        return nullptr;
     }
   });
 }
@@ -149,7 +198,8 @@ void decode_st(Decoder& decoder, const Statement& statement, Words& words) {
   int bits = 0;
   const auto source = [&](const Operand& operand) {
     int own = type.bits;
-    const Place place = operand.kind == Operand::Kind::kNumber ? decoder.use(operand, type) : decoder.use_any(operand, &own);
+    const Place place = operand.kind == Operand::Kind::kNumber ? decoder.use(operand, type)
+                                                               : decoder.use_any(operand, &own);
     const int wide = own == 64 ? 64 : 32;
     if (bits != 0 && bits != wide) decoder.unknown(statement, "registers of different widths");
     bits = wide;
@@ -264,7 +314,8 @@ Handler atomic_of(Words& words, Type type, bool* swap) {
   *swap = false;
   if (words.take("add")) {
     if (type.is_float()) {
-      return for_float(type, [](auto tag) -> Handler { return &atomic<AtomAdd, Tagged<decltype(tag)>>; });
+      return for_float(type,
+                       [](auto tag) -> Handler { return &atomic<AtomAdd, Tagged<decltype(tag)>>; });
     }
     return atomic_integer<AtomAdd>(Type{Type::Kind::kUnsigned, type.bits});
   }
@@ -302,8 +353,9 @@ void decode_atomic(Decoder& decoder, const Statement& statement, Words& words) {
 }
 
 void decode_fence(Decoder& /*decoder*/, const Statement& /*statement*/, Words& words) {
-  for (const char* word : {"gl", "cta", "sys", "gpu", "cluster", "sc", "acq_rel", "acquire", "release", "proxy", "async",
-                           "alias", "mbarrier_init", "async::generic", "sync_restrict::shared::cta"}) {
+  for (const char* word :
+       {"gl", "cta", "sys", "gpu", "cluster", "sc", "acq_rel", "acquire", "release", "proxy",
+        "async", "alias", "mbarrier_init", "async::generic", "sync_restrict::shared::cta"}) {
     words.take(word);
   }
   words.space();
@@ -318,10 +370,12 @@ void set_conditional(Warp& warp, const Instr& instr) {
   for_lanes(warp.exec, [&](int lane) {
     const std::byte* base = warp.local_of(lane);
     const auto at = [&](std::int64_t address) {
-      return reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(address) - kSpaceBase;
+      return reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(address) -
+             kSpaceBase;
     };
-    (*warp.launch->set_conditional)(load_value<std::uint64_t>(at(instr.immediate)),
-                                    load_value<std::uint32_t>(at(static_cast<std::int64_t>(instr.target))));
+    (*warp.launch->set_conditional)(
+        load_value<std::uint64_t>(at(instr.immediate)),
+        load_value<std::uint32_t>(at(static_cast<std::int64_t>(instr.target))));
   });
 }
 

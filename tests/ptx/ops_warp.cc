@@ -6,7 +6,8 @@
 namespace specdec::ptx {
 namespace {
 
-// What a lane gets from one that does not take part: PTX leaves it open, so nothing that could pass for a value.
+// What a lane gets from one that does not take part: PTX leaves it open, so nothing that could pass
+// for a value.
 constexpr std::uint32_t kNobody = 0xDEADBEEFu;
 
 enum : std::uint8_t { kUp, kDown, kButterfly, kIndex };
@@ -50,7 +51,8 @@ void shuffle(Warp& warp, const Instr& instr) {
   });
   std::uint32_t* d = warp.row<std::uint32_t>(instr.d);
   for_lanes(warp.exec, [&](int lane) { d[lane] = results[lane]; });
-  if (instr.more_count != 0) write_predicate(warp, warp.launch->program->operands[instr.more], inside);
+  if (instr.more_count != 0)
+    write_predicate(warp, warp.launch->program->operands[instr.more], inside);
 }
 
 void decode_shfl(Decoder& decoder, const Statement& statement, Words& words) {
@@ -76,7 +78,8 @@ void decode_shfl(Decoder& decoder, const Statement& statement, Words& words) {
   instr.members = decoder.use(statement.operands.at(4), kU32);
   const Operand& to = statement.operands.at(0);
   instr.d = decoder.define(to.kind == Operand::Kind::kPair ? to.parts[0] : to, type);
-  if (to.kind == Operand::Kind::kPair) decoder.more(instr, {}, {decoder.define(to.parts[1], kPredicateType)});
+  if (to.kind == Operand::Kind::kPair)
+    decoder.more(instr, {}, {decoder.define(to.parts[1], kPredicateType)});
   decoder.emit(instr);
 }
 
@@ -160,14 +163,16 @@ void reduce(Warp& warp, const Instr& instr) {
   const std::uint32_t* a = warp.row<std::uint32_t>(instr.a);
   const int first = std::countr_zero(warp.exec);
   T total = static_cast<T>(a[first]);
-  for_lanes(warp.exec & (warp.exec - 1), [&](int lane) { total = Op::run(total, static_cast<T>(a[lane])); });
+  for_lanes(warp.exec & (warp.exec - 1),
+            [&](int lane) { total = Op::run(total, static_cast<T>(a[lane])); });
   each_lane<T>(warp, instr.d, [&](int) { return total; });
 }
 
 template <class Op>
 Handler reduce_of(Type type) {
   if (type.bits != 32) return nullptr;
-  return type.is_signed() ? Handler(&reduce<Op, std::int32_t>) : Handler(&reduce<Op, std::uint32_t>);
+  return type.is_signed() ? Handler(&reduce<Op, std::int32_t>)
+                          : Handler(&reduce<Op, std::uint32_t>);
 }
 
 void decode_redux(Decoder& decoder, const Statement& statement, Words& words) {
@@ -191,7 +196,8 @@ void decode_redux(Decoder& decoder, const Statement& statement, Words& words) {
 
 void nothing(Warp& /*warp*/, const Instr& /*instr*/) {}
 
-// bar.warp.sync, bar.sync, bar.arrive, bar.red; barrier.* are the same for threads that need not be a whole warp.
+// bar.warp.sync, bar.sync, bar.arrive, bar.red; barrier.* are the same for threads that need not be
+// a whole warp.
 void decode_bar(Decoder& decoder, const Statement& statement, Words& words) {
   Instr instr;
   if (words.take("warp")) {
@@ -208,7 +214,9 @@ void decode_bar(Decoder& decoder, const Statement& statement, Words& words) {
   std::size_t at = 0;
   BarrierOp op = BarrierOp::kSync;
   if (words.take("red")) {
-    op = words.take("popc") ? BarrierOp::kPopc : words.take("and") ? BarrierOp::kAnd : BarrierOp::kOr;
+    op = words.take("popc")  ? BarrierOp::kPopc
+         : words.take("and") ? BarrierOp::kAnd
+                             : BarrierOp::kOr;
     if (op == BarrierOp::kOr && !words.take("or")) decoder.unknown(statement);
     instr.d = decoder.define(statement.operands.at(at++), words.type());
     instr.c = decoder.use(statement.operands.back(), kPredicateType);

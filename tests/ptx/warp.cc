@@ -1,5 +1,6 @@
-// One warp: lanes that have diverged form groups. The group that is furthest behind in the text runs, so that the others
-// are waited for where branches join again, which in nvcc's code lies behind the branches.
+// One warp: lanes that have diverged form groups. The group that is furthest behind in the text
+// runs, so that the others are waited for where branches join again, which in nvcc's code lies
+// behind the branches.
 #include "tests/ptx/warp.h"
 
 #include <cstdio>
@@ -9,7 +10,8 @@
 namespace specdec::ptx {
 namespace {
 
-constexpr std::uint32_t kGroupTurn = 4096;  // instructions after which another group must have its turn
+constexpr std::uint32_t kGroupTurn =
+    4096;  // instructions after which another group must have its turn
 
 std::uint32_t live_lanes(const Warp& warp) { return ~warp.exited; }
 
@@ -49,7 +51,8 @@ std::size_t choose(Warp& warp) {
   report_stuck(warp);
 }
 
-// True if the lanes of `exec` with the member mask `members` are all there; runs the instruction for them.
+// True if the lanes of `exec` with the member mask `members` are all there; runs the instruction
+// for them.
 bool meet(Warp& warp, const Instr& instr, std::uint32_t exec) {
   if (instr.members == kNowhere) {
     if (exec != live_lanes(warp)) return false;
@@ -61,9 +64,11 @@ bool meet(Warp& warp, const Instr& instr, std::uint32_t exec) {
   for (std::uint32_t left = exec; left != 0;) {  // usually one mask for all
     const std::uint32_t mask = members[std::countr_zero(left)];
     std::uint32_t same = 0;
-    for_lanes(left, [&](int lane) { same |= static_cast<std::uint32_t>(members[lane] == mask) << lane; });
+    for_lanes(left,
+              [&](int lane) { same |= static_cast<std::uint32_t>(members[lane] == mask) << lane; });
     if ((same & ~mask) != 0) {
-      fail(warp, Fault::Kind::kUndefined, std::countr_zero(same & ~mask), "a lane that is not in its own member mask");
+      fail(warp, Fault::Kind::kUndefined, std::countr_zero(same & ~mask),
+           "a lane that is not in its own member mask");
     }
     if ((mask & live_lanes(warp) & ~same) != 0) return false;
     left &= ~same;
@@ -155,7 +160,8 @@ Stop run_warp(Warp& warp, std::uint32_t budget) {
           warp.exited |= exec;
           group.lanes = lanes & ~exec;
           ++group.pc;
-          if (group.lanes == 0) warp.groups.erase(warp.groups.begin() + static_cast<std::ptrdiff_t>(current));
+          if (group.lanes == 0)
+            warp.groups.erase(warp.groups.begin() + static_cast<std::ptrdiff_t>(current));
           for (Group& other : warp.groups) other.waits = false;  // fewer lanes to wait for
           if (warp.groups.empty()) return leave(Stop::kDone);
           changed = true;

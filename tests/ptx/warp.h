@@ -49,10 +49,10 @@ struct Warp {
   int index = 0;  ///< in its block
   std::uint32_t pc = 0;
 
-  std::vector<Group> groups;   ///< of live lanes
-  std::uint32_t exited = 0;    ///< lanes that are through, or never were
-  int at_barrier = -1;         ///< waits there, whole
-  std::uint32_t steps = 0;     ///< of the present group, while there are several
+  std::vector<Group> groups;  ///< of live lanes
+  std::uint32_t exited = 0;   ///< lanes that are through, or never were
+  int at_barrier = -1;        ///< waits there, whole
+  std::uint32_t steps = 0;    ///< of the present group, while there are several
 
   std::vector<PendingCopy> copies;
   std::uint64_t first_copy = 0;  ///< sequence number of copies[0]
@@ -65,7 +65,9 @@ struct Warp {
 
   std::size_t local_stride = 0;
 
-  std::byte* local_of(int lane) const { return local_base + local_stride * static_cast<std::size_t>(lane); }
+  std::byte* local_of(int lane) const {
+    return local_base + local_stride * static_cast<std::size_t>(lane);
+  }
   bool full() const { return exec == kAllLanes; }
 
   template <class T>
@@ -90,8 +92,8 @@ struct Warp {
 };
 
 struct Barrier {
-  int arrived = 0;        ///< warps
-  int expected = 0;       ///< warps; 0: all live warps of the block
+  int arrived = 0;   ///< warps
+  int expected = 0;  ///< warps; 0: all live warps of the block
   std::uint32_t count = 0;
   bool all = true, any = false;
 };
@@ -108,7 +110,8 @@ struct Block {
   std::uint64_t vain_rounds = 0;
 };
 
-/// Region of memory that an access lay in, by instruction: most accesses of an instruction go to one allocation.
+/// Region of memory that an access lay in, by instruction: most accesses of an instruction go to
+/// one allocation.
 struct CachedRegion {
   std::uintptr_t begin = 1, end = 0;
 };
