@@ -8,7 +8,8 @@
 // memory again, before the device is done. One lock makes all of it safe to call from any thread.
 //
 // Environment, read once: SPECDEC_PTX_STREAMS, SPECDEC_PTX_MEMORY_MB (the device's memory, 2048),
-// SPECDEC_PTX_PROCESSORS (its processors, 8).
+// SPECDEC_PTX_PROCESSORS (its processors, 8), SPECDEC_PTX_PROFILE (print each kernel's launches and
+// time at the end).
 #pragma once
 
 #include <cuda_runtime_api.h>
