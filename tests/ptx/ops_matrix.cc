@@ -17,46 +17,63 @@ void require_full(const Warp& warp, const char* what) {
     fail(warp, Fault::Kind::kUndefined, -1, std::string(what) + " without all lanes of the warp");
 }
 
+// 16-bit floats of one register row each, widened eight at a time.
+void widen(const std::uint16_t* from, float* to, std::size_t count, HalfFormat /*format*/) {
+  for (std::size_t i = 0; i < count; i += 8) {
+    _mm256_storeu_ps(to + i,
+                     _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
+  }
+}
+void widen(const std::uint16_t* from, float* to, std::size_t count, BfloatFormat format) {
+  for (std::size_t i = 0; i < count; ++i) to[i] = format.widen(from[i]);
+}
+
 // m16n8k16. Lane: group = lane / 4, place = lane % 4. Registers hold two neighbouring columns (of
-// B: rows).
+// B: rows), so the four lanes of a group hold eight in order.
 template <class Format>
 void mma_16816(Warp& warp, const Instr& instr) {
   require_full(warp, "mma");
   const Place* operands = &warp.launch->program->operands[instr.more];
-  const std::uint32_t* a[4];
-  const std::uint32_t* b[2];
-  const float* c[4];
-  float* d[4];
-  for (int i = 0; i < 4; ++i) a[i] = warp.row<std::uint32_t>(operands[i]);
-  for (int i = 0; i < 2; ++i) b[i] = warp.row<std::uint32_t>(operands[4 + i]);
-  for (int i = 0; i < 4; ++i) c[i] = warp.row<float>(operands[6 + i]);
-  for (int i = 0; i < 4; ++i) d[i] = warp.row<float>(operands[10 + i]);
-
-  alignas(32) float left[16][16], right[16][8], sum[16][8];
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const int group = lane / 4, place = lane % 4;
-    for (int i = 0; i < 4; ++i) {
-      const int row = group + 8 * (i % 2), column = 2 * place + 8 * (i / 2);
-      left[row][column] = Format::widen(static_cast<std::uint16_t>(a[i][lane]));
-      left[row][column + 1] = Format::widen(static_cast<std::uint16_t>(a[i][lane] >> 16u));
+  alignas(32) std::uint16_t left16[16][16], right16[8][16];
+  alignas(32) float left[16][16], right[8][16], by_k[16][8];
+  __m256 sum[16];
+  for (std::size_t group = 0; group < 8; ++group) {
+    for (std::size_t i = 0; i < 4; ++i) {
+      const std::uint32_t* a = warp.row<std::uint32_t>(operands[i]);
+      std::memcpy(&left16[group + 8 * (i % 2)][8 * (i / 2)], a + 4 * group, 16);
     }
-    for (int i = 0; i < 2; ++i) {
-      const int row = 2 * place + 8 * i;
-      right[row][group] = Format::widen(static_cast<std::uint16_t>(b[i][lane]));
-      right[row + 1][group] = Format::widen(static_cast<std::uint16_t>(b[i][lane] >> 16u));
+    for (std::size_t i = 0; i < 2; ++i) {
+      const std::uint32_t* b = warp.row<std::uint32_t>(operands[4 + i]);
+      std::memcpy(&right16[group][8 * i], b + 4 * group, 16);
     }
-    for (int i = 0; i < 4; ++i) sum[group + 8 * (i / 2)][2 * place + i % 2] = c[i][lane];
+    for (std::size_t half = 0; half < 2; ++half) {  // even and odd columns
+      const __m128 even = _mm_loadu_ps(warp.row<float>(operands[6 + 2 * half]) + 4 * group);
+      const __m128 odd = _mm_loadu_ps(warp.row<float>(operands[7 + 2 * half]) + 4 * group);
+      sum[group + 8 * half] =
+          _mm256_set_m128(_mm_unpackhi_ps(even, odd), _mm_unpacklo_ps(even, odd));
+    }
   }
-  for (int row = 0; row < 16; ++row) {
+  widen(left16[0], left[0], 256, Format());
+  widen(right16[0], right[0], 128, Format());
+  for (int k = 0; k < 16; ++k) {
+    for (int column = 0; column < 8; ++column) by_k[k][column] = right[column][k];
+  }
+  for (int row = 0; row < 16; row += 8) {
     for (int k = 0; k < 16; ++k) {
-      for (int column = 0; column < 8; ++column) {
-        sum[row][column] = __builtin_fmaf(left[row][k], right[k][column], sum[row][column]);
-      }
+      const __m256 b = _mm256_load_ps(by_k[k]);
+      for (int r = row; r < row + 8; ++r)
+        sum[r] = _mm256_fmadd_ps(_mm256_broadcast_ss(&left[r][k]), b, sum[r]);
     }
   }
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const int group = lane / 4, place = lane % 4;
-    for (int i = 0; i < 4; ++i) d[i][lane] = sum[group + 8 * (i / 2)][2 * place + i % 2];
+  for (std::size_t group = 0; group < 8; ++group) {
+    for (std::size_t half = 0; half < 2; ++half) {
+      const __m128 low = _mm256_castps256_ps128(sum[group + 8 * half]);
+      const __m128 high = _mm256_extractf128_ps(sum[group + 8 * half], 1);
+      _mm_storeu_ps(warp.row<float>(operands[10 + 2 * half]) + 4 * group,
+                    _mm_shuffle_ps(low, high, 0x88));
+      _mm_storeu_ps(warp.row<float>(operands[11 + 2 * half]) + 4 * group,
+                    _mm_shuffle_ps(low, high, 0xDD));
+    }
   }
 }
 
@@ -104,15 +121,15 @@ void load_matrix(Warp& warp, const Instr& instr) {
   const Place* to = &warp.launch->program->operands[instr.more];
   for (int m = 0; m < kCount; ++m) {
     std::uint16_t matrix[8][8];
-    for (int row = 0; row < 8; ++row) {
-      std::memcpy(matrix[row], reinterpret_cast<const void*>(addresses[8 * m + row]), 16);
-    }
     std::uint32_t* d = warp.row<std::uint32_t>(to[m]);
+    for (int row = 0; row < 8; ++row) {  // the four lanes of a group get a row as it lies
+      void* at = kTransposed ? static_cast<void*>(matrix[row]) : static_cast<void*>(d + 4 * row);
+      std::memcpy(at, reinterpret_cast<const void*>(addresses[8 * m + row]), 16);
+    }
+    if (!kTransposed) continue;
     for (int lane = 0; lane < kLanes; ++lane) {
       const int row = lane / 4, column = 2 * (lane % 4);
-      const std::uint16_t low = kTransposed ? matrix[column][row] : matrix[row][column];
-      const std::uint16_t high = kTransposed ? matrix[column + 1][row] : matrix[row][column + 1];
-      d[lane] = low | static_cast<std::uint32_t>(high) << 16u;
+      d[lane] = matrix[column][row] | static_cast<std::uint32_t>(matrix[column + 1][row]) << 16u;
     }
   }
 }

@@ -17,42 +17,29 @@ void shuffle(Warp& warp, const Instr& instr) {
   const std::uint32_t* a = warp.row<std::uint32_t>(instr.a);
   const std::uint32_t* b = warp.row<std::uint32_t>(instr.b);
   const std::uint32_t* c = warp.row<std::uint32_t>(instr.c);
-  std::uint32_t values[kLanes];
-  std::copy(a, a + kLanes, values);
-  std::uint32_t inside = 0;
-  std::uint32_t results[kLanes] = {};
-  for_lanes(warp.exec, [&](int lane) {
-    const int by = static_cast<int>(b[lane] & 31u);
-    const int clamp = static_cast<int>(c[lane] & 31u);
-    const int segment = static_cast<int>(c[lane] >> 8u & 31u);
+  std::int32_t from[kLanes], in[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const auto by = static_cast<int>(b[lane] & 31u);
+    const auto clamp = static_cast<int>(c[lane] & 31u);
+    const auto segment = static_cast<int>(c[lane] >> 8u & 31u);
     const int limit = (lane & segment) | (clamp & ~segment);
-    int from = 0;
-    bool in = false;
-    switch (kMode) {
-      case kUp:
-        from = lane - by;
-        in = from >= limit;
-        break;
-      case kDown:
-        from = lane + by;
-        in = from <= limit;
-        break;
-      case kButterfly:
-        from = lane ^ by;
-        in = from <= limit;
-        break;
-      default:
-        from = (lane & segment) | (by & ~segment);
-        in = from <= limit;
-    }
-    if (!in) from = lane;
-    inside |= static_cast<std::uint32_t>(in) << lane;
-    results[lane] = (warp.exec >> from & 1u) != 0 ? values[from] : kNobody;
-  });
-  std::uint32_t* d = warp.row<std::uint32_t>(instr.d);
-  for_lanes(warp.exec, [&](int lane) { d[lane] = results[lane]; });
-  if (instr.more_count != 0)
-    write_predicate(warp, warp.launch->program->operands[instr.more], inside);
+    const int source = kMode == kUp          ? lane - by
+                       : kMode == kDown      ? lane + by
+                       : kMode == kButterfly ? lane ^ by
+                                             : (lane & segment) | (by & ~segment);
+    const bool inside = kMode == kUp ? source >= limit : source <= limit;
+    in[lane] = inside;
+    from[lane] = inside ? source : lane;
+  }
+  std::uint32_t values[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    values[lane] = (warp.exec >> from[lane] & 1u) != 0 ? a[from[lane]] : kNobody;
+  }
+  each_lane<std::uint32_t>(warp, instr.d, [&](int lane) { return values[lane]; });
+  if (instr.more_count != 0) {
+    write_predicate(warp, warp.launch->program->operands[instr.more],
+                    lane_bits([&](int lane) { return in[lane] != 0; }));
+  }
 }
 
 void decode_shfl(Decoder& decoder, const Statement& statement, Words& words) {

@@ -8,7 +8,8 @@
 // memory again, before the device is done. One lock makes all of it safe to call from any thread.
 //
 // Environment, read once: SPECDEC_PTX_STREAMS, SPECDEC_PTX_MEMORY_MB (the device's memory, 2048),
-// SPECDEC_PTX_PROCESSORS (its processors, 8).
+// SPECDEC_PTX_PROCESSORS (its processors, 8), SPECDEC_PTX_PROFILE (print each kernel's launches and
+// time at the end).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -19,6 +20,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -64,6 +66,11 @@ inline constexpr std::size_t kMostShared = 163u << 10u;    // per block, for fun
 inline constexpr unsigned kMostThreads = 1024;             // per block
 inline constexpr std::uint64_t kMostTurns = std::uint64_t{1} << 16;  // of a WHILE node
 
+/// A fat binary without PTX that can be run.
+struct NoImage : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 /// A fat binary: its PTX, read when one of its functions or variables is first asked for.
 struct Binary {
   std::string text;
@@ -96,8 +103,8 @@ class Runtime {
   std::map<CUgraph_st*, std::unique_ptr<CUgraph_st>> graphs;
   std::map<CUgraphExec_st*, std::unique_ptr<CUgraphExec_st>> executables;
 
-  /// Null: no such function. Reads its binary; throws std::runtime_error at text that the machine
-  /// does not know.
+  /// Null: no such function. Reads its binary; throws NoImage, or std::runtime_error at text that
+  /// the machine does not know.
   CUkern_st* function(const void* stub);
   Module& module(Binary& binary);
 

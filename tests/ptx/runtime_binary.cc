@@ -84,7 +84,7 @@ Runtime& locked(std::unique_lock<std::mutex>& hold) {
 }  // namespace
 
 Module& Runtime::module(Binary& binary) {
-  if (!binary.wrong.empty()) throw std::runtime_error(binary.wrong);
+  if (!binary.wrong.empty()) throw NoImage(binary.wrong);
   if (binary.module) return *binary.module;
   binary.module = std::make_unique<Module>(std::move(binary.text));
   for (const std::span<std::byte> variable : binary.module->variables())

@@ -1,6 +1,12 @@
 // What work does when it runs.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
+
+#include <cxxabi.h>
 
 #include "tests/ptx/runtime.h"
 
@@ -27,6 +33,38 @@ cudaError_t code_of(Fault::Kind kind) {
   return cudaErrorLaunchFailure;
 }
 
+/// SPECDEC_PTX_PROFILE: each kernel's launches and time, printed when the process ends.
+class Profile {
+ public:
+  static Profile* get() {
+    static Profile* const profile = std::getenv("SPECDEC_PTX_PROFILE") ? new Profile : nullptr;
+    return profile;
+  }
+  void add(const std::string& kernel, double seconds) {
+    if (of_kernel_.empty()) std::atexit([] { get()->print(); });
+    auto& [launches, time] = of_kernel_[kernel];
+    ++launches;
+    time += seconds;
+  }
+
+ private:
+  void print() const {
+    std::vector<std::pair<double, std::string>> lines;
+    for (const auto& [kernel, sums] : of_kernel_) {
+      char* const plain = abi::__cxa_demangle(kernel.c_str(), nullptr, nullptr, nullptr);
+      lines.emplace_back(sums.second, std::to_string(sums.first) + "  " +
+                                          (plain != nullptr ? plain : kernel.c_str()));
+      std::free(plain);
+    }
+    std::sort(lines.rbegin(), lines.rend());
+    std::fprintf(stderr, "PTX machine: seconds, launches, kernel\n");
+    for (const auto& [seconds, line] : lines)
+      std::fprintf(stderr, "%10.3f  %s\n", seconds, line.c_str());
+  }
+
+  std::map<std::string, std::pair<std::uint64_t, double>> of_kernel_;
+};
+
 /// Runs one piece of work; `conditions` are those of the graph around it, null outside of graphs.
 class Execution {
  public:
@@ -37,8 +75,13 @@ class Execution {
     const SetConditional set = [this](std::uint64_t handle, unsigned value) {
       condition(handle).value = value;
     };
+    const auto begin = std::chrono::steady_clock::now();
     run(*launch.function->binary->module, *launch.function->kernel, launch.shape, launch.params,
         runtime_.memory, conditions_ != nullptr ? set : SetConditional());
+    if (Profile* const profile = Profile::get()) {
+      const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+      profile->add(launch.function->name, taken.count());
+    }
   }
 
   void operator()(const Copy& copy) {

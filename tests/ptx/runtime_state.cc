@@ -2,7 +2,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <new>
-#include <stdexcept>
 
 #include "tests/ptx/runtime.h"
 
@@ -52,6 +51,9 @@ cudaError_t error_of_exception() {
     throw;
   } catch (const std::bad_alloc&) {
     return cudaErrorMemoryAllocation;
+  } catch (const NoImage& missing) {
+    complain(missing.what());
+    return cudaErrorNoKernelImageForDevice;
   } catch (const std::exception& wrong) {  // of reading or decoding a module
     complain(wrong.what());
     return cudaErrorInvalidPtx;

@@ -21,6 +21,12 @@
 
 using namespace specdec::ptx::test;
 
+extern "C" {
+void** __cudaRegisterFatBinary(void* wrapper);
+void __cudaRegisterFunction(void** handle, const char* stub, char*, const char* name, int, uint3*,
+                            uint3*, dim3*, dim3*, int*);
+}
+
 namespace {
 
 bool streams_are_late() {
@@ -187,6 +193,47 @@ TEST_CASE("a launch asks for no more than its function may have") {
   REQUIRE(bounded_attributes(&attributes) == cudaSuccess);
   CHECK(attributes.sharedSizeBytes == 1024);
   CHECK(attributes.maxThreadsPerBlock == 128);
+  cudaGetLastError();
+}
+
+TEST_CASE("fat binaries that hold nothing to run are refused when they are used") {
+  // One entry behind the header: kind (1 PTX, 2 machine code), sizes, architecture, flags.
+  struct Image {
+    std::uint32_t magic = 0xBA55ED50;
+    std::uint16_t version = 1, header_size = 16;
+    std::uint64_t size = 64;
+    std::uint16_t kind = 1, entry_version = 0x101;
+    std::uint32_t entry_header = 48;
+    std::uint64_t entry_size = 16;
+    std::uint32_t compressed = 0, options = 0, ptx_version = 0x90000, architecture = 80,
+                  name[2] = {};
+    std::uint64_t flags = 0x11;
+    char text[16] = "nonsense;";
+  };
+  struct Wrapper {
+    int magic = 0x466243B1, version = 1;
+    const Image* data = nullptr;
+    void* prelinked = nullptr;
+  };
+  static Image images[6];  // registered for good
+  static Wrapper wrappers[6];
+  static const char stubs[6] = {};
+  images[0].magic = 1;
+  images[1].kind = 2;
+  images[2].architecture = 90;
+  images[3].flags |= 0x2000;
+  images[4].entry_size = 17;
+  for (int i = 0; i < 6; ++i) {
+    CAPTURE(i);
+    wrappers[i].data = &images[i];
+    void** const binary = __cudaRegisterFatBinary(&wrappers[i]);
+    __cudaRegisterFunction(binary, &stubs[i], nullptr, "none", -1, nullptr, nullptr, nullptr,
+                           nullptr, nullptr);
+    CHECK(cudaLaunchKernel(&stubs[i], dim3{1, 1, 1}, dim3{1, 1, 1}, nullptr, 0, nullptr) ==
+          (i < 5 ? cudaErrorNoKernelImageForDevice : cudaErrorInvalidPtx));
+  }
+  CHECK(cudaLaunchKernel(&wrappers, dim3{1, 1, 1}, dim3{1, 1, 1}, nullptr, 0, nullptr) ==
+        cudaErrorInvalidDeviceFunction);
   cudaGetLastError();
 }
 

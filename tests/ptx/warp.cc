@@ -61,6 +61,12 @@ bool meet(Warp& warp, const Instr& instr, std::uint32_t exec) {
     return true;
   }
   const std::uint32_t* members = warp.row<std::uint32_t>(instr.members);
+  if ((instr.members & 1) != 0 &&
+      (members[0] & live_lanes(warp)) == exec) {  // a constant, and all are there
+    warp.exec = exec;
+    instr.run(warp, instr);
+    return true;
+  }
   for (std::uint32_t left = exec; left != 0;) {  // usually one mask for all
     const std::uint32_t mask = members[std::countr_zero(left)];
     std::uint32_t same = 0;
