@@ -36,6 +36,7 @@ Config config_for(const Setting& setting) {
   config.draft.tree.topk = setting.topk;
   config.draft.tree.num_draft_tokens = 10;
   config.kv_cache.memory_mb = setting.memory_mb;
+  config.scheduler.max_num_seqs = setting.batch;  // adaptive lengths measure every size of batch
   config.verify.method = setting.rule;
   return config;
 }

@@ -59,11 +59,14 @@ void mma_16816(Warp& warp, const Instr& instr) {
     for (int column = 0; column < 8; ++column) by_k[k][column] = right[column][k];
   }
   for (int row = 0; row < 16; row += 8) {
+    __m256 own[8];
+    for (int r = 0; r < 8; ++r) own[r] = sum[row + r];
     for (int k = 0; k < 16; ++k) {
       const __m256 b = _mm256_load_ps(by_k[k]);
-      for (int r = row; r < row + 8; ++r)
-        sum[r] = _mm256_fmadd_ps(_mm256_broadcast_ss(&left[r][k]), b, sum[r]);
+#pragma GCC unroll 8
+      for (int r = 0; r < 8; ++r) own[r] = _mm256_fmadd_ps(_mm256_broadcast_ss(&left[row + r][k]), b, own[r]);
     }
+    for (int r = 0; r < 8; ++r) sum[row + r] = own[r];
   }
   for (std::size_t group = 0; group < 8; ++group) {
     for (std::size_t half = 0; half < 2; ++half) {
