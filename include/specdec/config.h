@@ -144,6 +144,7 @@ struct BackendConfig {
   std::string device = "auto";  ///< auto | cuda | cpu; auto: a GPU where there is one
   int threads = 0;              ///< 0 = the physical cores this process may use
   bool device_loop = true;      ///< on a GPU: let steps follow each other without the host
+  bool device_sampling = true;  ///< on a GPU: draw tokens there in single steps too
   std::string isa = "auto";     ///< auto | avx2 | avx512 | amx: what the CPU kernels use; auto: the
                                 ///< fastest here, which is never amx
 

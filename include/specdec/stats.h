@@ -77,8 +77,8 @@ struct EngineStats {
   // Seconds spent in each stage of the step.
   double draft_time = 0;
   double grammar_time = 0;  ///< what of the grammars' work no forward pass hides
-  double forward_time = 0;
-  double sample_time = 0;
+  double forward_time = 0;  ///< where a GPU draws the tokens, until the pass has been enqueued
+  double sample_time = 0;   ///< there, with the wait for the pass
   double commit_time = 0;
   SpeculationStats speculation;
   /// (rows, seconds) of a pass of the target and of the draft model, measured at load when lengths

@@ -63,6 +63,8 @@ void DeviceLoop::Impl::allocate() {
   entry_bytes_ = entry_size.used();
   check_cuda(::cudaMalloc(&memory, entry_bytes_), "allocating the loop's buffers");
   entry_memory_.reset(static_cast<std::byte*>(memory));
+  // The first passes are over padding, before any run was entered: block tables must name blocks.
+  check_cuda(::cudaMemsetAsync(memory, 0, entry_bytes_, stream_), "clearing the loop's buffers");
   Arena entry_parts(entry_memory_.get());
   device_.place(entry_parts, options_);
 

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/arena.h"
 #include "engine/backend/cuda_error.h"
 #include "engine/backend/cuda_memory.h"
 #include "engine/device_loop.h"
@@ -29,23 +30,6 @@ struct DestroyExecutable {
 };
 using OwnedGraph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, DestroyGraph>;
 using OwnedExecutable = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, DestroyExecutable>;
-
-/// Hands out parts of one allocation. A first pass without memory counts, a second one assigns.
-class Arena {
- public:
-  explicit Arena(std::byte* memory) : memory_(memory) {}
-  template <typename T>
-  void take(T*& part, std::size_t count) {
-    if (memory_ != nullptr) part = reinterpret_cast<T*>(memory_ + used_);
-    constexpr std::size_t kAlignment = 256;
-    used_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-  }
-  std::size_t used() const { return used_; }
-
- private:
-  std::byte* memory_;
-  std::size_t used_ = 0;
-};
 
 /// What the host fills for a run and copies in one piece.
 struct Entry {

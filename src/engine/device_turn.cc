@@ -25,23 +25,28 @@ Error error_of(cuda::RowStatus status, int position) {
   }
 }
 
+void TokenLogprobs::fill(std::size_t at, const SamplingOptions& options, OutputToken& token) const {
+  if (options.logprobs >= 0) token.logprob = logprobs[at];
+  for (int i = 0; i < options.logprobs; ++i) {
+    const std::size_t top = at * static_cast<std::size_t>(most) + static_cast<std::size_t>(i);
+    if (top_tokens[top] < 0) break;  // the vocabulary is smaller
+    token.top_logprobs.push_back({top_tokens[top], top_logprobs[top]});
+  }
+}
+
 AcceptedPath path_of(const DeviceLoop::Turn& turn, std::size_t index,
                      const SamplingOptions& options) {
   const cuda::TurnEntry& entry = turn.entries[index];
+  const TokenLogprobs logprobs{turn.logprobs, turn.top_tokens, turn.top_logprobs,
+                               turn.most_logprobs};
   AcceptedPath path;
   for (int i = 0; i < entry.num_tokens; ++i) {
     OutputToken token;
     token.token = entry.tokens[i];
     token.drafted = i < entry.num_accepted;
-    const std::size_t at =
-        index * static_cast<std::size_t>(turn.path_capacity) + static_cast<std::size_t>(i);
-    if (options.logprobs >= 0) token.logprob = turn.logprobs[at];
-    for (int j = 0; j < options.logprobs; ++j) {
-      const std::size_t top =
-          at * static_cast<std::size_t>(turn.most_logprobs) + static_cast<std::size_t>(j);
-      if (turn.top_tokens[top] < 0) break;  // the vocabulary is smaller
-      token.top_logprobs.push_back({turn.top_tokens[top], turn.top_logprobs[top]});
-    }
+    logprobs.fill(
+        index * static_cast<std::size_t>(turn.path_capacity) + static_cast<std::size_t>(i), options,
+        token);
     path.nodes.push_back(i);
     path.tokens.push_back(std::move(token));
   }

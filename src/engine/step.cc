@@ -5,6 +5,7 @@
 
 #include "engine/constrain.h"
 #include "engine/settle.h"
+#include "engine/step_sampler.h"
 #include "sampling/mutation.h"
 #include "specdec/error.h"
 
@@ -91,7 +92,12 @@ Step::Step(const StepParts& parts)
       masks_(parts.backend.host_executor(), !parts.backend.computes_on_host()) {
   for (int i = 0; i < parts.backend.host_executor().num_threads(); ++i)
     samplers_.emplace_back(parts.target.config().vocab_size);
+#ifdef SPECDEC_HAS_CUDA
+  device_sampler_ = make_device_sampler(parts);
+#endif
 }
+
+Step::~Step() = default;
 
 void Step::run(std::span<Sequence* const> batch, EngineStats& stats) {
   // Slots were reserved by the scheduler.
@@ -192,7 +198,12 @@ void Step::forward(std::span<Sequence* const> batch) {
       batch_.add_row(token, position, path_slots, true);
     }
   }
-  logits_ = parts_.target.forward(batch_, Stream{}, parts_.drafts.tap(batch));
+  HiddenStateTap* const tap = parts_.drafts.tap(batch);
+  device_logits_ = nullptr;
+  if (device_sampler_ && device_sampler_->begin(batch))
+    device_logits_ = parts_.target.forward_on_device(batch_, Stream{}, tap);
+  else
+    logits_ = parts_.target.forward(batch_, Stream{}, tap);
 }
 
 namespace {
@@ -230,13 +241,23 @@ void answer_watchers(Sequence& sequence, TargetRows& rows) {
 }  // namespace
 
 void Step::sample_and_accept(std::span<Sequence* const> batch) {
+  for (Sequence* sequence : batch) sequence->path = AcceptedPath{};
+  std::vector<Sequence*> left;
+  if (device_logits_ != nullptr) {
+    left = device_sampler_->draw(device_logits_);
+    if (left.empty()) return;
+    const std::size_t count = static_cast<std::size_t>(batch_.num_outputs()) *
+                              static_cast<std::size_t>(parts_.target.config().vocab_size);
+    const void* const host = parts_.backend.read(device_logits_, count * sizeof(float), Stream{});
+    logits_ = {static_cast<const float*>(host), count};
+    batch = left;
+  }
   kernels::Executor& executor = parts_.backend.host_executor();
   const int tasks = std::min(executor.num_threads(), static_cast<int>(batch.size()));
   executor.parallel_for(tasks, [&](int task) {
     for (std::size_t i = static_cast<std::size_t>(task); i < batch.size();
          i += static_cast<std::size_t>(tasks)) {
       Sequence& sequence = *batch[i];
-      sequence.path = AcceptedPath{};
       if (!sequence.samples) continue;
       LogitsRows rows(sequence, logits_, parts_.target.config().vocab_size,
                       samplers_[static_cast<std::size_t>(task)]);

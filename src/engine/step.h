@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -27,11 +28,14 @@ struct StepParts {
   int max_context = 0;
 };
 
+class StepSampler;
+
 /// One step of decoding over a ragged batch. Nothing flows back: each stage reads what the stages
 /// before it left in the sequences.
 class Step {
  public:
   explicit Step(const StepParts& parts);
+  ~Step();
 
   /// Advances every sequence. Afterwards sequence.output holds what it emitted; finish_reason is
   /// set for the ones that ended. A fault of one sequence (its callback, its logits) ends that
@@ -51,8 +55,10 @@ class Step {
   ForcedText forced_text_;
   MaskMaker masks_;
   ForwardBatch batch_;
-  std::span<const float> logits_;     // [outputs of this step, vocab]
-  std::vector<RowSampler> samplers_;  // one per thread
+  std::span<const float> logits_;                // [outputs of this step, vocab]
+  std::unique_ptr<StepSampler> device_sampler_;  // null: the host draws
+  const float* device_logits_ = nullptr;         // null: the host draws this step's tokens
+  std::vector<RowSampler> samplers_;             // one per thread
 };
 
 }  // namespace specdec

@@ -151,8 +151,10 @@ TestBatch::TestBatch(int vocab, std::vector<TestSequence> sequences, std::vector
   raw_chunk_keys_.fill(0xFF);
 }
 
-void TestBatch::set_mask(std::span<const std::uint32_t> mask) {
-  mask_ = DeviceArray<std::uint32_t>(mask);
+void TestBatch::set_masks(std::span<const std::uint32_t> masks,
+                          std::span<const std::int32_t> of_rows) {
+  masks_ = DeviceArray<std::uint32_t>(masks);
+  mask_of_row_ = DeviceArray<std::int32_t>(of_rows);
 }
 
 SampleRowsParams TestBatch::params() const {
@@ -169,7 +171,8 @@ SampleRowsParams TestBatch::params() const {
   out.logits = device_logits_.get();
   out.options = options_.get();
   out.sequences = states_.get();
-  out.mask = mask_.size() > 0 ? mask_.get() : nullptr;
+  out.masks = masks_.get();
+  out.mask_of_row = mask_of_row_.size() > 0 ? mask_of_row_.get() : nullptr;
   out.scratch = {.states = row_states_.get(),
                  .chunk_keys = chunk_keys_.get(),
                  .raw_chunk_keys = raw_chunk_keys_.get(),
@@ -183,7 +186,7 @@ SampleRowsParams TestBatch::params() const {
 
 SamplingNeeds TestBatch::needs() const {
   SamplingNeeds needs;
-  needs.edits = mask_.size() > 0;
+  needs.edits = mask_of_row_.size() > 0;
   for (const TestSequence& sequence : sequences_) add_needs(sequence.options, vocab_, needs);
   return needs;
 }

@@ -44,7 +44,8 @@ class TestBatch {
   kernels::cuda::SampleRowsParams params() const;
   kernels::cuda::SamplingNeeds needs() const;
   kernels::cuda::AcceptedPaths paths() const;
-  void set_mask(std::span<const std::uint32_t> mask);
+  /// `masks` [masks, mask_words(vocab)], and which of them each row is under.
+  void set_masks(std::span<const std::uint32_t> masks, std::span<const std::int32_t> of_rows);
 
   /// What the host says, or the error that it throws.
   struct HostResult {
@@ -83,7 +84,8 @@ class TestBatch {
   std::vector<DeviceArray<std::uint32_t>> counts_;
   std::vector<DeviceArray<std::int32_t>> ids_;
   std::vector<DeviceArray<float>> biases_;
-  DeviceArray<std::uint32_t> mask_;
+  DeviceArray<std::uint32_t> masks_;
+  DeviceArray<std::int32_t> mask_of_row_;
 
   DeviceArray<kernels::cuda::RowState> row_states_;
   DeviceArray<std::uint32_t> chunk_keys_, raw_chunk_keys_;

@@ -200,14 +200,23 @@ TEST_CASE("a mask bans what a bias of -infinity bans") {
         if (token % 3 != 1) sequences[0].options.logit_bias[token] = -kInfinity;
       return TestBatch(vocab, std::move(sequences), std::move(row));
     };
-    std::vector<std::uint32_t> mask((777 + 31) / 32);
+    // The third of three masks; the others allow one token.
+    const auto words = static_cast<std::size_t>(kernels::cuda::mask_words(vocab));
+    std::vector<std::uint32_t> masks(3 * words);
+    masks[0] = masks[words] = 1;
     for (int token = 0; token < vocab; ++token)
-      if (token % 3 == 1) mask[static_cast<std::size_t>(token / 32)] |= 1u << (token % 32);
+      if (token % 3 == 1)
+        masks[2 * words + static_cast<std::size_t>(token / 32)] |= 1u << (token % 32);
+    const std::int32_t third[] = {2};
     TestBatch masked = make(false);
-    masked.set_mask(mask);
+    masked.set_masks(masks, third);
     const TestBatch biased = make(true);
     biased.check(test_launch());
     CHECK(masked.device(test_launch()).tokens == biased.device(test_launch()).tokens);
+    const std::int32_t none[] = {-1};
+    masked.set_masks(masks, none);
+    make(false).check(test_launch());
+    CHECK(masked.device(test_launch()).tokens == make(false).device(test_launch()).tokens);
   }
 }
 

@@ -94,6 +94,8 @@ constexpr int kMostSelected = 4096;  // tokens that one block selects and draws 
 
 constexpr int kMostCandidates = 16;  // of one draft row
 
+/// Of one mask: as many as the host's words of 64 bits hold.
+constexpr int mask_words(int vocab) { return (vocab + 63) / 64 * 2; }
 constexpr int num_chunks(int vocab) { return (vocab + row_math::kChunk - 1) / row_math::kChunk; }
 constexpr int num_slices(int vocab) {
   return (num_chunks(vocab) + kSliceChunks - 1) / kSliceChunks;
@@ -116,9 +118,10 @@ struct SampleRowsParams {
   const float* logits = nullptr;             // [rows, vocab]
   const RowSampling* options = nullptr;      // [sequences]
   const SequenceState* sequences = nullptr;  // [sequences]
-  /// [rows, (vocab + 31) / 32] tokens that the grammar allows, bit t % 32 of word t / 32; null:
-  /// all.
-  const std::uint32_t* mask = nullptr;
+  /// Which of `masks` each row is under; -1: none. Null: no row is under one.
+  const std::int32_t* mask_of_row = nullptr;  // [rows]
+  /// Tokens that a grammar allows, bit t % 32 of word t / 32.
+  const std::uint32_t* masks = nullptr;  // [masks, mask_words(vocab)]
   SamplingScratch scratch;
   std::int32_t* tokens = nullptr;  // out [rows]; undefined where status is not ok
   RowStatus* status = nullptr;     // out [rows]

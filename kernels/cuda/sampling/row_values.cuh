@@ -92,6 +92,14 @@ struct RowView {
   __device__ bool there() const { return sequence >= 0; }
 };
 
+/// The mask that a row is under; null: none.
+__device__ inline const std::uint32_t* mask_of(const SampleRowsParams& params, int row) {
+  const std::int32_t mask = params.mask_of_row == nullptr ? -1 : params.mask_of_row[row];
+  return mask < 0 ? nullptr
+                  : params.masks + static_cast<std::size_t>(mask) *
+                                       static_cast<std::size_t>(mask_words(params.vocab));
+}
+
 __device__ inline RowView view_row(const SampleRowsParams& params, int row) {
   RowView view;
   const int sequence = params.tree.sequence_of_row[row];
@@ -107,7 +115,7 @@ __device__ inline RowView view_row(const SampleRowsParams& params, int row) {
   const RowSampling& options = *view.options;
   view.edited =
       params.scratch.scores != nullptr &&
-      (options.token_counts != nullptr || options.num_bias > 0 || params.mask != nullptr ||
+      (options.token_counts != nullptr || options.num_bias > 0 || mask_of(params, row) != nullptr ||
        (options.num_end_tokens > 0 && state.num_output + view.depth < options.min_tokens));
   return view;
 }

@@ -51,9 +51,7 @@ __device__ inline void edit_slice(const SampleRowsParams& params, const RowView&
     if (place >= 0 && place < count) scores[place] += options.bias_values[i];
   }
   __syncthreads();
-  if (params.mask != nullptr) {
-    const int words = (params.vocab + 31) / 32;
-    const std::uint32_t* const mask = params.mask + static_cast<std::size_t>(view.row) * words;
+  if (const std::uint32_t* const mask = mask_of(params, view.row); mask != nullptr) {
     for (int i = static_cast<int>(threadIdx.x); i < count; i += kScanThreads) {
       const int token = begin + i;
       if ((mask[token / 32] >> (token % 32) & 1u) == 0) scores[i] = minus_infinity();

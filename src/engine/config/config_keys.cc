@@ -111,6 +111,8 @@ constexpr std::array kKeys = {
               "0 = the physical cores this process may use", 0, 1024},
     ConfigKey{"backend.device_loop", SPECDEC_FIELD(backend.device_loop),
               "on a GPU, steps follow each other without the host where they can"},
+    ConfigKey{"backend.device_sampling", SPECDEC_FIELD(backend.device_sampling),
+              "on a GPU, single steps draw their tokens there where they can"},
     ConfigKey{"backend.isa", SPECDEC_FIELD(backend.isa), "what the CPU kernels use", 0, 0,
               "auto|avx2|avx512|amx"},
     ConfigKey{"grammar.cache_mb", SPECDEC_FIELD(grammar.cache_mb),

@@ -133,6 +133,16 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
   return run(batch, weights_.config.num_layers, stream, tap);
 }
 
+const float* Transformer::forward_on_device(const ForwardBatch& batch, Stream stream,
+                                            HiddenStateTap* tap) {
+  const kernels::BatchView view = backend_.stage(batch.view(), stream);
+  rope_.fill(batch.positions(), stream);
+  run_layers(view, weights_.config.num_layers, stream, tap);
+  return batch.num_outputs() == 0
+             ? nullptr
+             : make_logits(backend_, head_params(view), logits_, stream);
+}
+
 std::span<const float> Transformer::forward_early(const ForwardBatch& batch, int num_layers,
                                                   Stream stream) {
   return run(batch, num_layers, stream, nullptr);

@@ -95,6 +95,10 @@ class Transformer {
   /// of the rows that asked for them, in row order; valid until the next call. `tap` may be null.
   std::span<const float> forward(const ForwardBatch& batch, Stream stream,
                                  HiddenStateTap* tap = nullptr);
+  /// The same, but the logits are left in the backend's memory, where operations on `stream` find
+  /// them. Null without outputs.
+  const float* forward_on_device(const ForwardBatch& batch, Stream stream,
+                                 HiddenStateTap* tap = nullptr);
   /// The same through the first `num_layers` layers alone, then the final norm and the head: what
   /// the model would say if it ended there. K and V of those layers, at the rows that both run,
   /// have the bits of forward().

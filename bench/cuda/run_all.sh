@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Everything that a GPU has to say about a build, in one go: bench/cuda/run_all.sh BUILD OUT [TARGET.gguf]
+# Tests first, each with a time limit and a log in OUT/logs, then the benchmarks; OUT gets the JSON of bench/results/cuda_*.json and
+# tests.json. A program that fails is named at the end, and the exit code is 1. ONLY=REGEX runs the parts whose names match.
+set -uo pipefail
+
+build=${1:?usage: run_all.sh BUILD OUT [TARGET.gguf]}
+out=${2:?usage: run_all.sh BUILD OUT [TARGET.gguf]}
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+export SPECDEC_TEST_DEVICE=cuda SPECDEC_TEST_TARGET=${3:-$root/.cache/models/SmolLM2-135M-Instruct.Q4_1.gguf}
+mkdir -p "$out/logs"
+failed=()
+
+# part NAME SECONDS COMMAND...
+part() {
+  local name=$1 limit=$2 status=0 begin=$SECONDS
+  shift 2
+  [[ $name =~ ${ONLY:-.} ]] || return 0
+  timeout "$limit" "$@" >"$out/logs/$name" 2>&1 || status=$?
+  ((status == 0 || status == 77)) || failed+=("$name ($status)")
+  printf '%-28s %4d s  exit %d  %s\n' "$name" $((SECONDS - begin)) "$status" "$(grep -a 'test cases:' "$out/logs/$name" | tail -1)"
+}
+
+# loop NAME FLAGS...: the engine's device loop on development prompts.
+loop() {
+  local name=$1
+  shift
+  part "loop_$name" 150 "$build/tools/specdec_bench/specdec-bench" --prompts "$root/bench/prompts/spec_bench_dev.jsonl" --device cuda \
+    --target "$SPECDEC_TEST_TARGET" --temperature 0 --json "$out/loop_$name.json" "$@"
+}
+
+nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.max.memory --format=csv,noheader | tee "$out/machine.txt"
+for test in test_cuda:120 cuda_sampling_test:120 test_device_fault:60 test_engine:240 test_exactness:420; do
+  name=${test%:*}
+  part "$name" "${test#*:}" "$(find "$build/tests" -name "$name" -type f -perm -u+x | head -1)"
+done
+part bench_cuda 240 "$build/bench/cuda/bench_cuda" --json "$out/cuda_forward.json"
+part bench_eagle 120 "$build/bench/cuda/bench_eagle" --json "$out/cuda_eagle.json"
+part bench_cuda_sampling 60 "$build/bench/cuda_sampling/bench_cuda_sampling" "$out/cuda_sampling.json"
+head=$root/models/smollm2-135m-eagle3
+draft=$root/models/smollm2-135m-draft.Q8_0.gguf
+adaptive=(--draft-length-mode adaptive --cost-cache off)
+loop draft_model --limit 40 --max-tokens 512 --methods none,draft_model --draft-method draft_model --draft-model "$draft" "${adaptive[@]}" --num-speculative-tokens 8
+loop eagle3 --limit 40 --max-tokens 512 --methods none,eagle3 --draft-method eagle3 --draft-model "$head" --num-speculative-tokens 7
+loop eagle3_batch_32 --limit 64 --batch 32 --max-tokens 512 --methods none,eagle3 --draft-method eagle3 --draft-model "$head" "${adaptive[@]}" --num-speculative-tokens 7
+
+if ((${#failed[@]})); then
+  printf 'failed: %s\n' "${failed[*]}"
+  exit 1
+fi

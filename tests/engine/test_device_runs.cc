@@ -1,0 +1,188 @@
+#include <doctest/doctest.h>
+
+#include <random>
+#include <string>
+
+#include "engine/micro_models.h"
+#include "support/engine_runs.h"
+
+// Steps that follow each other on the device without the host, on micro models: few requests, so
+// that an interpreter of the kernels gets through them too. tests/exactness has the real model.
+
+using namespace specdec;
+using namespace specdec::testing;
+
+namespace {
+
+struct Setting {
+  const char* name = "";
+  Config (*base)() = micro_config;
+  const char* method = nullptr;  // null: the base's
+  int length = 4;
+  int topk = 1;
+  int batch = 1;
+  int memory_mb = 8;
+  const char* mode = "fixed";
+  const char* rule = "coupled";
+};
+
+Config config_for(const Setting& setting) {
+  Config config = setting.base();
+  if (setting.method != nullptr) config.draft.method = setting.method;
+  config.draft.length.num_speculative_tokens = setting.length;
+  config.draft.length.mode = setting.mode;
+  config.draft.length.schedule = {{1, 4}, {3, 0}, {4, 2}};
+  config.draft.length.cost_cache = "off";
+  config.draft.tree.topk = setting.topk;
+  config.draft.tree.num_draft_tokens = 10;
+  config.kv_cache.memory_mb = setting.memory_mb;
+  config.scheduler.max_num_seqs = setting.batch;  // adaptive lengths measure every size of batch
+  config.verify.method = setting.rule;
+  return config;
+}
+
+/// Greedy, nucleus, top-k with min-p, penalties, bias and log-probabilities, in turn; one request
+/// is over at once, one long.
+std::vector<Request> mixed_requests(std::size_t count, int max_tokens) {
+  std::mt19937 random(9);
+  std::vector<Request> requests(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    Request& request = requests[i];
+    for (std::size_t t = 0; t < 3 + 5 * (i % 4); ++t)
+      request.prompt_tokens.push_back(static_cast<TokenId>(30 + random() % 200));
+    SamplingOptions& options = request.sampling;
+    options.max_tokens = i == 1 ? 1 : max_tokens - static_cast<int>(i % 5);
+    options.seed = 100 + i;
+    options.logprobs = static_cast<int>(i % 4) - 1;
+    options.ignore_eos = i % 3 == 0;
+    switch (i % 5) {
+      case 1:
+        options.temperature = 0.8f;
+        options.top_p = 0.9f;
+        break;
+      case 2:
+        options.temperature = 1.0f;
+        options.top_k = 20;
+        options.min_p = 0.02f;
+        break;
+      case 3:
+        options.temperature = 0.7f;
+        options.repetition_penalty = 1.2f;
+        options.frequency_penalty = 0.1f;
+        break;
+      case 4:
+        options.logit_bias = {{60, -5.0f}, {84, 1.0f}};
+        options.min_tokens = 5;
+        break;
+      default:
+        break;
+    }
+  }
+  return requests;
+}
+
+bool no_device() { return test_device() != "cuda" || device_missing(); }
+
+void check_equal(const std::vector<RunResult>& expected, const std::vector<RunResult>& actual) {
+  REQUIRE(expected.size() == actual.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    INFO("request " << i << ": " << describe_difference(expected[i], actual[i]));
+    CHECK(same_output(expected[i], actual[i]));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("runs of device steps change no token and no logprob" * doctest::skip(no_device())) {
+  Config plain = config_for({.method = "none"});
+  plain.backend.device_loop = false;
+  Engine reference = Engine::load(plain);
+  const std::vector<Request> requests = mixed_requests(8, 24);
+  const std::vector<RunResult> expected = run_requests(reference, requests, 1);
+  CHECK(reference.stats().num_device_steps == 0);
+  const Setting settings[] = {
+      {.name = "plain", .method = "none"},
+      {.name = "plain, batch 5", .method = "none", .batch = 5},
+      {.name = "ngram, adaptive, batch 5", .method = "ngram", .batch = 5, .mode = "adaptive"},
+      {.name = "chain"},
+      {.name = "chain, adaptive, batch 3", .batch = 3, .mode = "adaptive"},
+      {.name = "chain, scheduled, batch 5", .batch = 5, .mode = "schedule"},
+      {.name = "tree, adaptive, batch 4", .topk = 3, .batch = 4, .mode = "adaptive"},
+      {.name = "EAGLE-3 chain", .base = micro_eagle_config},
+      {.name = "EAGLE-3 chain, adaptive, batch 3",
+       .base = micro_eagle_config,
+       .length = 5,
+       .batch = 3,
+       .mode = "adaptive"},
+      // Batches that shrink stop drafting and begin again: KV and features that lag.
+      {.name = "EAGLE-3 chain, scheduled, batch 5",
+       .base = micro_eagle_config,
+       .batch = 5,
+       .mode = "schedule"},
+      {.name = "EAGLE-3 tree, batch 4", .base = micro_eagle_config, .topk = 3, .batch = 4},
+  };
+  for (const Setting& setting : settings) {
+    INFO(setting.name);
+    Engine engine = Engine::load(config_for(setting));
+    check_equal(expected, run_requests(engine, requests, setting.batch, setting.batch > 1 ? 7 : 0));
+    CHECK(engine.stats().num_device_steps > 0);
+    CHECK(engine.stats().kv_blocks_held == 0);
+  }
+}
+
+TEST_CASE("runs of device steps under preemption change no token and no logprob" *
+          doctest::skip(no_device())) {
+  Config plain = config_for({.method = "none"});
+  plain.backend.device_loop = false;
+  Engine reference = Engine::load(plain);
+  const std::vector<Request> requests = mixed_requests(10, 64);
+  const std::vector<RunResult> expected = run_requests(reference, requests, 1);
+  const Setting settings[] = {
+      {.name = "chain, batch 8", .batch = 8, .memory_mb = 1},
+      {.name = "EAGLE-3 chain, batch 8", .base = micro_eagle_config, .batch = 8, .memory_mb = 1},
+      {.name = "EAGLE-3 tree, scheduled, batch 8",
+       .base = micro_eagle_config,
+       .topk = 3,
+       .batch = 8,
+       .memory_mb = 1,
+       .mode = "schedule"},
+  };
+  for (const Setting& setting : settings) {
+    INFO(setting.name);
+    Engine engine = Engine::load(config_for(setting));
+    check_equal(expected, run_requests(engine, requests, setting.batch, 7));
+    CHECK(engine.stats().num_device_steps > 0);
+    CHECK(engine.stats().num_preemptions > 0);
+    CHECK(engine.stats().kv_blocks_held == 0);
+  }
+}
+
+// Here the draft decides which of the right tokens comes out: what the device drafts, and draws,
+// must be what the host does.
+TEST_CASE("runs of device steps judge drafts by the sampled rules as single steps do" *
+          doctest::skip(no_device())) {
+  std::vector<Request> requests = mixed_requests(6, 24);
+  // A prompt that repeats itself has something to look up, and few likely tokens are guessed.
+  for (Request& request : requests) {
+    const std::vector<TokenId> once = request.prompt_tokens;
+    request.prompt_tokens.insert(request.prompt_tokens.end(), once.begin(), once.end());
+    for (TokenId token = 30; token < 36; ++token) request.sampling.logit_bias[token] = 6.0f;
+  }
+  for (const char* rule : {"rejection", "block", "traversal"}) {
+    CAPTURE(rule);
+    std::vector<RunResult> expected;
+    for (const bool device_loop : {false, true}) {
+      CAPTURE(device_loop);
+      Config config = config_for({.method = "ngram", .length = 6, .rule = rule});
+      config.backend.device_loop = device_loop;
+      Engine engine = Engine::load(config);
+      const std::vector<RunResult> actual = run_requests(engine, requests, 3);
+      CHECK((engine.stats().num_device_steps > 0) == device_loop);
+      CHECK(engine.stats().speculation.spec_decode_num_accepted_tokens > 0);
+      if (device_loop)
+        check_equal(expected, actual);
+      else
+        expected = actual;
+    }
+  }
+}
