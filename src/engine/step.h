@@ -51,6 +51,7 @@ class Step {
   ForcedText forced_text_;
   MaskMaker masks_;
   ForwardBatch batch_;
+  std::vector<std::int32_t> states_;  // [rows of batch_] as EarlyExitAdapter::verify() takes them
   std::span<const float> logits_;     // [outputs of this step, vocab]
   std::vector<RowSampler> samplers_;  // one per thread
 };
