@@ -64,6 +64,9 @@ draft_tokens_shifted          test_engine
 medusa_feature_before         test_engine
 exit_layer_off_by_one         test_engine
 shared_kv_moved_twice         test_engine
+early_state_of_parent         test_engine
+early_state_off_by_layer      test_engine
+draft_slots_not_retained      test_engine
 lookahead_window_left_behind  test_draft
 watched_parent_read           test_engine
 translated_by_number          test_engine

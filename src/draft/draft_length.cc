@@ -62,6 +62,22 @@ void CostCurve::follow_pass(int rows, double seconds) {
   follow(predicted, seconds);
 }
 
+void VerifyCost::set_context(int sequences, double tokens) {
+  whole_.set_context(sequences, tokens);
+  first_layers_.set_context(sequences, tokens);
+}
+
+double VerifyCost::spared(int rows, int run) const {
+  const int left = std::max(0, rows - run);
+  return first_layers_(rows) - (left > 0 ? first_layers_(left) : 0);
+}
+
+void VerifyCost::follow_pass(int rows, int run, double seconds) {
+  const double predicted = (*this)(rows, run);
+  whole_.follow_pass(rows, seconds + spared(rows, run));
+  first_layers_.follow(predicted, seconds);
+}
+
 int Calibration::bin_of(float confidence) {
   const double bounded = std::clamp(static_cast<double>(confidence), 1e-6, 1 - 1e-6);
   const double at = (std::clamp(logit(bounded), -5.0, 5.0) + 5) / 10 * (kBins - 1);
@@ -148,7 +164,7 @@ void WindowHistory::observe(int accepted) {
 }
 
 NodeChoice choose_nodes(std::span<const float> survivals, double emitters, double spent,
-                        int base_rows, const CostCurve& verify) {
+                        int base_rows, const VerifyCost& verify) {
   NodeChoice best{.count = 0, .goodput = emitters / (spent + verify(base_rows))};
   double expected = emitters;
   for (int count = 1; count <= static_cast<int>(survivals.size()); ++count) {
@@ -160,15 +176,15 @@ NodeChoice choose_nodes(std::span<const float> survivals, double emitters, doubl
 }
 
 NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequences, double spent,
-                        int base_rows, const CostCurve& verify, const CostCurve& draft) {
+                        int base_rows, const VerifyCost& verify, const CostCurve& draft) {
   NodeChoice best{.count = 0, .goodput = sequences / (spent + verify(base_rows))};
   double expected = 1;
   double survival = 1;
   for (int depth = 1; depth <= max_depth; ++depth) {
     survival *= history.expected(depth);
     expected += survival;
-    const double seconds =
-        spent + draft.cold() + depth * draft(sequences) + verify(base_rows + sequences * depth);
+    const double seconds = spent + draft.cold() + depth * draft(sequences) +
+                           verify(base_rows + sequences * depth, sequences * depth);
     if (const double goodput = sequences * expected / seconds; goodput > best.goodput)
       best = {.count = depth, .goodput = goodput};
   }

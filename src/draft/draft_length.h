@@ -52,6 +52,33 @@ class CostCurve {
   double mean_tokens_ = 0;  // the same, of a sequence
 };
 
+/// Seconds of a verification pass over so many rows, some of which drafting may have taken through
+/// the target's first layers before.
+class VerifyCost {
+ public:
+  VerifyCost() = default;
+  /// `first_layers`: what those layers take of it; empty: drafting spares nothing.
+  VerifyCost(CostCurve whole, CostCurve first_layers = {})
+      : whole_(std::move(whole)), first_layers_(std::move(first_layers)) {}
+
+  void set_context(int sequences, double tokens);
+  /// How many rows drafting has run so far.
+  void set_run(int rows) noexcept { run_ = rows; }
+  int run() const noexcept { return run_; }
+  double operator()(int rows) const { return (*this)(rows, run_); }
+  /// The same when it has run so many; of a smaller pass all of them.
+  double operator()(int rows, int run) const { return whole_(rows) - spared(rows, run); }
+  /// A pass took so many seconds; see CostCurve.
+  void follow_pass(int rows, int run, double seconds);
+
+ private:
+  double spared(int rows, int run) const;
+
+  CostCurve whole_;
+  CostCurve first_layers_;
+  int run_ = 0;
+};
+
 /// How far a drafter's confidence in a token can be trusted: the share of tokens of like confidence
 /// that the target took. Recent observations count more, so that it follows a change of domain.
 class Calibration {
@@ -165,11 +192,12 @@ struct NodeChoice {
 /// tokens that come without any draft; `spent`: seconds that drafting takes; negative for those of
 /// the pass that are not to be counted, because its prompts need them anyway.
 NodeChoice choose_nodes(std::span<const float> survivals, double emitters, double spent,
-                        int base_rows, const CostCurve& verify);
+                        int base_rows, const VerifyCost& verify);
 
 /// The same for a drafter that has yet to run: the depth (count) of a chain that is expected to pay
-/// most when `sequences` like this one draft it pass by pass; 0 = plain decoding.
+/// most when `sequences` like this one draft it pass by pass; 0 = plain decoding. Each of those
+/// passes runs one row of a sequence, the root's first.
 NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequences, double spent,
-                        int base_rows, const CostCurve& verify, const CostCurve& draft);
+                        int base_rows, const VerifyCost& verify, const CostCurve& draft);
 
 }  // namespace specdec

@@ -26,7 +26,10 @@ struct MeasuredCosts {
   ContextCost verify_context = {};
   ContextCost draft_context = {};
   double draft_cold = 0;  // seconds that a draft's first pass takes more, after the target's
-  TurnCosts turns = {};   // empty: there is no device loop
+  /// The target's first layers, without the head; empty: drafts do not go through them.
+  CostPoints first_layers = {};
+  ContextCost first_layers_context = {};
+  TurnCosts turns = {};  // empty: there is no device loop
 };
 
 /// What measured costs depend on, as one line: the models' files, the device, threads, kernels and

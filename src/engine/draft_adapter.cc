@@ -40,17 +40,4 @@ std::span<const float> TransformerAdapter::run(const ForwardBatch& batch) {
                        vocab_size(), logits_);
 }
 
-EarlyExitAdapter::EarlyExitAdapter(Transformer& target, int exit_layer, int max_context)
-    : target_(target),
-      exit_layer_(exit_layer - (mutant_active("exit_layer_off_by_one") ? 1 : 0)),
-      max_position_(std::min(max_context, target.config().max_position)) {}
-
-const KvPoolStorage* EarlyExitAdapter::pool() const noexcept {
-  return mutant_active("shared_kv_moved_twice") ? &target_.pool() : nullptr;
-}
-
-std::span<const float> EarlyExitAdapter::run(const ForwardBatch& batch) {
-  return target_.forward_early(batch, exit_layer_, Stream{});
-}
-
 }  // namespace specdec

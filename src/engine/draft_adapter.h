@@ -43,6 +43,10 @@ class TokenAdapter : public DraftAdapter {
   void begin(std::span<Sequence* const> sequences) override { sequences_ = sequences; }
   std::span<const float> forward(std::span<const DraftRows> batch) override;
 
+ protected:
+  /// The latest pass of forward().
+  const ForwardBatch& batch() const noexcept { return batch_; }
+
  private:
   std::span<Sequence* const> sequences_;
   ForwardBatch batch_;
@@ -69,29 +73,6 @@ class TransformerAdapter final : public TokenAdapter {
   std::unique_ptr<Transformer> transformer_;
   int max_position_;
   std::vector<float> logits_;  // [outputs, vocab]; unused with the whole head
-};
-
-/// The target's first layers, its final norm and its head as a draft (LayerSkip, arXiv 2404.16710).
-///
-/// It has no KV of its own: the committed context's lies in the target's pool, complete up to the
-/// root, so there is never anything to catch up on. What a draft writes there are uncommitted slots
-/// of the sequence's reservation, in those layers alone; the target's pass over the tree writes its
-/// own slots again in every layer before anything reads them.
-class EarlyExitAdapter final : public TokenAdapter {
- public:
-  /// Drafts with the first `exit_layer` layers of `target`, which must outlive it.
-  EarlyExitAdapter(Transformer& target, int exit_layer, int max_context);
-
-  const KvPoolStorage* pool() const noexcept override;
-  int vocab_size() const override { return target_.config().vocab_size; }
-  int max_rows() const override { return target_.max_rows(); }
-  int max_position() const override { return max_position_; }
-  std::span<const float> run(const ForwardBatch& batch) override;
-
- private:
-  Transformer& target_;
-  int exit_layer_;
-  int max_position_;
 };
 
 }  // namespace specdec

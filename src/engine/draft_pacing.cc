@@ -11,7 +11,7 @@ constexpr int kModel = 0;
 
 }  // namespace
 
-void DraftPacing::set_costs(CostCurve verify, CostCurve draft) {
+void DraftPacing::set_costs(VerifyCost verify, CostCurve draft) {
   verify_cost_ = std::move(verify);
   draft_cost_ = std::move(draft);
   adaptive_ = true;
@@ -35,6 +35,7 @@ void DraftPacing::begin(std::span<Sequence* const> batch) {
     emitters_ += sequence->samples ? 1 : 0;
     sequence->probes = false;
   }
+  verify_cost_.set_run(0);
   verify_cost_.set_context(static_cast<int>(batch.size()), context);
   draft_cost_.set_context(static_cast<int>(batch.size()), context);
   prompt_cost_ = verify_cost_(base_rows_) - verify_cost_(static_cast<int>(emitters_));
@@ -75,6 +76,7 @@ std::vector<float> DraftPacing::survivals(const DraftProposal& proposal, int dra
 void DraftPacing::begin_model(std::span<Sequence* const> sequences, int rows) {
   model_sequences_.assign(sequences.begin(), sequences.end());
   draft_spent_ = draft_cost_.cold() + draft_cost_(rows);
+  verify_cost_.set_run(static_cast<int>(sequences.size()));  // their roots
 }
 
 float DraftPacing::estimate(std::size_t sequence, float confidence) const {
@@ -110,9 +112,14 @@ bool DraftPacing::go_on(int depth, std::span<const Level> levels) {
   const double more = draft_cost_(rows);
   const double spent = draft_spent_ - prompt_cost_;
   const double here = choose_nodes(now, emitters_, spent, base_rows_, verify_cost_).goodput;
+  const int run = verify_cost_.run();
+  verify_cost_.set_run(run + rows);
   const double there =
       choose_nodes(then, emitters_, spent + more, base_rows_, verify_cost_).goodput;
-  if (there <= here) return false;
+  if (there <= here) {
+    verify_cost_.set_run(run);
+    return false;
+  }
   draft_spent_ += more;
   return true;
 }
@@ -198,9 +205,13 @@ void DraftPacing::trim(std::span<Sequence* const> batch) const {
 void DraftPacing::verified(std::span<Sequence* const> batch, double seconds) {
   if (!adaptive_) return;
   int rows = base_rows_;
-  for (const Sequence* sequence : batch) rows += sequence->tree.num_draft_tokens();
+  int run = 0;
+  for (const Sequence* sequence : batch) {
+    rows += sequence->tree.num_draft_tokens();
+    run += sequence->num_resumed;
+  }
   // Rows of a prompt say little about verification.
-  if (base_rows_ == static_cast<int>(emitters_)) verify_cost_.follow_pass(rows, seconds);
+  if (base_rows_ == static_cast<int>(emitters_)) verify_cost_.follow_pass(rows, run, seconds);
 }
 
 void DraftPacing::learn(Sequence& sequence) {

@@ -19,7 +19,7 @@ namespace specdec {
 class DraftPacing final : public GrowthControl {
  public:
   /// Without cost curves it only learns.
-  void set_costs(CostCurve verify, CostCurve draft);
+  void set_costs(VerifyCost verify, CostCurve draft);
   bool adaptive() const noexcept { return adaptive_; }
 
   /// A step over `batch` begins.
@@ -56,7 +56,7 @@ class DraftPacing final : public GrowthControl {
   void keep_watched(Sequence& sequence, std::vector<bool>& keep) const;
 
   bool adaptive_ = false;
-  CostCurve verify_cost_;
+  VerifyCost verify_cost_;
   CostCurve draft_cost_;
   std::vector<Calibration> calibrations_;
 

@@ -13,6 +13,7 @@
 #include "engine/draft_adapter.h"
 #include "engine/draft_pacing.h"
 #include "engine/eagle_adapter.h"
+#include "engine/early_exit.h"
 #include "engine/medusa_adapter.h"
 #include "engine/model/eagle_head.h"
 #include "engine/model/medusa_heads.h"
@@ -63,7 +64,7 @@ class DraftStage {
   /// How far `sequence` may draft in a step with `batch_size` decoding sequences and `max_rows`
   /// rows for it.
   DraftLimits limits(const Sequence& sequence, int batch_size, int max_rows) const;
-  /// Sets tree, draft_slots and draft_length of every sequence that samples.
+  /// Sets tree, draft_slots, early_states and draft_length of every sequence that samples.
   void propose(std::span<Sequence* const> sequences);
   /// Tells host drafters what the target gave behind the nodes that they watch.
   void tell_watchers(const Sequence& sequence);
@@ -89,6 +90,8 @@ class DraftStage {
   Transformer* transformer() noexcept { return transformer_; }
   /// The head behind the method "eagle3"; null: there is none.
   EagleAdapter* eagle() noexcept { return eagle_; }
+  /// What goes through the target's first layers for "early_exit"; null: no exit layer.
+  EarlyExitAdapter* early_exit() noexcept { return early_exit_; }
   /// The draft model's own slices of the cache's blocks; null: there are none.
   const KvPoolStorage* draft_pool() const noexcept {
     return adapter_ == nullptr ? nullptr : adapter_->pool();
@@ -118,6 +121,7 @@ class DraftStage {
   std::unique_ptr<DraftAdapter> adapter_;
   FeatureAdapter* features_ = nullptr;             // adapter_, if it is one
   EagleAdapter* eagle_ = nullptr;                  // adapter_, if it is one
+  EarlyExitAdapter* early_exit_ = nullptr;         // adapter_, if it is one
   Transformer* transformer_ = nullptr;             // see transformer()
   std::unique_ptr<ModelDrafter> model_drafter_;    // null: no draft model of this vocabulary
   std::unique_ptr<TranslatedDrafter> translated_;  // "draft_model", if it has another

@@ -10,12 +10,12 @@ EagleAdapter::EagleAdapter(Backend& backend, std::unique_ptr<EagleHead> head, in
     : backend_(backend),
       head_(std::move(head)),
       max_position_(std::min(max_context, head_->max_position())),
-      features_(backend, max_pending, head_->hidden_size()) {}
+      features_(backend, max_pending, head_->hidden_size()),
+      outputs_(backend, head_->hidden_size()) {}
 
 void EagleAdapter::begin(std::span<Sequence* const> sequences) {
   sequences_ = sequences;
-  num_outputs_ = 0;
-  output_rows_.assign(sequences.size(), {});
+  outputs_.begin(sequences);
 }
 
 void EagleAdapter::keep(Sequence& sequence, int first_entry, std::span<const std::int32_t> rows) {
@@ -35,13 +35,6 @@ void EagleAdapter::restore(const Sequence& sequence, std::span<const std::int32_
                      Stream{});
 }
 
-std::int32_t& EagleAdapter::output_at(std::size_t sequence, int slot) {
-  std::vector<std::int32_t>& rows = output_rows_[sequence];
-  const auto at = static_cast<std::size_t>(slot - (sequences_[sequence]->size() - 1));
-  if (rows.size() <= at) rows.resize(at + 1, -1);
-  return rows[at];
-}
-
 std::span<const float> EagleAdapter::forward(std::span<const DraftRows> batch) {
   batch_.clear();
   from_features_ = {};
@@ -58,14 +51,14 @@ std::span<const float> EagleAdapter::forward(std::span<const DraftRows> batch) {
           row.path_slots.size() < 2 ? row.position - 1 : *(row.path_slots.end() - 2);
       Gather& gather = committed ? from_features_ : from_outputs_;
       gather.from.push_back(committed ? sequence.features.row(row.position)
-                                      : output_at(index, parent_slot));
+                                      : outputs_.row(index, parent_slot));
       gather.to.push_back(at);
     }
   }
   fill_hidden();
   const std::span<const float> logits = head_->forward(batch_, Stream{});
   if (batch_.num_outputs() == 0) return {};
-  keep_outputs(batch);
+  outputs_.keep(batch, head_->hidden(), batch_.output_rows(), Stream{});
   return spread_logits(logits, head_->target_tokens(), vocab_size(), logits_);
 }
 
@@ -80,37 +73,7 @@ void EagleAdapter::fill_hidden() {
                        Stream{});
   };
   if (!from_features_.to.empty()) copy(from_features_, features_.data());
-  if (!from_outputs_.to.empty()) copy(from_outputs_, outputs_.as<float>());
-}
-
-void EagleAdapter::keep_outputs(std::span<const DraftRows> batch) {
-  const auto width = static_cast<std::size_t>(head_->hidden_size());
-  const auto needed = static_cast<std::size_t>(num_outputs_ + batch_.num_outputs());
-  if (const std::size_t bytes = needed * width * sizeof(float); outputs_.bytes() < bytes) {
-    DeviceBuffer larger = backend_.allocate(2 * bytes, MemoryUse::scratch);
-    if (num_outputs_ > 0)
-      backend_.copy_rows({.num_rows = num_outputs_,
-                          .cols = head_->hidden_size(),
-                          .source = outputs_.as<float>(),
-                          .destination = larger.as<float>()},
-                         Stream{});
-    outputs_ = std::move(larger);
-  }
-  std::vector<std::int32_t> to;
-  for (const DraftRows& rows : batch)
-    for (const DraftRow& row : rows.rows) {
-      if (!row.wants_logits) continue;
-      const int slot = row.path_slots.empty() ? row.position : row.path_slots.back();
-      output_at(static_cast<std::size_t>(rows.sequence), slot) = num_outputs_;
-      to.push_back(num_outputs_++);
-    }
-  backend_.copy_rows({.num_rows = static_cast<int>(to.size()),
-                      .cols = head_->hidden_size(),
-                      .source = head_->hidden(),
-                      .source_rows = batch_.output_rows().data(),
-                      .destination = outputs_.as<float>(),
-                      .destination_rows = to.data()},
-                     Stream{});
+  if (!from_outputs_.to.empty()) copy(from_outputs_, outputs_.data());
 }
 
 }  // namespace specdec

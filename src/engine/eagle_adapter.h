@@ -7,6 +7,7 @@
 #include "engine/draft_adapter.h"
 #include "engine/feature_store.h"
 #include "engine/model/eagle_head.h"
+#include "engine/slot_states.h"
 
 namespace specdec {
 
@@ -35,10 +36,7 @@ class EagleAdapter final : public FeatureAdapter {
   EagleHead& head() noexcept { return *head_; }
 
  private:
-  /// The row of outputs_ where the head's output at `slot` is kept.
-  std::int32_t& output_at(std::size_t sequence, int slot);
   void fill_hidden();
-  void keep_outputs(std::span<const DraftRows> batch);
 
   Backend& backend_;
   std::unique_ptr<EagleHead> head_;
@@ -54,10 +52,8 @@ class EagleAdapter final : public FeatureAdapter {
   };
   Gather from_features_;
   Gather from_outputs_;
-  DeviceBuffer outputs_;  // [outputs since begin(), hidden]
-  int num_outputs_ = 0;
-  std::vector<std::vector<std::int32_t>> output_rows_;  // [sequence][slot - root slot]
-  std::vector<float> logits_;                           // [outputs, vocab]
+  SlotStates outputs_;         // the head's, since begin()
+  std::vector<float> logits_;  // [outputs, vocab]
 };
 
 }  // namespace specdec

@@ -81,14 +81,24 @@ struct Sequence {
   std::vector<std::pair<int, DraftProposal>> host_drafts;  // (drafter, its tree), yet to be joined
   std::vector<NodeOrigin> origins;                         // [nodes]
   std::vector<std::int32_t> draft_slots;                   // [nodes]; -1: no draft KV
-  std::vector<GrammarMatcher> node_grammar;                // [nodes] when the request has a grammar
-  std::vector<GrammarMask> node_masks;                     // [nodes], likewise; see MaskMaker
-  int draft_length = 0;                                    // draft KV in place, after proposing
-  int first_row = 0;                                       // of its rows in the target's pass
-  int first_output = 0;                                    // index of the root's logits row
+  std::vector<std::int32_t> early_states;    // EarlyExitAdapter::states(); empty: it ran nothing
+  std::vector<std::int32_t> node_slots;      // [nodes] of the target's KV; see place_nodes()
+  std::vector<GrammarMatcher> node_grammar;  // [nodes] when the request has a grammar
+  std::vector<GrammarMask> node_masks;       // [nodes], likewise; see MaskMaker
+  int draft_length = 0;                      // draft KV in place, after proposing
+  int first_row = 0;                         // of its rows in the target's pass
+  int first_output = 0;                      // index of the root's logits row
+  int num_resumed = 0;                       // of those rows: that began behind the first layers
   AcceptedPath path;
   Output output;
 
+  /// A draft of nothing: the tree holds the root alone, as the target will run it.
+  void reset_draft();
+  /// Sets node_slots: a node that a draft in the target's own KV has run stays where that put it.
+  /// In any case a slot is not below the node's position, nor its ancestors' slots.
+  void place_nodes();
+  /// How EarlyExitAdapter::verify() knows `node`; -1: the draft has not run it.
+  std::int32_t early_state(int node) const;
   /// Leaves the nodes of the draft that `keep` [nodes] names; it is closed under parents and holds
   /// the root.
   void retain_nodes(const std::vector<bool>& keep);

@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "engine/constrain.h"
+#include "engine/model/row_buffers.h"
 #include "engine/settle.h"
 #include "engine/step_sampler.h"
 #include "sampling/mutation.h"
@@ -156,9 +157,7 @@ MaskMaker::Due Step::constrain(std::span<Sequence* const> batch, EngineStats& st
       prune_by_grammar(*sequence);
       forced_text_.extend(*sequence);
     } catch (const Error&) {  // a limit of the grammar: plain decoding may still do
-      sequence->tree.reset(sequence->tokens.back());
-      sequence->origins.assign(1, NodeOrigin{});
-      sequence->draft_slots.clear();
+      sequence->reset_draft();
       sequence->node_grammar.assign(1, *sequence->grammar);
     }
   }
@@ -167,30 +166,42 @@ MaskMaker::Due Step::constrain(std::span<Sequence* const> batch, EngineStats& st
 
 void Step::forward(std::span<Sequence* const> batch) {
   batch_.clear();
+  states_.clear();
   std::vector<std::int32_t> path_slots;
+  const auto go_on_from = [this](Sequence& sequence, std::int32_t state) {
+    states_.push_back(state);
+    if (state >= 0) ++sequence.num_resumed;
+  };
   for (Sequence* sequence : batch) {
     const int context = sequence->kv.length(KvPool::target);
     batch_.begin_sequence(context, sequence->kv.block_table());
     sequence->first_row = batch_.num_rows();
     sequence->first_output = batch_.num_outputs();
+    sequence->num_resumed = 0;
     for (int i = 0; i < sequence->num_known; ++i) {
       const bool root = sequence->samples && i == sequence->num_known - 1;
       batch_.add_row(sequence->tokens[static_cast<std::size_t>(context + i)], context + i, root);
+      go_on_from(*sequence, root ? sequence->early_state(0) : -1);
     }
     if (!sequence->samples) continue;
     const DraftTree& tree = sequence->tree;
     const int root_slot = sequence->size() - 1;
-    const bool chain = tree.is_chain();
+    sequence->place_nodes();
+    const std::vector<std::int32_t>& slots = sequence->node_slots;
+    const bool in_place = tree.is_chain() && slots.back() == root_slot + tree.num_draft_tokens();
     for (int node = 1; node < tree.size(); ++node) {
       const TokenId token = tree.tokens[static_cast<std::size_t>(node)];
       const int position = root_slot + tree.depths[static_cast<std::size_t>(node)];
-      if (chain) {
+      go_on_from(*sequence, sequence->early_state(mutant_active("early_state_of_parent")
+                                                      ? tree.parents[static_cast<std::size_t>(node)]
+                                                      : node));
+      if (in_place) {
         batch_.add_row(token, position, true);
         continue;
       }
       path_slots.clear();
       for (int at = node; at >= 0; at = tree.parents[static_cast<std::size_t>(at)])
-        path_slots.push_back(root_slot + at);
+        path_slots.push_back(slots[static_cast<std::size_t>(at)]);
       for (int slot = root_slot - 1; slot >= context; --slot) path_slots.push_back(slot);
       std::reverse(path_slots.begin(), path_slots.end());
       if (mutant_active("mask_skips_parent") && path_slots.size() > 2)
@@ -198,12 +209,12 @@ void Step::forward(std::span<Sequence* const> batch) {
       batch_.add_row(token, position, path_slots, true);
     }
   }
-  HiddenStateTap* const tap = parts_.drafts.tap(batch);
-  device_logits_ = nullptr;
-  if (device_sampler_ && device_sampler_->begin(batch))
-    device_logits_ = parts_.target.forward_on_device(batch_, Stream{}, tap);
-  else
-    logits_ = parts_.target.forward(batch_, Stream{}, tap);
+  draws_on_device_ = device_sampler_ != nullptr && device_sampler_->begin(batch);
+  EarlyExitAdapter* const early_exit = parts_.drafts.early_exit();
+  logits_ = early_exit != nullptr
+                ? early_exit->verify(batch_, states_)
+                : parts_.target.forward_on_device(batch_, Stream{}, parts_.drafts.tap(batch));
+  if (!draws_on_device_) host_logits_ = read_rows(parts_.backend, logits_, Stream{});
 }
 
 namespace {
@@ -243,13 +254,10 @@ void answer_watchers(Sequence& sequence, TargetRows& rows) {
 void Step::sample_and_accept(std::span<Sequence* const> batch) {
   for (Sequence* sequence : batch) sequence->path = AcceptedPath{};
   std::vector<Sequence*> left;
-  if (device_logits_ != nullptr) {
-    left = device_sampler_->draw(device_logits_);
+  if (draws_on_device_) {
+    left = device_sampler_->draw(logits_.data());
     if (left.empty()) return;
-    const std::size_t count = static_cast<std::size_t>(batch_.num_outputs()) *
-                              static_cast<std::size_t>(parts_.target.config().vocab_size);
-    const void* const host = parts_.backend.read(device_logits_, count * sizeof(float), Stream{});
-    logits_ = {static_cast<const float*>(host), count};
+    host_logits_ = read_rows(parts_.backend, logits_, Stream{});
     batch = left;
   }
   kernels::Executor& executor = parts_.backend.host_executor();
@@ -259,7 +267,7 @@ void Step::sample_and_accept(std::span<Sequence* const> batch) {
          i += static_cast<std::size_t>(tasks)) {
       Sequence& sequence = *batch[i];
       if (!sequence.samples) continue;
-      LogitsRows rows(sequence, logits_, parts_.target.config().vocab_size,
+      LogitsRows rows(sequence, host_logits_, parts_.target.config().vocab_size,
                       samplers_[static_cast<std::size_t>(task)]);
       VerifyParams params = verify_;
       params.seed = sequence.seed;
@@ -292,11 +300,12 @@ void Step::commit(Sequence& sequence) {
   std::vector<kernels::KvMove> target_moves;
   std::vector<kernels::KvMove> draft_moves;
   int draft_length = sequence.draft_length;
-  bool draft_kv = !sequence.draft_slots.empty();
+  const KvPoolStorage* const draft_pool = parts_.drafts.draft_pool();
+  bool draft_kv = draft_pool != nullptr && !sequence.draft_slots.empty();
   for (int i = 1; i <= accepted; ++i) {
     const auto node = static_cast<std::size_t>(nodes[static_cast<std::size_t>(i)]);
     const int slot = root_slot + i;
-    const int source = root_slot + static_cast<int>(node);
+    const int source = sequence.node_slots[node];
     if (source != slot && !mutant_active("kv_not_moved")) target_moves.push_back({source, slot});
     draft_kv = draft_kv && sequence.draft_slots[node] >= 0;
     if (!draft_kv) continue;
@@ -308,8 +317,7 @@ void Step::commit(Sequence& sequence) {
     target_moves.push_back({root_slot + accepted + 1, root_slot + accepted});
   const std::span<const BlockId> table = sequence.kv.block_table();
   parts_.target.pool().move(parts_.backend, table, target_moves, Stream{});
-  if (const KvPoolStorage* draft = parts_.drafts.draft_pool())
-    draft->move(parts_.backend, table, draft_moves, Stream{});
+  if (draft_pool != nullptr) draft_pool->move(parts_.backend, table, draft_moves, Stream{});
 
   append_path(sequence);
   sequence.reservation.commit(root_slot + 1 + accepted, draft_length);

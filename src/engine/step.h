@@ -55,9 +55,11 @@ class Step {
   ForcedText forced_text_;
   MaskMaker masks_;
   ForwardBatch batch_;
-  std::span<const float> logits_;                // [outputs of this step, vocab]
+  std::vector<std::int32_t> states_;  // [rows of batch_] as EarlyExitAdapter::verify() takes them
   std::unique_ptr<StepSampler> device_sampler_;  // null: the host draws
-  const float* device_logits_ = nullptr;         // null: the host draws this step's tokens
+  bool draws_on_device_ = false;                 // this step's tokens
+  std::span<const float> logits_;                // [outputs of this step, vocab], backend memory
+  std::span<const float> host_logits_;           // the same for the host, where it draws
   std::vector<RowSampler> samplers_;             // one per thread
 };
 

@@ -67,6 +67,26 @@ TEST_CASE("a width that was timed badly mends itself") {
   CHECK(curve(8) < 10);
 }
 
+TEST_CASE("rows that a draft has run cost no first layers") {
+  VerifyCost cost(linear(4, 1), linear(1, 0.5));
+  CHECK(cost(4, 0) == doctest::Approx(8));
+  CHECK(cost(4, 1) == doctest::Approx(7.5));
+  CHECK(cost(4, 3) == doctest::Approx(6.5));
+  CHECK(cost(4, 4) == doctest::Approx(5));  // nothing is left to run, not even for one row
+  CHECK(cost(4, 9) == doctest::Approx(5));
+  CHECK(cost(4) == doctest::Approx(8));
+  cost.set_run(3);
+  CHECK(cost(4) == doctest::Approx(6.5));
+  CHECK(VerifyCost(linear(4, 1))(4, 3) == doctest::Approx(8));
+  // What such a pass takes is not taken for the price of a whole one.
+  for (int i = 0; i < 300; ++i) cost.follow_pass(4, 3, 6.5);
+  CHECK(cost(4, 3) == doctest::Approx(6.5));
+  CHECK(cost(4, 0) == doctest::Approx(8));
+  for (int i = 0; i < 300; ++i) cost.follow_pass(4, 3, 13);
+  CHECK(cost(4, 3) == doctest::Approx(13).epsilon(0.02));
+  CHECK(cost(4, 0) > 14);
+}
+
 TEST_CASE("choose_nodes is the best prefix, by brute force") {
   std::mt19937 random(1);
   std::uniform_real_distribution<float> uniform(0.0f, 1.0f);

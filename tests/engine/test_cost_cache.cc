@@ -41,7 +41,9 @@ const MeasuredCosts kCosts = {
     .draft = {{1, 0.0003}},
     .verify_context = {.context = 128, .per_token = 4e-7, .per_row_token = 3e-7},
     .draft_context = {.context = 64, .per_token = 1e-8, .per_row_token = 0},
-    .draft_cold = 1e-4};
+    .draft_cold = 1e-4,
+    .first_layers = {{1, 0.001}, {8, 0.002}},
+    .first_layers_context = {.context = 128, .per_token = 1e-7, .per_row_token = 2e-7}};
 
 void write(const std::string& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
@@ -64,6 +66,8 @@ TEST_CASE("costs come back under their key and no other") {
   CHECK(found->verify_context == kCosts.verify_context);
   CHECK(found->draft_context == kCosts.draft_context);
   CHECK(found->draft_cold == kCosts.draft_cold);
+  CHECK(found->first_layers == kCosts.first_layers);
+  CHECK(found->first_layers_context == kCosts.first_layers_context);
   REQUIRE(cache.find("b"));
   CHECK(cache.find("b")->draft.empty());
   CHECK_FALSE(cache.find("c"));
@@ -132,6 +136,8 @@ TEST_CASE("entries that make no sense or are old are ignored") {
         "[[99999999999, 1]]", "[[1, null]]", "{\"1\": 1}"}) {
     CAPTURE(points);
     CHECK_FALSE(with("verify", nlohmann::json::parse(points)));
+    if (std::string(points) != "[]")  // most drafts share no layers with the target
+      CHECK_FALSE(with("first_layers", nlohmann::json::parse(points)));
   }
   CHECK(with("verify_context", {0, 0.0, 1e-6}));
   for (const char* context :
@@ -140,6 +146,7 @@ TEST_CASE("entries that make no sense or are old are ignored") {
     CAPTURE(context);
     CHECK_FALSE(with("verify_context", nlohmann::json::parse(context)));
     CHECK_FALSE(with("draft_context", nlohmann::json::parse(context)));
+    CHECK_FALSE(with("first_layers_context", nlohmann::json::parse(context)));
   }
   for (const char* cold : {"-1", "1e9", "[]", "null"})
     CHECK_FALSE(with("draft_cold", nlohmann::json::parse(cold)));

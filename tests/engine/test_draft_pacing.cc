@@ -126,6 +126,24 @@ TEST_CASE("an adaptive step verifies a whole window or none of it") {
   }
 }
 
+TEST_CASE("drafts that spare verification their rows' first layers go deeper") {
+  for (const bool shared : {false, true}) {
+    CAPTURE(shared);
+    DraftPacing pacing;
+    pacing.set_costs({linear(4, 1), shared ? linear(1, 0.9) : CostCurve()}, linear(1, 0));
+    Sequence sequence = decoding_sequence(6);
+    begin_step(pacing, sequence);
+    Sequence* const batch[] = {&sequence};
+    pacing.begin_model(batch, 1);
+    // One pass more: of 2 rows, of 3 then, all but one of them have been run. 1.6 tokens in 7 and
+    // 2.02 in 9, or in 6.1 and in 7.2.
+    const float survivals[] = {0.6f};
+    const GrowthControl::Level level{
+        .survivals = survivals, .best_frontier = 0.6f, .frontier_rows = 1};
+    CHECK(pacing.go_on(1, {&level, 1}) == shared);
+  }
+}
+
 TEST_CASE("a prompt beside it makes no draft look cheap") {
   // A row costs half of what a plain step does, and the draft is right in one of four.
   for (const int prompt_rows : {0, 500}) {

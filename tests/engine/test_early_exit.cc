@@ -74,6 +74,46 @@ TEST_CASE("the target's first layers draft what a model made of them drafts") {
     }
 }
 
+TEST_CASE("what is made of the drafts is what a model of the first layers would have had made") {
+  // Under the sampled rules tokens depend on every draft, and on both models' logits at it.
+  std::vector<Request> requests;
+  for (int i = 0; i < 12; ++i) {
+    requests.push_back(request_of(3 + 7 * i, i % 4 == 0 ? 0.0f : 1.0f));
+    requests.back().sampling.seed = 40U + static_cast<std::uint64_t>(i);
+    requests.back().sampling.logprobs = 2;
+    requests.back().sampling.repetition_penalty = i % 3 == 0 ? 1.2f : 1.0f;
+  }
+  const auto run_all = [&](Config config, const std::string& model) {
+    config.kv_cache.prefix_cache = false;  // a model of its own may find its KV missing
+    Engine engine = Engine::load(config);
+    for (std::size_t i = 0; i < requests.size(); ++i)
+      requests[i].speculation.method = i % 3 == 1 ? "suffix+" + model : i % 5 == 4 ? "none" : model;
+    std::vector<RunResult> results = run_requests(engine, requests, 5, 2);
+    CHECK(engine.stats().speculation.spec_decode_num_accepted_tokens > 50);
+    return results;
+  };
+  for (const char* rule : {"coupled", "rejection", "traversal", "typical"})
+    for (const int topk : {1, 3}) {
+      CAPTURE(rule);
+      CAPTURE(topk);
+      Config early = micro_early_exit_config();
+      early.draft.tree.topk = topk;
+      early.draft.tree.num_draft_tokens = 9;
+      early.draft.length.num_speculative_tokens = 4;
+      early.verify.method = rule;
+      Config separate = early;
+      separate.draft.early_exit.exit_layer = 0;
+      separate.draft.method = "draft_model";
+      separate.draft.model = micro_models().first_layers;
+      const std::vector<RunResult> expected = run_all(separate, "draft_model");
+      const std::vector<RunResult> actual = run_all(early, "early_exit");
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        INFO("request " << i << ": " << describe_difference(expected[i], actual[i]));
+        CHECK(same_output(expected[i], actual[i]));
+      }
+    }
+}
+
 TEST_CASE("drafts of the first layers need no room in the cache") {
   const Config early = micro_early_exit_config();
   Config plain = early;

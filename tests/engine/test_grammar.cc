@@ -92,16 +92,20 @@ TEST_CASE("constrained answers are texts of their grammar, the same with and wit
   }
   CHECK(complete > static_cast<int>(requests.size()) / 2);
 
-  for (const char* method : {"draft_model", "ngram", "suffix+draft_model", "lookahead", "eagle3"})
+  const std::vector<std::string> methods = {"draft_model", "ngram",  "suffix+draft_model",
+                                            "lookahead",   "eagle3", "suffix+early_exit"};
+  for (const std::string& method : methods)
     for (const int topk : {1, 3})
       for (const int batch : {1, 6}) {
         INFO(method << ", topk " << topk << ", batch " << batch);
-        Config config = method == std::string("eagle3") ? micro_eagle_config() : micro_config();
+        Config config = method == "eagle3"              ? micro_eagle_config()
+                        : method == "suffix+early_exit" ? micro_early_exit_config()
+                                                        : micro_config();
         if (batch > 1) config.kv_cache.memory_mb = 1;  // preempts
         if (batch > 1) config.draft.length.mode = "adaptive";
         config.draft.tree.topk = topk;
         config.draft.length.num_speculative_tokens = 2 + 3 * topk;
-        const std::vector<RunResult> drafted = run(config, requests, method, batch);
+        const std::vector<RunResult> drafted = run(config, requests, method.c_str(), batch);
         for (std::size_t i = 0; i < requests.size(); ++i) {
           INFO("request " << i << ": " << describe_difference(plain[i], drafted[i]));
           CHECK(same_output(plain[i], drafted[i]));

@@ -81,7 +81,8 @@ std::span<const float> EagleHead::forward(const ForwardBatch& batch, Stream stre
   append_entries(view, hidden(), shifted, stream);
   if (view.num_outputs == 0) return {};
   finish_layer(view, hidden(), stream);
-  return read_logits(backend_, head_params(view, hidden()), logits_, stream);
+  return read_rows(backend_, make_logits(backend_, head_params(view, hidden()), logits_, stream),
+                   stream);
 }
 
 void EagleHead::reserve(int outputs, Stream stream) {

@@ -10,12 +10,12 @@ namespace specdec {
 /// in tiles of 8 by 32. Throws Error(out_of_memory).
 DeviceBuffer allocate_rows(Backend& backend, int max_rows, int width);
 
-/// Runs norm_head into `buffer`, which grows as needed, and returns where the logits [num_outputs,
-/// head rows] lie in it. params.logits is set here.
-const float* make_logits(Backend& backend, kernels::NormHeadParams params, DeviceBuffer& buffer,
-                         Stream stream);
-/// The same, and returns them in host memory, valid until the next call.
-std::span<const float> read_logits(Backend& backend, kernels::NormHeadParams params,
+/// Runs norm_head into `buffer`, which grows as needed, and returns the logits [num_outputs, head
+/// rows] that lie there. params.logits is set here.
+std::span<const float> make_logits(Backend& backend, kernels::NormHeadParams params,
                                    DeviceBuffer& buffer, Stream stream);
+
+/// Rows in the backend's memory for the host; valid until the next read.
+std::span<const float> read_rows(Backend& backend, std::span<const float> rows, Stream stream);
 
 }  // namespace specdec

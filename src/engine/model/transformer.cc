@@ -101,6 +101,29 @@ int ForwardBatch::add_row(const DraftRow& row) {
              : add_row(row.token, row.position, row.path_slots, row.wants_logits);
 }
 
+void ForwardBatch::assign_rows(const ForwardBatch& whole, std::span<const std::int32_t> rows) {
+  clear();
+  auto next = rows.begin();
+  for (const kernels::SequenceRows& from : whole.sequences_) {
+    const int end = from.row_begin + from.num_rows;
+    if (next == rows.end() || *next >= end) continue;
+    begin_sequence(from.context_len, {from.block_table, static_cast<std::size_t>(from.num_blocks)});
+    for (; next != rows.end() && *next < end; ++next) {
+      const auto row = static_cast<std::size_t>(*next);
+      const int offset = whole.path_offsets_[row];
+      const int position = whole.positions_[row];
+      if (offset < 0)
+        add_row(whole.tokens_[row], position, false);
+      else
+        add_row(whole.tokens_[row], position,
+                std::span(whole.path_slots_)
+                    .subspan(static_cast<std::size_t>(offset),
+                             static_cast<std::size_t>(position - from.context_len + 1)),
+                false);
+    }
+  }
+}
+
 kernels::BatchView ForwardBatch::view() const noexcept {
   return {.num_rows = num_rows(),
           .positions = positions_.data(),
@@ -128,33 +151,52 @@ Transformer::Transformer(Backend& backend, TransformerWeights weights, KvPoolSto
   ffn_ = rows_of(config.ffn_size);
 }
 
-std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream stream,
-                                            HiddenStateTap* tap) {
-  return run(batch, weights_.config.num_layers, stream, tap);
-}
-
-const float* Transformer::forward_on_device(const ForwardBatch& batch, Stream stream,
-                                            HiddenStateTap* tap) {
+kernels::BatchView Transformer::stage(const ForwardBatch& batch, Stream stream) {
   const kernels::BatchView view = backend_.stage(batch.view(), stream);
   rope_.fill(batch.positions(), stream);
-  run_layers(view, weights_.config.num_layers, stream, tap);
-  return batch.num_outputs() == 0
-             ? nullptr
-             : make_logits(backend_, head_params(view), logits_, stream);
+  return view;
+}
+
+std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream stream,
+                                            HiddenStateTap* tap) {
+  return read_rows(backend_, forward_on_device(batch, stream, tap), stream);
+}
+
+std::span<const float> Transformer::forward_on_device(const ForwardBatch& batch, Stream stream,
+                                                      HiddenStateTap* tap) {
+  const kernels::BatchView view = stage(batch, stream);
+  embed(view, stream);
+  run_layers(view, 0, weights_.config.num_layers, stream, tap);
+  return logits(view, stream);
 }
 
 std::span<const float> Transformer::forward_early(const ForwardBatch& batch, int num_layers,
                                                   Stream stream) {
-  return run(batch, num_layers, stream, nullptr);
+  const kernels::BatchView view = stage(batch, stream);
+  embed(view, stream);
+  run_layers(view, 0, num_layers, stream, nullptr);
+  return read_rows(backend_, logits(view, stream), stream);
 }
 
-std::span<const float> Transformer::run(const ForwardBatch& batch, int num_layers, Stream stream,
-                                        HiddenStateTap* tap) {
-  const kernels::BatchView view = backend_.stage(batch.view(), stream);
-  rope_.fill(batch.positions(), stream);
-  run_layers(view, num_layers, stream, tap);
-  if (batch.num_outputs() == 0) return {};
-  return read_logits(backend_, head_params(view), logits_, stream);
+std::span<const float> Transformer::forward_late(const ForwardBatch& batch, int first_layer,
+                                                 const float* states,
+                                                 std::span<const std::int32_t> state_rows,
+                                                 Stream stream) {
+  // Behind the copy that stages the batch, as embed_rows is: nothing of the pass starts before it.
+  const kernels::BatchView view = stage(batch, stream);
+  backend_.copy_rows({.num_rows = view.num_rows,
+                      .cols = weights_.config.hidden_size,
+                      .source = states,
+                      .source_rows = state_rows.data(),
+                      .destination = x_.as<float>()},
+                     stream);
+  run_layers(view, first_layer, weights_.config.num_layers, stream, nullptr);
+  return logits(view, stream);
+}
+
+std::span<const float> Transformer::logits(const kernels::BatchView& view, Stream stream) {
+  if (view.num_outputs == 0) return {};
+  return make_logits(backend_, head_params(view), logits_, stream);
 }
 
 void Transformer::reserve(int outputs, Stream stream) {
@@ -166,7 +208,8 @@ void Transformer::reserve(int outputs, Stream stream) {
 
 const float* Transformer::enqueue(const kernels::BatchView& batch, Stream stream,
                                   HiddenStateTap* tap) {
-  run_layers(batch, weights_.config.num_layers, stream, tap);
+  embed(batch, stream);
+  run_layers(batch, 0, weights_.config.num_layers, stream, tap);
   kernels::NormHeadParams params = head_params(batch);
   params.logits = enqueued_logits_.as<float>();
   backend_.norm_head(params, stream);
@@ -182,7 +225,15 @@ kernels::NormHeadParams Transformer::head_params(const kernels::BatchView& batch
           .head = weights_.head};
 }
 
-void Transformer::run_layers(const kernels::BatchView& view, int num_layers, Stream stream,
+void Transformer::embed(const kernels::BatchView& view, Stream stream) {
+  backend_.embed_rows({.num_rows = view.num_rows,
+                       .tokens = view.tokens,
+                       .table = weights_.embedding,
+                       .out = x_.as<float>()},
+                      stream);
+}
+
+void Transformer::run_layers(const kernels::BatchView& view, int begin, int end, Stream stream,
                              HiddenStateTap* tap) {
   const ModelConfig& config = weights_.config;
   const int rows = view.num_rows;
@@ -191,9 +242,7 @@ void Transformer::run_layers(const kernels::BatchView& view, int num_layers, Str
   float* const attention = attention_.as<float>();
   float* const ffn = ffn_.as<float>();
 
-  backend_.embed_rows(
-      {.num_rows = rows, .tokens = view.tokens, .table = weights_.embedding, .out = x}, stream);
-  for (int i = 0; i < num_layers; ++i) {
+  for (int i = begin; i < end; ++i) {
     if (tap != nullptr) tap->observe(i, x, rows, stream);
     const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(i)];
     backend_.norm_qkv_rope_append({.batch = view,
@@ -234,7 +283,7 @@ void Transformer::run_layers(const kernels::BatchView& view, int num_layers, Str
     backend_.project_residual(
         {.num_rows = rows, .in = ffn, .weight = layer.down, .x = x, .in_type = ffn_type}, stream);
   }
-  if (tap != nullptr) tap->observe(num_layers, x, rows, stream);
+  if (tap != nullptr) tap->observe(end, x, rows, stream);
 }
 
 }  // namespace specdec

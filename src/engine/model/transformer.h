@@ -55,6 +55,9 @@ class ForwardBatch {
               bool wants_logits);
 
   int add_row(const DraftRow& row);
+  /// Becomes those rows of `whole` (rising), none of which asks for logits. Its block tables must
+  /// outlive the pass.
+  void assign_rows(const ForwardBatch& whole, std::span<const std::int32_t> rows);
 
   int num_rows() const noexcept { return static_cast<int>(tokens_.size()); }
   int num_outputs() const noexcept { return static_cast<int>(output_rows_.size()); }
@@ -95,14 +98,22 @@ class Transformer {
   /// of the rows that asked for them, in row order; valid until the next call. `tap` may be null.
   std::span<const float> forward(const ForwardBatch& batch, Stream stream,
                                  HiddenStateTap* tap = nullptr);
-  /// The same, but the logits are left in the backend's memory, where operations on `stream` find
-  /// them. Null without outputs.
-  const float* forward_on_device(const ForwardBatch& batch, Stream stream,
-                                 HiddenStateTap* tap = nullptr);
+  /// The same, but the logits stay in the backend's memory, where operations on `stream` find them.
+  std::span<const float> forward_on_device(const ForwardBatch& batch, Stream stream,
+                                           HiddenStateTap* tap = nullptr);
   /// The same through the first `num_layers` layers alone, then the final norm and the head: what
   /// the model would say if it ended there. K and V of those layers, at the rows that both run,
   /// have the bits of forward().
   std::span<const float> forward_early(const ForwardBatch& batch, int num_layers, Stream stream);
+  /// What follows forward_early(): forward() from `first_layer` on. `states` [*, hidden], backend
+  /// memory, hold what hidden() was for each row of the batch behind the layers before, in its row
+  /// state_rows[row]; their K and V of those layers are in place, at the slots that the batch
+  /// names. The logits stay there too; all else has the bits of forward().
+  std::span<const float> forward_late(const ForwardBatch& batch, int first_layer,
+                                      const float* states, std::span<const std::int32_t> state_rows,
+                                      Stream stream);
+  /// The residual stream that the latest pass ended with: [its rows, hidden], backend memory.
+  const float* hidden() const noexcept { return x_.as<float>(); }
 
   /// The same without the host: `batch` is what Backend::stage would make of one, and the logits
   /// are left in the backend's memory. Once reserve() has made room it neither allocates nor
@@ -121,10 +132,11 @@ class Transformer {
   int max_rows() const noexcept { return max_rows_; }
 
  private:
-  std::span<const float> run(const ForwardBatch& batch, int num_layers, Stream stream,
-                             HiddenStateTap* tap);
-  void run_layers(const kernels::BatchView& view, int num_layers, Stream stream,
+  kernels::BatchView stage(const ForwardBatch& batch, Stream stream);
+  void embed(const kernels::BatchView& view, Stream stream);
+  void run_layers(const kernels::BatchView& view, int begin, int end, Stream stream,
                   HiddenStateTap* tap);
+  std::span<const float> logits(const kernels::BatchView& view, Stream stream);
   kernels::NormHeadParams head_params(const kernels::BatchView& batch) const;
 
   Backend& backend_;
