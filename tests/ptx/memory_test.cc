@@ -42,6 +42,27 @@ TEST_CASE("loads extend by the sign of their type; stores take the low bits") {
   }
 }
 
+TEST_CASE("lanes without the guard keep what a vector load does not give them") {
+  // Values between the first ones and the load would take their places if nobody needed them.
+  Machine machine(kernel(R"(
+    mul.lo.u32 %r2, %r0, 10; add.u32 %r3, %r2, 1; setp.gt.u32 %p1, %r0, 20;
+    add.u32 %r4, %r0, 1000; add.u32 %r5, %r0, 2000; add.u32 %r6, %r4, %r5;
+    mad.wide.u32 %rd10, %r0, 8, %rd0; mad.wide.u32 %rd11, %r0, 16, %rd1;
+    @%p1 ld.global.v2.u32 {%r2, %r3}, [%rd10]; @%p1 add.u32 %r6, %r6, 7;
+    st.global.v4.u32 [%rd11], {%r2, %r3, %r6, %r5};
+  )"));
+  std::vector<std::uint32_t> words(80);
+  std::iota(words.begin(), words.end(), 500u);
+  std::uint32_t* out = machine.zeros<std::uint32_t>(160);
+  machine.launch(40, machine.upload(words), out);
+  for (unsigned i = 0; i < 40; ++i) {
+    CHECK(out[4 * i] == (i > 20 ? 500 + 2 * i : 10 * i));
+    CHECK(out[4 * i + 1] == (i > 20 ? 501 + 2 * i : 10 * i + 1));
+    CHECK(out[4 * i + 2] == 3000 + 2 * i + (i > 20 ? 7 : 0));
+    CHECK(out[4 * i + 3] == 2000 + i);
+  }
+}
+
 TEST_CASE("local memory is each thread's own, by its own address and by a generic one") {
   Machine machine(kernel(R"(
     .local .align 8 .b8 depot[48]; .reg .b64 %SP, %SPL;
