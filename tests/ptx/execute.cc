@@ -16,6 +16,7 @@ constexpr std::uint64_t kLaunchLimit = 2'000'000'000;
 constexpr std::uint64_t kVainRounds = 10'000;  // in which every warp of the launch asked in vain
 constexpr std::size_t kSharedAlign = 1024, kDynamicAlign = 128;
 constexpr std::size_t kLocalZone = 64;
+constexpr std::size_t kMergedRow = 4 * kLanes;  // after a warp's rows: see join() in warp.cc
 constexpr int kFill = 0xA5;
 
 Counts total;
@@ -118,10 +119,10 @@ void start_warp(Warp& warp, Block& block, int index) {
   warp.arrivals.clear();
   warp.commits.fill(0);
   if (!warp.rows_storage) {
-    warp.rows_storage.reset(new std::byte[program.rows_bytes + 64]);
+    warp.rows_storage.reset(new std::byte[program.rows_bytes + kMergedRow + 64]);
     warp.base[0] = align(warp.rows_storage.get(), 64);
     warp.base[1] =
-        reinterpret_cast<std::byte*>(const_cast<std::uint64_t*>(program.constants.data())) - 0;
+        reinterpret_cast<std::byte*>(const_cast<std::uint64_t*>(program.constants.data()));
     if (program.local_bytes != 0) {
       warp.local_stride = round_up(program.local_bytes, kLocalZone) + kLocalZone;
       warp.local_storage.reset(new std::byte[warp.local_stride * kLanes + kLocalZone]);

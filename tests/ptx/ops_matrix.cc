@@ -64,7 +64,8 @@ void mma_16816(Warp& warp, const Instr& instr) {
     for (int k = 0; k < 16; ++k) {
       const __m256 b = _mm256_load_ps(by_k[k]);
 #pragma GCC unroll 8
-      for (int r = 0; r < 8; ++r) own[r] = _mm256_fmadd_ps(_mm256_broadcast_ss(&left[row + r][k]), b, own[r]);
+      for (int r = 0; r < 8; ++r)
+        own[r] = _mm256_fmadd_ps(_mm256_broadcast_ss(&left[row + r][k]), b, own[r]);
     }
     for (int r = 0; r < 8; ++r) sum[row + r] = own[r];
   }

@@ -33,7 +33,7 @@ void shuffle(Warp& warp, const Instr& instr) {
   }
   std::uint32_t values[kLanes];
   for (int lane = 0; lane < kLanes; ++lane) {
-    values[lane] = (warp.exec >> from[lane] & 1u) != 0 ? a[from[lane]] : kNobody;
+    values[lane] = (warp.taking_part >> from[lane] & 1u) != 0 ? a[from[lane]] : kNobody;
   }
   each_lane<std::uint32_t>(warp, instr.d, [&](int lane) { return values[lane]; });
   if (instr.more_count != 0) {
@@ -73,14 +73,14 @@ void decode_shfl(Decoder& decoder, const Statement& statement, Words& words) {
 enum : std::uint8_t { kAll, kAny, kUniform };
 
 void vote(Warp& warp, const Instr& instr) {
-  const std::uint32_t yes = read_predicate(warp, instr.a) & warp.exec;
-  const bool all = yes == warp.exec, any = yes != 0;
+  const std::uint32_t yes = read_predicate(warp, instr.a) & warp.taking_part;
+  const bool all = yes == warp.taking_part, any = yes != 0;
   const bool result = instr.kind == kAll ? all : instr.kind == kAny ? any : all || !any;
   write_predicate(warp, instr.d, result ? kAllLanes : 0);
 }
 
 void ballot(Warp& warp, const Instr& instr) {
-  const std::uint32_t yes = read_predicate(warp, instr.a) & warp.exec;
+  const std::uint32_t yes = read_predicate(warp, instr.a) & warp.taking_part;
   each_lane<std::uint32_t>(warp, instr.d, [&](int) { return yes; });
 }
 
@@ -88,6 +88,7 @@ void decode_vote(Decoder& decoder, const Statement& statement, Words& words) {
   if (!words.take("sync")) decoder.unknown(statement);
   Instr instr;
   instr.flow = Flow::kMeet;
+  instr.reads_predicate = true;
   instr.a = decoder.use(statement.operands.at(1), kPredicateType);
   instr.members = decoder.use(statement.operands.at(2), kU32);
   if (words.take("ballot")) {
@@ -148,9 +149,9 @@ struct ReduceXor {
 template <class Op, class T>
 void reduce(Warp& warp, const Instr& instr) {
   const std::uint32_t* a = warp.row<std::uint32_t>(instr.a);
-  const int first = std::countr_zero(warp.exec);
+  const int first = std::countr_zero(warp.taking_part);
   T total = static_cast<T>(a[first]);
-  for_lanes(warp.exec & (warp.exec - 1),
+  for_lanes(warp.taking_part & (warp.taking_part - 1),
             [&](int lane) { total = Op::run(total, static_cast<T>(a[lane])); });
   each_lane<T>(warp, instr.d, [&](int) { return total; });
 }

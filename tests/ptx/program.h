@@ -41,10 +41,11 @@ struct Instr {
   Place members = kNowhere;  ///< of a kMeet: the member masks; none: all live lanes
   bool guard_negated = false;
   Flow flow = Flow::kPlain;
-  std::uint8_t kind = 0;     ///< for the handler: a comparison, a barrier's operation, ...
-  std::uint8_t width = 0;    ///< bits of an address row (32, 64), and the like
-  std::uint32_t target = 0;  ///< of a branch
-  std::uint32_t more = 0;    ///< further operands: Program::operands[more ...]
+  bool reads_predicate = false;  ///< of a kMeet: row a is a predicate
+  std::uint8_t kind = 0;         ///< for the handler: a comparison, a barrier's operation, ...
+  std::uint8_t width = 0;        ///< bits of an address row (32, 64), and the like
+  std::uint32_t target = 0;      ///< of a branch
+  std::uint32_t more = 0;        ///< further operands: Program::operands[more ...]
   std::uint32_t more_count = 0;
   std::int64_t immediate = 0;  ///< an address's offset, a lookup table
 };

@@ -56,14 +56,14 @@ std::size_t choose(Warp& warp) {
 bool meet(Warp& warp, const Instr& instr, std::uint32_t exec) {
   if (instr.members == kNowhere) {
     if (exec != live_lanes(warp)) return false;
-    warp.exec = exec;
+    warp.exec = warp.taking_part = exec;
     instr.run(warp, instr);
     return true;
   }
   const std::uint32_t* members = warp.row<std::uint32_t>(instr.members);
   if ((instr.members & 1) != 0 &&
       (members[0] & live_lanes(warp)) == exec) {  // a constant, and all are there
-    warp.exec = exec;
+    warp.exec = warp.taking_part = exec;
     instr.run(warp, instr);
     return true;
   }
@@ -81,9 +81,60 @@ bool meet(Warp& warp, const Instr& instr, std::uint32_t exec) {
   }
   for (std::uint32_t left = exec; left != 0;) {
     const std::uint32_t lanes = members[std::countr_zero(left)] & left;
-    warp.exec = lanes;
+    warp.exec = warp.taking_part = lanes;
     instr.run(warp, instr);
     left &= ~lanes;
+  }
+  return true;
+}
+
+// PTX asks for the same operation with the same member mask, not for the same place in the text:
+// nvcc makes two copies of a loop whose body asks which lane it is, each with its own shfl.sync of
+// all lanes. True if the groups that wait at such instructions are all the lanes of the mask; then
+// all of them have done theirs.
+bool join(Warp& warp, const Group& own) {
+  const Instr* const code = warp.launch->program->code.data();
+  const Instr& first = code[own.pc];
+  if (first.members == kNowhere || first.guard != kNowhere) return false;
+  const std::uint32_t mask = warp.row<std::uint32_t>(first.members)[std::countr_zero(own.lanes)];
+  std::vector<Group*> partners;
+  std::uint32_t there = 0;
+  for (Group& group : warp.groups) {
+    const Instr& instr = code[group.pc];
+    if (&group != &own && !group.waits) continue;
+    if (instr.flow != Flow::kMeet || instr.run != first.run || instr.kind != first.kind ||
+        instr.guard != kNowhere)
+      continue;
+    const std::uint32_t* members = warp.row<std::uint32_t>(instr.members);
+    bool same = true;
+    for_lanes(group.lanes, [&](int lane) { same &= members[lane] == mask; });
+    if (!same) continue;
+    partners.push_back(&group);
+    there |= group.lanes;
+  }
+  if ((mask & live_lanes(warp) & ~there) != 0 || (there & ~mask) != 0) return false;
+  // All of them read one row, put together of their own.
+  const auto merged = static_cast<Place>(warp.launch->program->rows_bytes);
+  if (first.a != kNowhere) {
+    auto* to = warp.row<std::uint32_t>(merged);
+    for (const Group* group : partners) {
+      const auto* from = warp.row<std::uint32_t>(code[group->pc].a);
+      if (first.reads_predicate) {
+        *to = (*to & ~group->lanes) | (*from & group->lanes);
+      } else {
+        for_lanes(group->lanes, [&](int lane) { to[lane] = from[lane]; });
+      }
+    }
+  }
+  for (Group* group : partners) {
+    Instr instr = code[group->pc];
+    if (instr.a != kNowhere) instr.a = merged;
+    warp.pc = group->pc;
+    warp.exec = group->lanes;
+    warp.taking_part = there;
+    instr.run(warp, instr);
+    group->waits = false;
+    ++group->pc;
   }
   return true;
 }
@@ -175,6 +226,8 @@ Stop run_warp(Warp& warp, std::uint32_t budget) {
         case Flow::kMeet:
           if (meet(warp, instr, exec)) {
             ++pc;
+          } else if (join(warp, group)) {
+            changed = true;
           } else {
             group.waits = true;
             changed = true;

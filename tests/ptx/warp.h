@@ -43,6 +43,8 @@ struct PendingArrival {
 struct Warp {
   std::byte* base[2] = {nullptr, nullptr};  // own rows, constants
   std::uint32_t exec = 0;                   ///< lanes that run the present instruction
+  std::uint32_t taking_part =
+      0;  ///< of a kMeet: lanes whose values count; those of `exec` get the result
   bool polled_in_vain = false;
   Block* block = nullptr;
   Launch* launch = nullptr;

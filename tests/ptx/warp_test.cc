@@ -89,6 +89,21 @@ TEST_CASE("a shuffle among half of the lanes waits for these alone") {
   for (unsigned i = 0; i < 32; ++i) CHECK(halves[i] == (i < 16 ? 0u : 0xFFFF0000u));
 }
 
+TEST_CASE("lanes meet at copies of an instruction in different branches") {
+  const auto got = results(R"(
+    and.b32 %r2, %r0, 7; setp.eq.u32 %p1, %r2, 0; mul.lo.u32 %r3, %r0, 3; mov.u32 %r4, -1; @%p1 bra COPY;
+    shfl.sync.bfly.b32 %r9, %r0, 1, 31, -1; vote.sync.ballot.b32 %r5, %p1, %r4; redux.sync.add.u32 %r6, %r0, -1; bra END;
+    COPY: shfl.sync.bfly.b32 %r9|%p2, %r3, 1, 31, %r4; vote.sync.ballot.b32 %r5, %p1, -1; redux.sync.add.u32 %r6, %r3, -1;
+    END: add.u32 %r9, %r9, %r5; add.u32 %r9, %r9, %r6;
+  )",
+                           32);
+  for (unsigned i = 0; i < 32; ++i) {
+    const unsigned partner = i ^ 1u;
+    const unsigned sum = 31 * 16 + 2 * (8 + 16 + 24);  // lanes 0, 8, 16 and 24 count three times
+    CHECK(got[i] == (partner % 8 == 0 ? 3 * partner : partner) + 0x01010101u + sum);
+  }
+}
+
 TEST_CASE("lanes that are through are not waited for") {
   const auto got = results(R"(
     setp.lt.u32 %p1, %r0, 10; mov.u32 %r9, 0; @!%p1 bra GO; ret;
