@@ -129,12 +129,19 @@ void DraftHistory::observe_depth(int depth, bool taken) {
   plain_steps_ = kFirstProbe - 1;
 }
 
-bool DraftHistory::probe() {
-  if (++plain_steps_ < interval_) return false;
+bool DraftHistory::probe(bool allowed) {
+  if (++plain_steps_ < interval_ || !allowed) return false;
   plain_steps_ = 0;
   interval_ = std::min(2 * interval_, kLongestProbe);
   return true;
 }
+
+void ProbeBudget::earn(double seconds) {
+  constexpr double kShare = 0.01;
+  regain(kShare * seconds);
+}
+
+void ProbeBudget::regain(double seconds) { lost_ = std::max(0.0, lost_ - seconds); }
 
 bool WindowHistory::open(double cost) {
   // Half a token a step is what a window of this kind brings in running text.
@@ -176,12 +183,13 @@ NodeChoice choose_nodes(std::span<const float> survivals, double emitters, doubl
 }
 
 NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequences, double spent,
-                        int base_rows, const VerifyCost& verify, const CostCurve& draft) {
+                        int base_rows, const VerifyCost& verify, const CostCurve& draft,
+                        double prior) {
   NodeChoice best{.count = 0, .goodput = sequences / (spent + verify(base_rows))};
   double expected = 1;
   double survival = 1;
   for (int depth = 1; depth <= max_depth; ++depth) {
-    survival *= history.expected(depth);
+    survival *= history.expected(depth, prior);
     expected += survival;
     const double seconds = spent + draft.cold() + depth * draft(sequences) +
                            verify(base_rows + sequences * depth, sequences * depth);

@@ -128,7 +128,8 @@ class DraftHistory {
   /// Probability that a draft which was right down to depth - 1 is right at `depth` >= 1 too.
   /// `prior`: what a sequence that has shown nothing is taken for; by default one that is worth
   /// drafting, since trying costs little.
-  double expected(int depth, double prior = 0.7) const;
+  double expected(int depth, double prior = kPrior) const;
+  static constexpr double kPrior = 0.7;
   /// Recent drafts, the latest counting most.
   double num_seen() const noexcept { return depths_.num_seen(); }
   double bias() const noexcept { return bias_; }
@@ -140,8 +141,9 @@ class DraftHistory {
 
   /// Drafting does not pay at present: true when this step should try all the same, after 8, 16, 32
   /// and then every 64 plain steps, or at once where the latest draft began rightly: the text may
-  /// have changed, and one draft in 64 steps would take hundreds of them to show it.
-  bool probe();
+  /// have changed, and one draft in 64 steps would take hundreds of them to show it. Where it may
+  /// not (`allowed`), the next step that may is one.
+  bool probe(bool allowed = true);
   void paid() noexcept {
     interval_ = kFirstProbe;
     plain_steps_ = 0;
@@ -155,6 +157,24 @@ class DraftHistory {
   double bias_ = 0;
   int interval_ = kFirstProbe;
   int plain_steps_ = 0;
+};
+
+/// What probes lose, kept to a share of the time: each sequence has probes of its own, and in a
+/// wide batch, where a row costs what a token is worth, those of all of them would cost a tenth of
+/// it.
+class ProbeBudget {
+ public:
+  /// A step without drafts would take so many seconds.
+  void earn(double seconds);
+  /// Whether the losses so far leave room for a probe.
+  bool allows() const noexcept { return lost_ <= 0; }
+  /// A probe takes so many seconds,
+  void spend(double seconds) { lost_ += seconds; }
+  /// and what it brought is worth so many. Gains are not saved up.
+  void regain(double seconds);
+
+ private:
+  double lost_ = 0;  // seconds that are still to be earned
 };
 
 /// Whether a window of watched nodes (lookahead) pays for one sequence. What it costs it costs at
@@ -196,8 +216,9 @@ NodeChoice choose_nodes(std::span<const float> survivals, double emitters, doubl
 
 /// The same for a drafter that has yet to run: the depth (count) of a chain that is expected to pay
 /// most when `sequences` like this one draft it pass by pass; 0 = plain decoding. Each of those
-/// passes runs one row of a sequence, the root's first.
+/// passes runs one row of a sequence, the root's first. `prior`: see DraftHistory::expected.
 NodeChoice choose_depth(const DraftHistory& history, int max_depth, int sequences, double spent,
-                        int base_rows, const VerifyCost& verify, const CostCurve& draft);
+                        int base_rows, const VerifyCost& verify, const CostCurve& draft,
+                        double prior = DraftHistory::kPrior);
 
 }  // namespace specdec

@@ -23,6 +23,20 @@ Calibration& DraftPacing::calibration(int drafter) {
   return calibrations_[at];
 }
 
+bool DraftPacing::may_pay(const Sequence& sequence, int count) const {
+  // Four of five tokens right at every depth: few texts are drafted better than that.
+  constexpr double kGoodDraft = 0.8;
+  CostCurve verify = verify_cost_;
+  CostCurve draft = draft_cost_;
+  const double tokens = static_cast<double>(count) * sequence.size();
+  verify.set_context(count, tokens);
+  draft.set_context(count, tokens);
+  return !adaptive_ || verify(count) <= 0 ||
+         choose_depth(DraftHistory(), sequence.max_draft, count, 0, count, verify, draft,
+                      kGoodDraft)
+                 .count > 0;
+}
+
 void DraftPacing::begin(std::span<Sequence* const> batch) {
   base_rows_ = 0;
   emitters_ = 0;
@@ -38,10 +52,13 @@ void DraftPacing::begin(std::span<Sequence* const> batch) {
   verify_cost_.set_run(0);
   verify_cost_.set_context(static_cast<int>(batch.size()), context);
   draft_cost_.set_context(static_cast<int>(batch.size()), context);
-  prompt_cost_ = verify_cost_(base_rows_) - verify_cost_(static_cast<int>(emitters_));
+  const double plain = verify_cost_(static_cast<int>(emitters_));
+  prompt_cost_ = verify_cost_(base_rows_) - plain;
+  token_cost_ = plain / std::max(1.0, emitters_);
+  if (emitters_ > 0) probe_budget_.earn(plain);
 }
 
-int DraftPacing::first_depth(Sequence& sequence, int count) const {
+int DraftPacing::first_depth(Sequence& sequence, int count, int rows) {
   if (!adaptive_) return sequence.draft_depth;
   const NodeChoice with_model = choose_depth(sequence.history, sequence.draft_depth, count,
                                              -prompt_cost_, base_rows_, verify_cost_, draft_cost_);
@@ -59,8 +76,11 @@ int DraftPacing::first_depth(Sequence& sequence, int count) const {
                ? 0
                : with_model.count;
   }
-  sequence.probes = sequence.history.probe();
-  return sequence.probes ? std::min(2, sequence.draft_depth) : 0;
+  sequence.probes = sequence.history.probe(probe_budget_.allows());
+  if (!sequence.probes) return 0;
+  probe_budget_.spend(draft_cost_.cold() + draft_cost_(rows) + verify_cost_(base_rows_ + 1) -
+                      verify_cost_(base_rows_));
+  return std::min(2, sequence.draft_depth);
 }
 
 std::vector<float> DraftPacing::survivals(const DraftProposal& proposal, int drafter) const {
@@ -221,6 +241,7 @@ void DraftPacing::learn(Sequence& sequence) {
   std::vector<bool> accepted(static_cast<std::size_t>(tree.size()));
   for (const std::int32_t node : path) accepted[static_cast<std::size_t>(node)] = true;
   const std::size_t length = path.size();  // of the path, the root included
+  if (sequence.probes) probe_budget_.regain(static_cast<double>(length - 1) * token_cost_);
   if (sequence.window_of != 0)
     sequence.window.observe(static_cast<int>(std::ranges::count_if(path, [&](std::int32_t node) {
       return sequence.origins[static_cast<std::size_t>(node)].drafter == sequence.window_of;

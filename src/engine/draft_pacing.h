@@ -22,11 +22,15 @@ class DraftPacing final : public GrowthControl {
   void set_costs(VerifyCost verify, CostCurve draft);
   bool adaptive() const noexcept { return adaptive_; }
 
+  /// Whether the draft model could pay in steps of so many sequences like this one. Where not even
+  /// a good draft would, nothing need be kept ready for it.
+  bool may_pay(const Sequence& sequence, int count) const;
   /// A step over `batch` begins.
   void begin(std::span<Sequence* const> batch);
   /// The depth to which the model should draft for `sequence`, one of `count`; 0 where what the
-  /// host drafters found pays more. Sets sequence.probes.
-  int first_depth(Sequence& sequence, int count) const;
+  /// host drafters found pays more. Its first pass would have `rows` rows, those included that it
+  /// catches up on. Sets sequence.probes.
+  int first_depth(Sequence& sequence, int count, int rows);
   /// The model is about to draft for these; its first pass has `rows` rows, those included that it
   /// catches up on.
   void begin_model(std::span<Sequence* const> sequences, int rows);
@@ -59,10 +63,12 @@ class DraftPacing final : public GrowthControl {
   VerifyCost verify_cost_;
   CostCurve draft_cost_;
   std::vector<Calibration> calibrations_;
+  ProbeBudget probe_budget_;
 
   // The step in progress.
   int base_rows_ = 0;       // rows of the target's pass without any draft
   double emitters_ = 0;     // sequences that emit a token whatever is drafted
+  double token_cost_ = 0;   // seconds that a token takes without drafts
   double prompt_cost_ = 0;  // seconds of the rows of prompts: no draft is to be judged by them
   double draft_spent_ = 0;  // seconds of drafting, by the cost curve
   std::vector<Sequence*> model_sequences_;

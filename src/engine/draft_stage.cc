@@ -273,6 +273,13 @@ int scheduled_length(const DraftLengthConfig& config, int batch_size) {
   return scheduled;
 }
 
+void DraftStage::admit(Sequence& sequence, int batch_size) const {
+  if (!uses_features(sequence.draft_method) || !backend_.computes_on_host()) return;
+  sequence.uses_features = pacing_.may_pay(sequence, batch_size);
+  sequence.prefix_hit =
+      sequence.uses_features ? prefix_hit(sequence.draft_method) : PrefixHit::target;
+}
+
 DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max_rows) const {
   if (sequence.draft_method == kNone) return {};
   int depth = sequence.max_draft;
@@ -306,6 +313,7 @@ DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max
 /// How deep the draft model may draft, as far as it is concerned; 0 when it may not.
 int DraftStage::model_limit(const Sequence& sequence) const {
   if (model_drafter_ == nullptr || !names(sequence.draft_method, model_method_)) return 0;
+  if (features_ != nullptr && !sequence.uses_features) return 0;  // see admit()
   // Heads start from the hidden state of the token before the root.
   const FeatureRows& features = sequence.features;
   if (sequence.uses_features &&
@@ -428,9 +436,10 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
   for (Sequence* sequence : candidates) {
     const int limit = std::min(sequence->draft_depth, model_limit(*sequence));
     if (limit == 0) continue;
-    const int depth =
-        std::min(limit, pacing_.first_depth(*sequence, static_cast<int>(candidates.size())));
     const bool own_kv = adapter_->pool() != nullptr;
+    const int rows = own_kv ? sequence->size() - std::max(1, sequence->draft_length) : 1;
+    const int depth =
+        std::min(limit, pacing_.first_depth(*sequence, static_cast<int>(candidates.size()), rows));
     if (depth == 0 || (own_kv && !sequence->reservation.claim_draft())) continue;
     int length = sequence->kv.length(own_kv ? KvPool::draft : KvPool::target);
     if (sequence->uses_features) length = std::max({1, length, sequence->draft_length});
@@ -492,8 +501,9 @@ void DraftStage::propose_translated(std::span<Sequence* const> candidates) {
   std::vector<DraftContext> contexts;
   int most_depth = 0;
   for (Sequence* sequence : candidates) {
-    const int depth = std::min(sequence->draft_depth,
-                               pacing_.first_depth(*sequence, static_cast<int>(candidates.size())));
+    const int depth =
+        std::min(sequence->draft_depth,
+                 pacing_.first_depth(*sequence, static_cast<int>(candidates.size()), 1));
     if (depth == 0) continue;
     most_depth = std::max(most_depth, depth);
     sequences.push_back(sequence);

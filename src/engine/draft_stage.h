@@ -61,6 +61,9 @@ class DraftStage {
   /// What a cached prefix must hold for the method. Thread-safe.
   PrefixHit prefix_hit(std::string_view method) const noexcept;
 
+  /// `sequence` is about to join a batch of `batch_size`. In one that is too wide for a head to pay
+  /// it goes without: hidden states of its prompt and their KV would cost some per cent of it.
+  void admit(Sequence& sequence, int batch_size) const;
   /// How far `sequence` may draft in a step with `batch_size` decoding sequences and `max_rows`
   /// rows for it.
   DraftLimits limits(const Sequence& sequence, int batch_size, int max_rows) const;

@@ -40,9 +40,11 @@ Engine::Impl::Impl(const Config& engine_config)
                           .shape = shape});
   if (config.draft.length.mode == "adaptive") find_costs(shape.num_blocks);
   scheduler = std::make_unique<Scheduler>(
-      config.scheduler, *cache, [this](const Sequence& sequence, int batch_size, int max_rows) {
+      config.scheduler, *cache,
+      [this](const Sequence& sequence, int batch_size, int max_rows) {
         return drafts->limits(sequence, batch_size, max_rows);
-      });
+      },
+      [this](Sequence& sequence, int batch_size) { drafts->admit(sequence, batch_size); });
   const StepParts parts{.config = config,
                         .backend = *backend,
                         .target = *target,

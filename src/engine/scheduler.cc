@@ -10,8 +10,12 @@
 
 namespace specdec {
 
-Scheduler::Scheduler(const SchedulerConfig& config, KvCacheManager& cache, DraftPolicy draft_policy)
-    : config_(config), cache_(cache), draft_policy_(std::move(draft_policy)) {}
+Scheduler::Scheduler(const SchedulerConfig& config, KvCacheManager& cache, DraftPolicy draft_policy,
+                     AdmissionPolicy admission)
+    : config_(config),
+      cache_(cache),
+      draft_policy_(std::move(draft_policy)),
+      admission_(std::move(admission)) {}
 
 void Scheduler::add(std::unique_ptr<Sequence> sequence) { waiting_.push_back(std::move(sequence)); }
 
@@ -39,6 +43,7 @@ std::vector<std::unique_ptr<Sequence>> Scheduler::remove_all() {
 void Scheduler::admit() {
   while (!waiting_.empty() && num_running() < config_.max_num_seqs) {
     Sequence& sequence = *waiting_.front();
+    admission_(sequence, std::min(config_.max_num_seqs, num_running() + num_waiting()));
     KvSequence kv = cache_.open(sequence.tokens, sequence.request.cache_salt, sequence.prefix_hit);
     // Room for all it has and one more block, so that admission does not preempt at once. Alone, it
     // may always try.

@@ -27,7 +27,12 @@ class Scheduler {
   /// `draft_limits(sequence, batch size, most rows)`: asked once per decoding sequence and step.
   using DraftPolicy = std::function<DraftLimits(const Sequence&, int batch_size, int max_rows)>;
 
-  Scheduler(const SchedulerConfig& config, KvCacheManager& cache, DraftPolicy draft_policy);
+  /// `admission(sequence, batch size)`: told of a sequence before it is given blocks, again after a
+  /// preemption.
+  using AdmissionPolicy = std::function<void(Sequence&, int batch_size)>;
+
+  Scheduler(const SchedulerConfig& config, KvCacheManager& cache, DraftPolicy draft_policy,
+            AdmissionPolicy admission);
 
   void add(std::unique_ptr<Sequence> sequence);
   /// Takes a sequence out, wherever it is; null when it is not here.
@@ -57,6 +62,7 @@ class Scheduler {
   SchedulerConfig config_;
   KvCacheManager& cache_;
   DraftPolicy draft_policy_;
+  AdmissionPolicy admission_;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;  // by arrival
   std::int64_t num_preemptions_ = 0;

@@ -117,6 +117,32 @@ TEST_CASE("free verification takes every node, dear verification none") {
   CHECK(choose_nodes(survivals, 1, 0, 1, linear(3, 1)).count == 2);
 }
 
+TEST_CASE("probes lose a hundredth of the time at most, and what they bring is set off") {
+  ProbeBudget budget;
+  double lost = 0;
+  for (int step = 0; step < 1000; ++step) {
+    budget.earn(10);
+    if (!budget.allows()) continue;
+    budget.spend(4);
+    lost += 4;
+  }
+  CHECK(lost > 90);
+  CHECK(lost <= 100 + 4);
+  // One that brings more than it costs may be followed by the next; gains are not saved up.
+  budget.regain(1000);
+  CHECK(budget.allows());
+  budget.spend(4);
+  CHECK_FALSE(budget.allows());
+  budget.regain(5);
+  CHECK(budget.allows());
+  // A probe that is due and may not be made is not forgotten.
+  DraftHistory history;
+  for (int step = 1; step < 8; ++step) CHECK_FALSE(history.probe());
+  for (int step = 0; step < 5; ++step) CHECK_FALSE(history.probe(false));
+  CHECK(history.probe());
+  CHECK_FALSE(history.probe());
+}
+
 TEST_CASE("a sequence's history decides whether to draft, and forgets") {
   const CostCurve verify = linear(4, 0.3);
   const CostCurve draft = linear(0.4, 0);

@@ -11,6 +11,7 @@
 #include "engine/cost_cache.h"
 #include "engine/micro_models.h"
 #include "specdec/engine.h"
+#include "support/engine_runs.h"
 
 // Costs kept between starts: what is in the file comes back, and whatever else is in it does no
 // harm.
@@ -211,4 +212,34 @@ TEST_CASE("an adaptive engine takes costs from its cache, and measures where the
   CHECK(Engine::load(config).stats().verify_costs.size() == measured.verify_costs.size());
   config.draft.length.mode = "fixed";
   CHECK(Engine::load(config).stats().verify_costs.empty());
+}
+
+TEST_CASE("where no draft could pay in a batch so wide, its requests go without a head") {
+  const Folder folder;
+  Config config = testing::micro_eagle_config();
+  config.draft.length.mode = "adaptive";
+  config.draft.length.cost_cache = folder / "costs.json";
+  Engine::load(config);
+  nlohmann::json document;
+  std::ifstream(config.draft.length.cost_cache) >> document;
+  // Three rows beside the first cost nothing, each one after them what a token does.
+  document.begin().value()["verify"] = {{1, 1.0}, {4, 1.0}, {64, 61.0}};
+  document.begin().value()["draft"] = {{1, 0.01}, {64, 0.02}};
+  write(config.draft.length.cost_cache, document.dump());
+
+  std::vector<Request> requests(8);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    for (int t = 0; t < 40; ++t) requests[i].prompt_tokens.push_back((13 * t + 5) % 250);
+    requests[i].cache_salt = std::to_string(i);
+    requests[i].sampling.temperature = 0;
+    requests[i].sampling.max_tokens = 12;
+    requests[i].sampling.ignore_eos = true;
+  }
+  // Greedy answers are the same, prepared for a head or not.
+  Engine engine = Engine::load(config);
+  const auto wide = testing::run_requests(engine, requests, 8);
+  CHECK(engine.stats().speculation.spec_decode_num_drafts == 0);
+  const auto narrow = testing::run_requests(engine, requests, 1);
+  CHECK(engine.stats().speculation.spec_decode_num_drafts > 0);
+  for (std::size_t i = 0; i < wide.size(); ++i) CHECK(testing::same_output(wide[i], narrow[i]));
 }

@@ -43,7 +43,7 @@ void begin_step(DraftPacing& pacing, Sequence& sequence) {
 /// tokens were verified.
 int simulate(DraftPacing& pacing, Sequence& sequence, double acceptance, std::mt19937& random) {
   begin_step(pacing, sequence);
-  const int depth = pacing.first_depth(sequence, 1);
+  const int depth = pacing.first_depth(sequence, 1, 1);
   float survival = 1;
   for (int at = 0; at < depth; ++at) {
     survival *= 0.6f;
@@ -157,7 +157,7 @@ TEST_CASE("a prompt beside it makes no draft look cheap") {
     prompt.num_known = prompt_rows;
     Sequence* const batch[] = {&sequence, &prompt};
     pacing.begin(std::span(batch).first(prompt_rows > 0 ? 2 : 1));
-    CHECK(pacing.first_depth(sequence, 1) == 0);
+    CHECK(pacing.first_depth(sequence, 1, 1) == 0);
     sequence.tree.reset(0);
     sequence.origins.assign(1, NodeOrigin{});
     add_node(sequence, 0, {.drafter = 1, .confidence = 0.25f, .survival = 0.25f});
@@ -167,4 +167,62 @@ TEST_CASE("a prompt beside it makes no draft look cheap") {
     pacing.trim(std::span(batch).first(prompt_rows > 0 ? 2 : 1));
     CHECK(sequence.tree.num_draft_tokens() == 1);
   }
+}
+
+TEST_CASE("in a wide batch the probes of all sequences lose no more than those of one may") {
+  // A row costs nearly what a token is worth, so no draft pays; every other one is right, after
+  // which its sequence would try again at once.
+  constexpr int kSequences = 16;
+  constexpr int kSteps = 400;
+  constexpr double kRow = 0.6;
+  DraftPacing pacing;
+  pacing.set_costs(linear(1, kRow), linear(0.2, 0.02));
+  std::vector<Sequence> sequences;
+  std::vector<Sequence*> batch;
+  for (int i = 0; i < kSequences; ++i) sequences.push_back(decoding_sequence(6));
+  for (Sequence& sequence : sequences) batch.push_back(&sequence);
+  std::mt19937 random(6);
+  std::bernoulli_distribution right(0.5);
+  const double plain = 1 + kRow * kSequences;
+  int probes = 0;
+  double lost = 0;  // seconds
+  for (int step = 0; step < kSteps; ++step) {
+    for (Sequence& sequence : sequences) {
+      sequence.tree.reset(0);
+      sequence.origins.assign(1, NodeOrigin{});
+    }
+    pacing.begin(batch);
+    for (Sequence& sequence : sequences) {
+      if (pacing.first_depth(sequence, kSequences, 3) == 0) continue;
+      CHECK(sequence.probes);
+      add_node(sequence, 0, {.confidence = 0.5f, .estimate = 0.5f, .survival = 0.5f});
+      lost += 0.2 + 0.02 * 3 + kRow;
+      ++probes;
+    }
+    pacing.trim(batch);
+    for (Sequence& sequence : sequences) {
+      sequence.path.nodes = {0};
+      if (sequence.tree.num_draft_tokens() > 0 && right(random)) {
+        sequence.path.nodes.push_back(1);
+        lost -= plain / kSequences;
+      }
+      pacing.learn(sequence);
+    }
+  }
+  CHECK(probes > kSteps / 20);
+  CHECK(lost < 0.015 * kSteps * plain);
+}
+
+TEST_CASE("a head that could not pay in a batch so wide is not kept ready") {
+  DraftPacing pacing;
+  Sequence sequence = decoding_sequence(6);
+  sequence.max_draft = 6;
+  CHECK(pacing.may_pay(sequence, 32));  // nothing is known
+  pacing.set_costs(linear(3, 0.6), linear(0.2, 0.02));
+  CHECK(pacing.may_pay(sequence, 1));
+  CHECK(pacing.may_pay(sequence, 4));
+  CHECK_FALSE(pacing.may_pay(sequence, 32));
+  // Where rows cost nothing every batch is narrow.
+  pacing.set_costs(linear(3, 0.001), linear(0.2, 0));
+  CHECK(pacing.may_pay(sequence, 32));
 }
