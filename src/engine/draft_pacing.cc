@@ -26,7 +26,8 @@ Calibration& DraftPacing::calibration(int drafter) {
 bool DraftPacing::may_pay(const Sequence& sequence, int count) const {
   // Four of five tokens right at every depth: few texts are drafted better than that.
   constexpr double kGoodDraft = 0.8;
-  CostCurve verify = verify_cost_;
+  VerifyCost verify = verify_cost_;
+  verify.set_run(0);
   CostCurve draft = draft_cost_;
   const double tokens = static_cast<double>(count) * sequence.size();
   verify.set_context(count, tokens);
