@@ -102,7 +102,8 @@ TEST_CASE("choose_nodes is the best prefix, by brute force") {
     for (std::size_t count = 0; count <= survivals.size(); ++count) {
       double tokens = emitters;
       for (std::size_t i = 0; i < count; ++i) tokens += static_cast<double>(survivals[i]);
-      best = std::max(best, tokens / (spent + verify(rows + static_cast<int>(count))));
+      const double pass = verify(rows + static_cast<int>(count));
+      best = std::max(best, tokens / (spent + pass + 0.1 * (pass - verify(rows))));
     }
     const NodeChoice choice = choose_nodes(survivals, emitters, spent, rows, verify);
     CHECK(choice.goodput == doctest::Approx(best));
@@ -115,6 +116,11 @@ TEST_CASE("free verification takes every node, dear verification none") {
   CHECK(choose_nodes(survivals, 1, 0, 1, linear(0, 4)).count == 0);
   // A node pays if and only if its survival beats its share of the cost: 0.5 against 4/10 for one.
   CHECK(choose_nodes(survivals, 1, 0, 1, linear(3, 1)).count == 2);
+  // One that would just be worth its row, were its estimate right, is left.
+  const std::vector<float> hardly = {0.26f};
+  CHECK(choose_nodes(hardly, 1, 0, 1, linear(3, 1)).count == 0);
+  const std::vector<float> clearly = {0.28f};
+  CHECK(choose_nodes(clearly, 1, 0, 1, linear(3, 1)).count == 1);
 }
 
 TEST_CASE("probes lose a hundredth of the time at most, and what they bring is set off") {
