@@ -75,6 +75,10 @@ cudaError_t launch_attention_kernel(const Launch& to, Kernel* kernel, dim3 block
   return launch_clusters(to, kernel, blocks, cluster, threads, shared_bytes, args);
 }
 
+bool has_room(std::size_t shared, const Launch& to) {
+  return shared <= static_cast<std::size_t>(to.device.max_block_shared);
+}
+
 /// Rounds that blocks of `shared` bytes take, as many at once as have room; none have: infinity.
 float rounds_of(int blocks, std::size_t shared, int most_resident, const Launch& to) {
   constexpr std::size_t kReserved = 1024;  // of each block
@@ -219,7 +223,7 @@ template <int kChunks>
 bool prefers_streams(const AttentionArgs& args, const Launch& to) {
   const DeviceBatch& batch = args.batch;
   return batch.num_rows <= batch.num_sequences && !batch.has_paths &&
-         sizeof(StreamShared<kChunks>) <= static_cast<std::size_t>(to.device.max_block_shared) &&
+         has_room(sizeof(StreamShared<kChunks>), to) &&
          static_cast<float>(batch.num_rows * args.kv.num_kv_heads) >=
              kFewestStreams * static_cast<float>(to.device.num_processors) &&
          UnitsPlan<kChunks>(args, to).rounds > 1.0f;
@@ -233,10 +237,12 @@ AttentionSplit choose_split(const AttentionArgs& args, const TilesPlan& plan, co
   if (rows > kMostGroupTokens * batch.num_sequences) return AttentionSplit::whole;
   if (prefers_tiles<kChunks>(batch, plan, to)) return AttentionSplit::tiles;
   if (prefers_streams<kChunks>(args, to)) return AttentionSplit::streams;
-  const Grid grid = decoding ? grid_of(args, 1) : group_grid(args, to.device.num_processors);
+  // Groups of large heads are too large for an A100's blocks.
+  const bool units = decoding || !has_room(sizeof(GroupShared<kChunks>), to);
+  const Grid grid = units ? grid_of(args, 1) : group_grid(args, to.device.num_processors);
   if (!fits<kChunks>(args, grid, to) || grid.counters >= 8 * to.device.num_processors)
     return AttentionSplit::whole;
-  return decoding ? AttentionSplit::units : AttentionSplit::groups;
+  return units ? AttentionSplit::units : AttentionSplit::groups;
 }
 
 template <int kChunks>
@@ -244,7 +250,9 @@ cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const La
   const TilesPlan plan = tiles_plan<kChunks>(args, to);
   if (split == AttentionSplit::automatic) split = choose_split<kChunks>(args, plan, to);
   if ((split == AttentionSplit::tiles && (!has_clusters(to) || plan.rounds == INFINITY)) ||
-      (split == AttentionSplit::streams && args.batch.has_paths))
+      (split == AttentionSplit::streams &&
+       (args.batch.has_paths || !has_room(sizeof(StreamShared<kChunks>), to))) ||
+      (split == AttentionSplit::groups && !has_room(sizeof(GroupShared<kChunks>), to)))
     split = AttentionSplit::units;
   switch (split) {
     case AttentionSplit::tiles:

@@ -46,6 +46,12 @@ struct KernelResources {
   int registers = 0;
 };
 
+/// How a Memory's storage is given back.
+struct GiveBack {
+  std::size_t mapped = 0;  ///< bytes; 0: of new[]
+  void operator()(std::byte* storage) const;
+};
+
 /// Live memory that kernels may touch. Addresses are the host's own. Around each allocation lies a
 /// zone that belongs to nobody, and a released block stays out of use for a while, so accesses
 /// outside or after release are found. Not thread-safe.
@@ -83,13 +89,16 @@ class Memory {
   std::uint64_t generation() const { return generation_; }
 
  private:
+  using Storage = std::unique_ptr<std::byte[], GiveBack>;
   struct Block {
     Region region;
-    std::unique_ptr<std::byte[]> storage;  // null: adopted
+    Storage storage;  // null: adopted
     std::size_t storage_bytes = 0;
   };
+  static Storage make_storage(std::size_t bytes);
+
   std::map<std::uintptr_t, Block> live_;  // by begin
-  std::deque<std::unique_ptr<std::byte[]>> quarantine_;
+  std::deque<Storage> quarantine_;
   std::deque<std::size_t> quarantined_;
   std::size_t quarantine_bytes_ = 0, device_bytes_ = 0;
   std::uint64_t generation_ = 1;

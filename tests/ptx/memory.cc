@@ -1,5 +1,9 @@
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "tests/ptx/machine.h"
 
@@ -9,10 +13,54 @@ namespace {
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kZone = 1024;                   // before and after each allocation
 constexpr std::size_t kQuarantineBytes = 64u << 20u;  // released blocks that are kept, in all
-constexpr std::size_t kQuarantineBlock = 16u << 20u;  // larger blocks are given back at once
 constexpr int kFill = 0xA5;
 
+// Large blocks are mapped from a file of fill bytes, again and again: pages that nobody touches
+// cost nothing.
+constexpr std::size_t kMappedBlock = 4u << 20u;
+constexpr std::size_t kPattern = 8u << 20u;
+
+int pattern_file() {
+  static const int file = [] {
+    const int made = memfd_create("ptx-fill", 0);
+    if (made < 0 || ftruncate(made, kPattern) != 0) throw std::bad_alloc();
+    void* bytes = mmap(nullptr, kPattern, PROT_READ | PROT_WRITE, MAP_SHARED, made, 0);
+    if (bytes == MAP_FAILED) throw std::bad_alloc();
+    std::memset(bytes, kFill, kPattern);
+    munmap(bytes, kPattern);
+    return made;
+  }();
+  return file;
+}
+
 }  // namespace
+
+void GiveBack::operator()(std::byte* storage) const {
+  if (mapped == 0) {
+    delete[] storage;
+  } else {
+    munmap(storage, mapped);
+  }
+}
+
+Memory::Storage Memory::make_storage(std::size_t bytes) {
+  if (bytes < kMappedBlock) {
+    Storage storage(new std::byte[bytes], GiveBack{0});
+    std::memset(storage.get(), kFill, bytes);
+    return storage;
+  }
+  const std::size_t size = (bytes + kPattern - 1) / kPattern * kPattern;
+  void* all = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (all == MAP_FAILED) throw std::bad_alloc();
+  Storage storage(static_cast<std::byte*>(all), GiveBack{size});
+  for (std::size_t at = 0; at < size; at += kPattern) {
+    if (mmap(storage.get() + at, kPattern, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, pattern_file(), 0) == MAP_FAILED) {
+      throw std::bad_alloc();
+    }
+  }
+  return storage;
+}
 
 Memory::Memory() = default;
 Memory::~Memory() = default;
@@ -20,8 +68,7 @@ Memory::~Memory() = default;
 void* Memory::allocate(std::size_t bytes, Kind kind) {
   const std::size_t size = std::max<std::size_t>(bytes, 1);
   const std::size_t total = size + kAlignment + 2 * kZone;
-  std::unique_ptr<std::byte[]> storage(new std::byte[total]);
-  std::memset(storage.get(), kFill, total);
+  Storage storage = make_storage(total);
   const auto start = reinterpret_cast<std::uintptr_t>(storage.get()) + kZone;
   const std::uintptr_t begin = (start + kAlignment - 1) / kAlignment * kAlignment;
   Block block;
@@ -41,7 +88,7 @@ bool Memory::release(void* pointer, Kind kind) {
   Block& block = found->second;
   const std::size_t size = block.region.end - block.region.begin;
   if (kind == Kind::kDevice) device_bytes_ -= size;
-  if (block.storage_bytes <= kQuarantineBlock) {
+  if (block.storage_bytes < kMappedBlock) {
     std::memset(pointer, kFill, size);
     quarantine_bytes_ += block.storage_bytes;
     quarantine_.push_back(std::move(block.storage));

@@ -115,6 +115,12 @@ TEST_CASE("lanes that are through are not waited for") {
   CHECK(got[63] == 0xFFFFFFFFu);
 }
 
+TEST_CASE("warps that are through are not waited for, whether they leave before or after") {
+  for (const char* leaves : {"setp.lt.u32 %p1, %r0, 32;", "setp.ge.u32 %p1, %r0, 64;"}) {
+    CHECK(fault_of(std::string(leaves) + " @%p1 ret; bar.sync 0; bar.sync 0;", 96) == kNoFault);
+  }
+}
+
 TEST_CASE("votes and reductions of a warp") {
   const auto any = results(
       "setp.eq.u32 %p1, %r0, 5; vote.sync.any.pred %p2, %p1, -1; selp.u32 %r9, 1, 0, %p2;\n", 64);
