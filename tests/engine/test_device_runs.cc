@@ -42,13 +42,13 @@ Config config_for(const Setting& setting) {
 }
 
 /// Greedy, nucleus, top-k with min-p, penalties, bias and log-probabilities, in turn; one request
-/// is over at once, one long.
-std::vector<Request> mixed_requests(std::size_t count, int max_tokens) {
+/// is over at once. Prompts have 3 to 18 tokens, or so many more.
+std::vector<Request> mixed_requests(std::size_t count, int max_tokens, std::size_t longer = 0) {
   std::mt19937 random(9);
   std::vector<Request> requests(count);
   for (std::size_t i = 0; i < count; ++i) {
     Request& request = requests[i];
-    for (std::size_t t = 0; t < 3 + 5 * (i % 4); ++t)
+    for (std::size_t t = 0; t < longer + 3 + 5 * (i % 4); ++t)
       request.prompt_tokens.push_back(static_cast<TokenId>(30 + random() % 200));
     SamplingOptions& options = request.sampling;
     options.max_tokens = i == 1 ? 1 : max_tokens - static_cast<int>(i % 5);
@@ -97,7 +97,7 @@ TEST_CASE("runs of device steps change no token and no logprob" * doctest::skip(
   Config plain = config_for({.method = "none"});
   plain.backend.device_loop = false;
   Engine reference = Engine::load(plain);
-  const std::vector<Request> requests = mixed_requests(8, 24);
+  const std::vector<Request> requests = mixed_requests(6, 16);
   const std::vector<RunResult> expected = run_requests(reference, requests, 1);
   CHECK(reference.stats().num_device_steps == 0);
   const Setting settings[] = {
@@ -135,7 +135,7 @@ TEST_CASE("runs of device steps under preemption change no token and no logprob"
   Config plain = config_for({.method = "none"});
   plain.backend.device_loop = false;
   Engine reference = Engine::load(plain);
-  const std::vector<Request> requests = mixed_requests(10, 64);
+  const std::vector<Request> requests = mixed_requests(9, 32, 90);
   const std::vector<RunResult> expected = run_requests(reference, requests, 1);
   const Setting settings[] = {
       {.name = "chain, batch 8", .batch = 8, .memory_mb = 1},
@@ -161,7 +161,7 @@ TEST_CASE("runs of device steps under preemption change no token and no logprob"
 // must be what the host does.
 TEST_CASE("runs of device steps judge drafts by the sampled rules as single steps do" *
           doctest::skip(no_device())) {
-  std::vector<Request> requests = mixed_requests(6, 24);
+  std::vector<Request> requests = mixed_requests(4, 16);
   // A prompt that repeats itself has something to look up, and few likely tokens are guessed.
   for (Request& request : requests) {
     const std::vector<TokenId> once = request.prompt_tokens;

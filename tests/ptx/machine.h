@@ -81,6 +81,8 @@ class Memory {
   const Region* find(const void* address) const;
   /// All of [pointer, pointer + bytes) lies in one live region.
   bool contains(const void* pointer, std::size_t bytes) const;
+  /// memset of live memory; large fills of large blocks cost next to nothing.
+  void fill(void* pointer, int value, std::size_t bytes);
   /// The host wrote there (copies, fills): reads of it are reads of known values.
   void mark_written(const void* pointer, std::size_t bytes);
 

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <new>
 
@@ -15,22 +16,36 @@ constexpr std::size_t kZone = 1024;                   // before and after each a
 constexpr std::size_t kQuarantineBytes = 64u << 20u;  // released blocks that are kept, in all
 constexpr int kFill = 0xA5;
 
-// Large blocks are mapped from a file of fill bytes, again and again: pages that nobody touches
-// cost nothing.
+// Large blocks are mapped from a file of one byte's value, again and again: pages that nobody
+// touches cost nothing.
 constexpr std::size_t kMappedBlock = 4u << 20u;
 constexpr std::size_t kPattern = 8u << 20u;
 
-int pattern_file() {
-  static const int file = [] {
-    const int made = memfd_create("ptx-fill", 0);
-    if (made < 0 || ftruncate(made, kPattern) != 0) throw std::bad_alloc();
-    void* bytes = mmap(nullptr, kPattern, PROT_READ | PROT_WRITE, MAP_SHARED, made, 0);
-    if (bytes == MAP_FAILED) throw std::bad_alloc();
-    std::memset(bytes, kFill, kPattern);
-    munmap(bytes, kPattern);
-    return made;
+int pattern_file(int value) {
+  static std::array<int, 256> files = [] {
+    std::array<int, 256> none{};
+    none.fill(-1);
+    return none;
   }();
-  return file;
+  int& file = files[static_cast<std::uint8_t>(value)];
+  if (file >= 0) return file;
+  const int made = memfd_create("ptx-fill", 0);
+  if (made < 0 || ftruncate(made, kPattern) != 0) throw std::bad_alloc();
+  void* bytes = mmap(nullptr, kPattern, PROT_READ | PROT_WRITE, MAP_SHARED, made, 0);
+  if (bytes == MAP_FAILED) throw std::bad_alloc();
+  std::memset(bytes, value, kPattern);
+  munmap(bytes, kPattern);
+  return file = made;
+}
+
+// Of whole pages.
+void map_pattern(std::byte* begin, std::size_t bytes, int value) {
+  for (std::size_t at = 0; at < bytes; at += kPattern) {
+    if (mmap(begin + at, std::min(kPattern, bytes - at), PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, pattern_file(value), 0) == MAP_FAILED) {
+      throw std::bad_alloc();
+    }
+  }
 }
 
 }  // namespace
@@ -53,12 +68,7 @@ Memory::Storage Memory::make_storage(std::size_t bytes) {
   void* all = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (all == MAP_FAILED) throw std::bad_alloc();
   Storage storage(static_cast<std::byte*>(all), GiveBack{size});
-  for (std::size_t at = 0; at < size; at += kPattern) {
-    if (mmap(storage.get() + at, kPattern, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, pattern_file(), 0) == MAP_FAILED) {
-      throw std::bad_alloc();
-    }
-  }
+  map_pattern(storage.get(), size, kFill);
   return storage;
 }
 
@@ -131,6 +141,21 @@ const Memory::Region* Memory::find(const void* address) const {
 bool Memory::contains(const void* pointer, std::size_t bytes) const {
   const Region* region = find(pointer);
   return region != nullptr && bytes <= region->end - reinterpret_cast<std::uintptr_t>(pointer);
+}
+
+void Memory::fill(void* pointer, int value, std::size_t bytes) {
+  constexpr std::size_t kPage = 4096;
+  auto* const begin = static_cast<std::byte*>(pointer);
+  const Region* region = find(pointer);
+  if (bytes < 4 * kMappedBlock || region == nullptr || region->kind != Kind::kDevice) {
+    std::memset(begin, value, bytes);
+    return;
+  }
+  const std::size_t head = (kPage - reinterpret_cast<std::uintptr_t>(begin) % kPage) % kPage;
+  const std::size_t pages = (bytes - head) / kPage * kPage;
+  std::memset(begin, value, head);
+  map_pattern(begin + head, pages, value);
+  std::memset(begin + head + pages, value, bytes - head - pages);
 }
 
 // Reads of memory that was never written are not tracked yet: nothing to note.

@@ -218,6 +218,25 @@ TEST_CASE("a use after release faults") {
   CHECK_FALSE(machine.memory.contains(word, 1));
 }
 
+TEST_CASE("fills, small and large, and what lies around them") {
+  Memory memory;
+  for (const std::size_t bytes : {std::size_t{100}, std::size_t{30} << 20u}) {
+    const std::size_t total = bytes + 7000;
+    auto* block = static_cast<std::uint8_t*>(memory.allocate(total, Memory::Kind::kDevice));
+    CHECK(block[total - 1] == 0xA5);
+    memory.fill(block + 3000, 0x7C, bytes);
+    block[3001] = 1;
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < total; ++i) {
+      const bool inside = i >= 3000 && i < 3000 + bytes;
+      wrong += block[i] != (i == 3001 ? 1 : inside ? 0x7C : 0xA5);
+    }
+    CHECK(wrong == 0);
+    CHECK(memory.release(block, Memory::Kind::kDevice));
+  }
+  CHECK(memory.device_bytes() == 0);
+}
+
 TEST_CASE("misaligned accesses and traps fault") {
   CHECK(fault_of("ld.global.u32 %r2, [%rd0+2];", 1) == code(Fault::Kind::kMisalignedAddress));
   CHECK(fault_of("ld.global.v2.u32 {%r2, %r3}, [%rd0+4];", 1) ==

@@ -94,7 +94,7 @@ class Execution {
 
   void operator()(const Fill& fill) {
     if (!runtime_.memory.contains(fill.to, fill.bytes)) fail_address("a fill");
-    std::memset(fill.to, fill.value, fill.bytes);
+    runtime_.memory.fill(fill.to, fill.value, fill.bytes);
     runtime_.memory.mark_written(fill.to, fill.bytes);
   }
 

@@ -390,6 +390,8 @@ TEST_CASE("a WHILE node runs its body as long as the condition says") {
                  [&] { launch_count_down(left.get(), done.get(), handle, stream); });
     cudaGraphExec_t executable = nullptr;
     REQUIRE(cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess);
+    // Too late for the executable:
+    capture_into(bodies[0], stream, [&] { launch_add(done.get(), 1, 1000, stream); });
     CHECK(cudaGraphDestroy(graph) == cudaSuccess);
     // The second launch starts from the default value again: one turn, below 0 at once.
     for (const int expected : {turns, turns + 1}) {
