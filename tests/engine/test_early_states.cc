@@ -8,6 +8,7 @@
 
 #include "engine/early_exit.h"
 #include "engine/micro_models.h"
+#include "engine/model/row_buffers.h"
 
 // A pass that goes on from what drafts have run, against one over all rows and layers: the same
 // logits and the same KV, bit for bit, whatever the drafts have run.
