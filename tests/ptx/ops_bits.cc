@@ -77,11 +77,11 @@ struct Bfe {
     if (count == 0) return 0;
     const std::uint32_t top = from + count - 1 < bits - 1 ? from + count - 1 : bits - 1;
     const bool sign = std::is_signed_v<T> && (static_cast<U>(a) >> top & 1u) != 0;
-    U field = from < bits ? static_cast<U>(a) >> from : 0;
+    U field = from < bits ? static_cast<U>(static_cast<U>(a) >> from) : U{0};
     const std::uint32_t have = from < bits ? (count < bits - from ? count : bits - from) : 0;
     if (have < bits) {
       const U mask = static_cast<U>((U{1} << have) - 1);
-      field = sign ? field | static_cast<U>(~mask) : field & mask;
+      field = static_cast<U>(sign ? field | static_cast<U>(~mask) : field & mask);
     }
     return static_cast<T>(field);
   }
