@@ -86,7 +86,8 @@ TEST_CASE("drafters, trees, batches, threads and caches change nothing") {
     for (const int topk : {1, 2, 4})
       for (const int batch : {1, 3, 8})
         for (const bool prefix_cache : {false, true}) {
-          ++round;
+          // Sanitizers see every fifth, among which is every kind.
+          if (++round % 5 != 0 && is_sanitized()) continue;
           INFO(base.draft.method << ", topk " << topk << ", batch " << batch << ", prefix cache "
                                  << prefix_cache);
           Config config = base;

@@ -86,15 +86,20 @@ std::vector<RunResult> run_requests(Engine& engine, const std::vector<Request>& 
   return results;
 }
 
-std::string real_target_path() {
+bool is_sanitized() {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return {};  // minutes at a sanitizer's pace; the micro models take the same paths
+  return true;
 #else
+  return false;
+#endif
+}
+
+std::string real_target_path() {
+  if (is_sanitized()) return {};  // minutes; the micro models take the same paths
   const char* set = std::getenv("SPECDEC_TEST_TARGET");
   const std::string path =
       set != nullptr ? set : SPECDEC_SOURCE_DIR "/.cache/models/SmolLM2-135M-Instruct.Q4_1.gguf";
   return std::filesystem::exists(path) ? path : std::string();
-#endif
 }
 
 std::string draft_model_path() { return SPECDEC_SOURCE_DIR "/models/smollm2-135m-draft.Q8_0.gguf"; }

@@ -32,6 +32,8 @@ std::vector<RunResult> run_requests(Engine& engine, const std::vector<Request>& 
 /// The real target, where it is at hand: SPECDEC_TEST_TARGET, else the file that `./run` fetches.
 /// Empty: not here.
 std::string real_target_path();
+/// Whether a sanitizer is at work, at a tenth of the pace.
+bool is_sanitized();
 /// The draft model of the repository.
 std::string draft_model_path();
 /// Where engines run: SPECDEC_TEST_DEVICE, else "cpu".
