@@ -1,12 +1,10 @@
 #include "engine/device_sampler.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "engine/backend/cuda_error.h"
 #include "engine/device_turn.h"
 #include "engine/row_sampling.h"
-#include "verify/verify.h"
 
 namespace specdec {
 

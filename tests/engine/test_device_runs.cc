@@ -4,6 +4,7 @@
 #include <string>
 
 #include "engine/micro_models.h"
+#include "support/check_outputs.h"
 #include "support/engine_runs.h"
 
 // Steps that follow each other on the device without the host, on micro models: few requests, so
@@ -82,14 +83,6 @@ std::vector<Request> mixed_requests(std::size_t count, int max_tokens, std::size
 }
 
 bool no_device() { return test_device() != "cuda" || device_missing(); }
-
-void check_equal(const std::vector<RunResult>& expected, const std::vector<RunResult>& actual) {
-  REQUIRE(expected.size() == actual.size());
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    INFO("request " << i << ": " << describe_difference(expected[i], actual[i]));
-    CHECK(same_output(expected[i], actual[i]));
-  }
-}
 
 }  // namespace
 

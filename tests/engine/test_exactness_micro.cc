@@ -3,6 +3,7 @@
 #include <random>
 
 #include "engine/micro_models.h"
+#include "support/check_outputs.h"
 #include "support/engine_runs.h"
 
 // The exactness law on micro models, where every combination is cheap: options, drafters, trees,
@@ -66,14 +67,6 @@ std::vector<RunResult> plain_results(const std::vector<Request>& requests) {
   std::vector<Request> plain = requests;
   for (Request& request : plain) request.speculation.enabled = false;
   return run_requests(engine, plain, 1);
-}
-
-void check_equal(const std::vector<RunResult>& expected, const std::vector<RunResult>& actual) {
-  REQUIRE(expected.size() == actual.size());
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    INFO("request " << i << ": " << describe_difference(expected[i], actual[i]));
-    CHECK(same_output(expected[i], actual[i]));
-  }
 }
 
 }  // namespace

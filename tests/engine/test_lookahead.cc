@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine/micro_models.h"
+#include "support/check_outputs.h"
 #include "support/engine_runs.h"
 
 // Nodes that a drafter watches, and the drafter that lives on them.
@@ -96,14 +97,6 @@ std::vector<Request> varied_requests(std::size_t count) {
     if (i % 5 == 1) requests.back().sampling.stop = {"e"};
   }
   return requests;
-}
-
-void check_equal(const std::vector<RunResult>& expected, const std::vector<RunResult>& actual) {
-  REQUIRE(expected.size() == actual.size());
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    INFO("request " << i << ": " << describe_difference(expected[i], actual[i]));
-    CHECK(same_output(expected[i], actual[i]));
-  }
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "engine/micro_models.h"
+#include "support/check_outputs.h"
 #include "support/engine_runs.h"
 #include "support/model_writer.h"
 
@@ -117,14 +118,6 @@ std::vector<Request> requests_of(std::size_t count, int vocab_size) {
     if (i % 4 == 2) options.stop = {"e"};
   }
   return requests;
-}
-
-void check_equal(const std::vector<RunResult>& expected, const std::vector<RunResult>& actual) {
-  REQUIRE(expected.size() == actual.size());
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    INFO("request " << i << ": " << describe_difference(expected[i], actual[i]));
-    CHECK(same_output(expected[i], actual[i]));
-  }
 }
 
 }  // namespace

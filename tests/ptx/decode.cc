@@ -298,6 +298,14 @@ Address Decoder::address(const Operand& operand, Space space) {
   return address;
 }
 
+void Decoder::set_address(Instr& instr, const Operand& operand, Space space) {
+  const Address address = this->address(operand, space);
+  instr.a = address.base;
+  instr.immediate = address.offset;
+  instr.width = static_cast<std::uint8_t>(address.width);
+  instr.kind = static_cast<std::uint8_t>(address.space);
+}
+
 Instr& Decoder::emit(Instr instr, bool defines_d) {
   if (statement_ != nullptr && !statement_->guard.empty() && instr.guard == kNowhere) {
     Operand guard;

@@ -98,6 +98,8 @@ class Decoder {
   Place constant(std::uint64_t value, int bits);
   Place new_register(int bits);
   Address address(const Operand& operand, Space space);
+  /// Makes it the address that the instruction reads or writes.
+  void set_address(Instr& instr, const Operand& operand, Space space);
 
   /// Emits; the guard is the present statement's. `defines_d`: d is written (else read as well as
   /// a, b, c).

@@ -140,14 +140,6 @@ void arrive_after_copies(Warp& warp, const Instr& instr) {
   }
 }
 
-void set_address(Decoder& decoder, Instr& instr, const Operand& operand, Space space) {
-  const Address address = decoder.address(operand, space);
-  instr.a = address.base;
-  instr.immediate = address.offset;
-  instr.width = static_cast<std::uint8_t>(address.width);
-  instr.kind = static_cast<std::uint8_t>(address.space);
-}
-
 void decode_cp(Decoder& decoder, const Statement& statement, Words& words) {
   if (!words.take("async")) decoder.unknown(statement);
   Instr instr;
@@ -172,7 +164,7 @@ void decode_cp(Decoder& decoder, const Statement& statement, Words& words) {
     if (!words.take("arrive")) decoder.unknown(statement);
     instr.target = words.take("noinc") ? 0 : 1;
     instr.run = &arrive_after_copies;
-    set_address(decoder, instr, statement.operands.at(0), words.space());
+    decoder.set_address(instr, statement.operands.at(0), words.space());
     words.type();
     decoder.emit(instr, false);
     return;
@@ -182,7 +174,7 @@ void decode_cp(Decoder& decoder, const Statement& statement, Words& words) {
   if (!words.take("shared") && !words.take("shared::cta")) decoder.unknown(statement);
   if (!words.take("global")) decoder.unknown(statement);
   instr.run = &copy_async;
-  set_address(decoder, instr, statement.operands.at(0), Space::kShared);
+  decoder.set_address(instr, statement.operands.at(0), Space::kShared);
   const Address from = decoder.address(statement.operands.at(1), Space::kGlobal);
   if (from.offset != static_cast<std::int32_t>(from.offset * 2) / 2)
     decoder.unknown(statement, "offset");
@@ -257,17 +249,17 @@ void decode_mbarrier(Decoder& decoder, const Statement& statement, Words& words)
   if (words.take("init")) {
     instr.run = &init;
     instr.b = decoder.use(statement.operands.at(1), kU32);
-    set_address(decoder, instr, statement.operands.at(0), space);
+    decoder.set_address(instr, statement.operands.at(0), space);
     decoder.emit(instr, false);
   } else if (words.take("inval")) {
     instr.run = &invalidate;
-    set_address(decoder, instr, statement.operands.at(0), space);
+    decoder.set_address(instr, statement.operands.at(0), space);
     decoder.emit(instr, false);
   } else if (words.take("arrive")) {
     instr.run = &arrive;
     const bool sink = statement.operands.at(0).name == "_";
     if (!sink) instr.d = decoder.define(statement.operands[0], kU64);
-    set_address(decoder, instr, statement.operands.at(1), space);
+    decoder.set_address(instr, statement.operands.at(1), space);
     if (statement.operands.size() > 2) instr.b = decoder.use(statement.operands[2], kU32);
     decoder.emit(instr);
   } else if (words.take("test_wait") || words.take("try_wait")) {
@@ -275,7 +267,7 @@ void decode_mbarrier(Decoder& decoder, const Statement& statement, Words& words)
     instr.run = parity ? &test_wait<true> : &test_wait<false>;
     instr.flow = Flow::kPoll;
     instr.d = decoder.define(statement.operands.at(0), kPredicateType);
-    set_address(decoder, instr, statement.operands.at(1), space);
+    decoder.set_address(instr, statement.operands.at(1), space);
     instr.b = decoder.use(statement.operands.at(2), parity ? kU32 : kU64);
     decoder.emit(instr);
   } else {

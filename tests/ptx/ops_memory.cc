@@ -144,21 +144,13 @@ Handler mover(Type type, int register_bits, std::size_t count) {
   });
 }
 
-void set_address(Decoder& decoder, Instr& instr, const Operand& operand, Space space) {
-  const Address address = decoder.address(operand, space);
-  instr.a = address.base;
-  instr.immediate = address.offset;
-  instr.width = static_cast<std::uint8_t>(address.width);
-  instr.kind = static_cast<std::uint8_t>(address.space);
-}
-
 void decode_ld(Decoder& decoder, const Statement& statement, Words& words) {
   skip_hints(words);
   const Space space = words.space();
   const std::size_t count = vector_length(words);
   const Type type = words.type();
   Instr instr;
-  set_address(decoder, instr, statement.operands.at(1), space);
+  decoder.set_address(instr, statement.operands.at(1), space);
   const Operand& to = statement.operands.at(0);
   int bits = 0;
   const auto destination = [&](const Operand& operand) {
@@ -193,7 +185,7 @@ void decode_st(Decoder& decoder, const Statement& statement, Words& words) {
   const std::size_t count = vector_length(words);
   const Type type = words.type();
   Instr instr;
-  set_address(decoder, instr, statement.operands.at(0), space);
+  decoder.set_address(instr, statement.operands.at(0), space);
   const Operand& from = statement.operands.at(1);
   int bits = 0;
   const auto source = [&](const Operand& operand) {
@@ -345,7 +337,7 @@ void decode_atomic(Decoder& decoder, const Statement& statement, Words& words) {
   instr.run = atomic_of(words, type, &swap);
   if (instr.run == nullptr) decoder.unknown(statement);
   const std::size_t first = kReturns ? 1 : 0;
-  set_address(decoder, instr, statement.operands.at(first), space);
+  decoder.set_address(instr, statement.operands.at(first), space);
   instr.b = decoder.use(statement.operands.at(first + 1), type);
   if (swap) instr.c = decoder.use(statement.operands.at(first + 2), type);
   if (kReturns) instr.d = decoder.define(statement.operands.at(0), type);
