@@ -118,8 +118,9 @@ void ThreadPool::work(std::size_t own) noexcept {
       sleepers_.fetch_sub(1, std::memory_order_relaxed);
       continue;
     }
-    if (stop_.load(std::memory_order_relaxed)) return;
     seen = run_job(own);
+    // After the job, which may be a later one than was found above: then it would be the last.
+    if (stop_.load(std::memory_order_relaxed)) return;
   }
 }
 

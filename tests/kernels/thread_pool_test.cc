@@ -69,3 +69,15 @@ TEST_CASE("thread pool: pools are independent of each other and of who calls the
   for (std::thread& caller : callers) caller.join();
   CHECK(total == 3 * 500 * 16);
 }
+
+// A worker may find a job, lose its processor, and read its ticket when the pool is already ending:
+// what it reads then is the last that it is told. Many more threads than processors bring it about.
+TEST_CASE("thread pool: a pool that ends right behind a job takes all of its workers along") {
+  std::atomic<int> sum{0};
+  constexpr int kRounds = 4000;
+  for (int round = 0; round < kRounds; ++round) {
+    ThreadPool pool(8);
+    pool.parallel_for(2, [&](int) { ++sum; });
+  }
+  CHECK(sum == 2 * kRounds);
+}
