@@ -3,7 +3,6 @@
 set(SPECDEC_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO, ON or OFF")
 set_property(CACHE SPECDEC_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(SPECDEC_CUDA_ARCHITECTURES "80;90a-real" CACHE STRING "GPU architectures, as CMAKE_CUDA_ARCHITECTURES takes them")
-option(SPECDEC_PTX_MACHINE "Run CUDA code on the host: an interpreter of PTX in place of the CUDA runtime, for tests" OFF)
 
 set(SPECDEC_HAS_CUDA FALSE)
 if(NOT SPECDEC_CUDA STREQUAL "OFF")
@@ -11,9 +10,6 @@ if(NOT SPECDEC_CUDA STREQUAL "OFF")
     set(CMAKE_CUDA_COMPILER /usr/local/cuda/bin/nvcc)
   endif()
   set(CMAKE_CUDA_ARCHITECTURES "${SPECDEC_CUDA_ARCHITECTURES}")
-  if(SPECDEC_PTX_MACHINE) # PTX alone, which the interpreter knows
-    set(CMAKE_CUDA_ARCHITECTURES 80-virtual)
-  endif()
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
@@ -26,17 +22,15 @@ if(NOT SPECDEC_CUDA STREQUAL "OFF")
       set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
       set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
     endif()
-    # What takes the place of the runtime library: every target with CUDA code links specdec_cudart.
+    # The runtime of every target with CUDA code: the toolkit's, or in a program whose CUDA_RUNTIME_LIBRARY is None the
+    # PTX machine's (tests/ptx), which has functions of the same names. Both link the same objects.
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
     add_library(specdec_cudart INTERFACE)
-    if(SPECDEC_PTX_MACHINE)
-      set(CMAKE_CUDA_RUNTIME_LIBRARY None)
-      target_link_libraries(specdec_cudart INTERFACE specdec_ptx_runtime)
-      target_include_directories(specdec_cudart SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
-      # Compressed text would need a decompressor.
+    target_link_libraries(specdec_cudart INTERFACE
+      $<IF:$<STREQUAL:$<TARGET_PROPERTY:CUDA_RUNTIME_LIBRARY>,None>,specdec_ptx_runtime,CUDA::cudart_static>)
+    target_include_directories(specdec_cudart SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
+    if(SPECDEC_BUILD_TESTS) # the PTX machine reads it as it stands
       target_compile_options(specdec_options INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xfatbin=-compress=false>)
-    else()
-      set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
-      target_link_libraries(specdec_cudart INTERFACE CUDA::cudart_static)
     endif()
     set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
     if(SPECDEC_CCACHE)
@@ -46,8 +40,5 @@ if(NOT SPECDEC_CUDA STREQUAL "OFF")
     message(FATAL_ERROR "SPECDEC_CUDA=ON, but there is no CUDA toolkit of version 12.3 or later: "
                         "set CUDACXX to its nvcc, or SPECDEC_CUDA=OFF")
   endif()
-endif()
-if(SPECDEC_PTX_MACHINE AND NOT (SPECDEC_HAS_CUDA AND SPECDEC_BUILD_TESTS))
-  message(FATAL_ERROR "SPECDEC_PTX_MACHINE=ON needs nvcc, SPECDEC_CUDA other than OFF, and SPECDEC_BUILD_TESTS=ON")
 endif()
 message(STATUS "CUDA backend: ${SPECDEC_HAS_CUDA}")

@@ -1,6 +1,6 @@
 // The CUDA runtime on the PTX machine: the functions that the library and nvcc's host code call,
 // with the names of libcudart, for one pretended device of compute capability 8.0. Linked in place
-// of libcudart (SPECDEC_PTX_MACHINE). A function that is not defined here does not link.
+// of libcudart (cmake/SpecdecCuda.cmake). A function that is not defined here does not link.
 //
 // Work runs on the calling thread. A stream's work runs in the order in which it was enqueued:
 // either at once (the default), or, with SPECDEC_PTX_STREAMS=late, as late as the host allows:
