@@ -15,8 +15,8 @@ double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 CostCurve::CostCurve(std::vector<std::pair<int, double>> measured, const ContextCost& context,
                      double cold)
     : points_(std::move(measured)), context_(context), cold_(cold) {
-  for (std::size_t i = 1; i < points_.size(); ++i)
-    points_[i].second = std::max(points_[i].second, points_[i - 1].second);
+  for (std::size_t i = points_.size(); i-- > 1;)
+    points_[i - 1].second = std::min(points_[i - 1].second, points_[i].second);
 }
 
 void CostCurve::set_context(int sequences, double tokens) {

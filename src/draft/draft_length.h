@@ -24,8 +24,9 @@ struct ContextCost {
 class CostCurve {
  public:
   CostCurve() = default;
-  /// (rows, seconds), rows rising. What falls with more rows was noise and is levelled. `cold`:
-  /// what the first pass after others takes more, since their weights are where its own could be.
+  /// (rows, seconds), rows rising. Noise only adds: a pass that took longer than a wider one is
+  /// taken for as long as that. `cold`: what the first pass after others takes more, since their
+  /// weights are where its own could be.
   explicit CostCurve(std::vector<std::pair<int, double>> measured, const ContextCost& context = {},
                      double cold = 0);
 

@@ -30,19 +30,37 @@ ForwardBatch chain(std::span<const BlockId> table, int context, int rows) {
   return batch;
 }
 
-double time_pass(const PassToTime& pass, const ForwardBatch& batch) {
-  pass(batch);  // warms up: scratch grows, pages appear
+/// The median time of each. They take turns: a machine that is busy for a while spoils a sample of
+/// each, not all of one.
+std::vector<double> time_passes(const PassToTime& pass, std::span<const ForwardBatch> batches) {
+  const auto run_all = [&](std::vector<std::vector<double>>* seconds) {
+    double total = 0;
+    for (std::size_t i = 0; i < batches.size(); ++i) {
+      const double taken = seconds_of(pass, batches[i]);
+      if (seconds != nullptr) (*seconds)[i].push_back(taken);
+      total += taken;
+    }
+    return total;
+  };
+  // Scratch grows and pages appear in the first pass; but weights that a shared cache has given to
+  // others come back over many, and until then narrow passes take up to twice as long.
+  constexpr double kWarm = 40e-3;  // seconds
+  for (double total = 0; total < kWarm;) total += run_all(nullptr);
   // Short passes scatter more: they are timed more often.
   constexpr std::size_t kFewest = 3;
   constexpr std::size_t kMost = 15;
-  constexpr double kEnough = 5e-3;  // seconds
-  std::vector<double> seconds;
+  const double enough = 5e-3 * static_cast<double>(batches.size());
+  std::vector<std::vector<double>> seconds(batches.size());
   double total = 0;
-  while (seconds.size() < kFewest || (total < kEnough && seconds.size() < kMost)) {
-    seconds.push_back(seconds_of(pass, batch));
-    total += seconds.back();
-  }
-  return median(seconds);
+  for (std::size_t round = 0; round < kFewest || (total < enough && round < kMost); ++round)
+    total += run_all(&seconds);
+  std::vector<double> medians;
+  for (std::vector<double>& samples : seconds) medians.push_back(median(samples));
+  return medians;
+}
+
+double time_pass(const PassToTime& pass, const ForwardBatch& batch) {
+  return time_passes(pass, {&batch, 1}).front();
 }
 
 std::vector<BlockId> first_blocks(int num_blocks) {
@@ -62,13 +80,21 @@ PassTimes measure_costs(const PassToTime& pass, const PassLimits& limits) {
   const int context = short_context(limits);
   PassTimes times;
   times.context.context = context;
-  const auto measure = [&](int at, int rows) { return time_pass(pass, chain(table, at, rows)); };
+  // Those of single sequences beside each other, without wide ones between: see time_passes().
   // A CPU takes eight rows at a time: the ninth, alone in its panel, costs more than those after
   // it.
-  for (const int rows : {1, 2, 3, 4, 6, 8, 9, 12, 16, 17, 24, 32, 33, 48}) {
-    if (rows > limits.max_rows || context + rows > limits.max_context) break;
-    times.points.emplace_back(rows, measure(context, rows));
+  for (const std::vector<int>& widths :
+       {std::vector{1, 2, 3, 4, 6, 8}, std::vector{9, 12, 16, 17, 24, 32, 33, 48}}) {
+    std::vector<ForwardBatch> batches;
+    for (const int rows : widths)
+      if (rows <= limits.max_rows && context + rows <= limits.max_context)
+        batches.push_back(chain(table, context, rows));
+    if (batches.empty()) break;
+    const std::vector<double> seconds = time_passes(pass, batches);
+    for (std::size_t i = 0; i < batches.size(); ++i)
+      times.points.emplace_back(batches[i].num_rows(), seconds[i]);
   }
+  const auto measure = [&](int at, int rows) { return time_pass(pass, chain(table, at, rows)); };
   constexpr int kRows = 8;
   if (kLongContext + kRows > limits.max_context || kRows > limits.max_rows) return times;
   const double tokens = kLongContext - context;

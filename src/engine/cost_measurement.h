@@ -25,8 +25,8 @@ struct PassTimes {
   ContextCost context;
 };
 
-/// Times passes of 1 to 32 rows over a short context, the median of at least three for each width,
-/// and two widths over a long one, where the cache has room for it.
+/// Times passes of 1 to 48 rows over a short context, the median of at least three for each width,
+/// in turns, and two widths over a long one, where the cache has room for it.
 PassTimes measure_costs(const PassToTime& pass, const PassLimits& limits);
 
 /// Times passes of 1 to 512 rows that want the logits of the last one alone, as prompts do.
