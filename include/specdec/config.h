@@ -145,6 +145,7 @@ struct BackendConfig {
   int threads = 0;              ///< 0 = the physical cores this process may use
   bool device_loop = true;      ///< on a GPU: let steps follow each other without the host
   bool device_sampling = true;  ///< on a GPU: draw tokens there in single steps too
+  bool step_graphs = true;      ///< on a GPU: run passes of single steps as graphs
   std::string isa = "auto";     ///< auto | avx2 | avx512 | amx: what the CPU kernels use; auto: the
                                 ///< fastest here, which is never amx
 

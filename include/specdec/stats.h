@@ -60,6 +60,8 @@ struct RequestStats {
 struct EngineStats {
   std::int64_t num_steps = 0;
   std::int64_t num_device_steps = 0;  ///< of them, those that a GPU ran without the host's help
+  /// passes of models in other steps that a GPU ran as one graph
+  std::int64_t num_graph_passes = 0;
   std::int64_t num_requests_submitted = 0;
   std::int64_t num_requests_finished =
       0;  ///< for whatever reason, cancelled and failed ones included

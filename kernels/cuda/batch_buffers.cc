@@ -74,7 +74,24 @@ bool BatchBuffers::holds(const BatchCapacity& needed) const noexcept {
          needed.blocks_per_sequence <= capacity_.blocks_per_sequence;
 }
 
+BatchShape BatchBuffers::shape_of(const BatchView& batch) noexcept {
+  BatchShape shape{.rows = batch.num_rows,
+                   .outputs = batch.num_outputs,
+                   .sequences = static_cast<int>(batch.sequences.size()),
+                   .max_context = 1};
+  for (int row = 0; row < batch.num_rows; ++row) {
+    shape.max_context = std::max(shape.max_context, batch.positions[row] + 1);
+    shape.has_paths |= batch.path_offsets != nullptr && batch.path_offsets[row] >= 0;
+  }
+  return shape;
+}
+
 cudaError_t BatchBuffers::stage(const BatchView& batch, cudaStream_t stream) noexcept {
+  return stage(batch, shape_of(batch), stream);
+}
+
+cudaError_t BatchBuffers::stage(const BatchView& batch, const BatchShape& shape,
+                                cudaStream_t stream) noexcept {
   const auto array = [&](std::int32_t* device) {
     return reinterpret_cast<std::int32_t*>(pinned_ +
                                            (reinterpret_cast<std::byte*>(device) - device_));
@@ -84,39 +101,49 @@ cudaError_t BatchBuffers::stage(const BatchView& batch, cudaStream_t stream) noe
       std::memcpy(array(device), from, static_cast<std::size_t>(count) * sizeof(std::int32_t));
   };
   const int rows = batch.num_rows;
+  const auto pad = [&](std::int32_t* device, int from, int to, std::int32_t value) {
+    std::fill(array(device) + from, array(device) + to, value);
+  };
   put(batch_.tokens, batch.tokens, batch.tokens == nullptr ? 0 : rows);
   put(batch_.positions, batch.positions, rows);
   put(batch_.slots, batch.slots, rows);
   if (batch.path_offsets != nullptr)
     put(batch_.path_offsets, batch.path_offsets, rows);
   else
-    std::fill_n(array(batch_.path_offsets), rows, -1);
+    pad(batch_.path_offsets, 0, rows, -1);
   put(batch_.output_rows, batch.output_rows, batch.num_outputs);
-  const int path_slots = capacity_of(batch).path_slots;
-  put(batch_.path_slots, batch.path_slots, path_slots);
+  put(batch_.path_slots, batch.path_slots, capacity_of(batch).path_slots);
+  pad(batch_.tokens, rows, shape.rows, 0);
+  pad(batch_.positions, rows, shape.rows, 0);
+  pad(batch_.slots, rows, shape.rows, kPaddingSlot);
+  pad(batch_.row_sequences, rows, shape.rows, 0);
+  pad(batch_.path_offsets, rows, shape.rows, -1);
+  pad(batch_.output_rows, batch.num_outputs, shape.outputs, 0);
 
   const int sequences = static_cast<int>(batch.sequences.size());
-  int max_position = 0;
+  const int stride = capacity_.blocks_per_sequence;
   for (int i = 0; i < sequences; ++i) {
     const SequenceRows& sequence = batch.sequences[static_cast<std::size_t>(i)];
     std::fill_n(array(batch_.row_sequences) + sequence.row_begin, sequence.num_rows, i);
     array(batch_.sequence_begins)[i] = sequence.row_begin;
     array(batch_.context_lens)[i] = sequence.context_len;
-    put(batch_.block_tables + i * capacity_.blocks_per_sequence, sequence.block_table,
-        sequence.num_blocks);
-    for (int row = sequence.row_begin; row < sequence.row_begin + sequence.num_rows; ++row)
-      max_position = std::max(max_position, batch.positions[row]);
+    const int blocks = std::min(sequence.num_blocks, stride);
+    put(batch_.block_tables + i * stride, sequence.block_table, blocks);
+    // Whatever lay there before may be no block's number.
+    pad(batch_.block_tables, i * stride + blocks, (i + 1) * stride, 0);
   }
-  array(batch_.sequence_begins)[sequences] = rows;
+  // Sequences without rows, and then the padding.
+  pad(batch_.sequence_begins, sequences, shape.sequences + 1, rows);
+  pad(batch_.context_lens, sequences, shape.sequences, 0);
 
-  batch_.num_rows = rows;
-  batch_.num_outputs = batch.num_outputs;
-  batch_.num_sequences = sequences;
-  batch_.max_context = max_position + 1;
-  batch_.has_paths = path_slots > 0;
+  batch_.num_rows = shape.rows;
+  batch_.num_outputs = shape.outputs;
+  batch_.num_sequences = shape.sequences;
+  batch_.max_context = shape.max_context;
+  batch_.has_paths = shape.has_paths;
   const std::size_t used =
       static_cast<std::size_t>(reinterpret_cast<std::byte*>(batch_.block_tables) - device_) +
-      static_cast<std::size_t>(sequences * capacity_.blocks_per_sequence) * sizeof(std::int32_t);
+      static_cast<std::size_t>(sequences * stride) * sizeof(std::int32_t);
   return cudaMemcpyAsync(device_, pinned_, used, cudaMemcpyHostToDevice, stream);
 }
 

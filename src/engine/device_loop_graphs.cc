@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "engine/backend/cuda_graph.h"
 #include "engine/device_loop_impl.h"
 #include "kernels/cuda/draft/candidates.h"
 
@@ -210,14 +211,13 @@ const OwnedExecutable& DeviceLoop::Impl::graph(const GraphKey& key) {
     return graphs_.front().second;
   }
   grow_workspace(key);
-  cudaGraph_t made = nullptr;
-  check_cuda(::cudaGraphCreate(&made, 0), "creating a graph");
-  const OwnedGraph whole(made);
-  cudaGraph_t body = made;
+  const OwnedGraph whole = create_graph();
+  cudaGraph_t body = whole.get();
   cudaGraphConditionalHandle condition = 0;
   if (key.loop) {
-    check_cuda(::cudaGraphConditionalHandleCreate(&condition, made, 1, cudaGraphCondAssignDefault),
-               "creating a loop");
+    check_cuda(
+        ::cudaGraphConditionalHandleCreate(&condition, whole.get(), 1, cudaGraphCondAssignDefault),
+        "creating a loop");
     cudaGraphNodeParams params{};
     params.type = cudaGraphNodeTypeConditional;
     params.conditional.handle = condition;
@@ -225,27 +225,15 @@ const OwnedExecutable& DeviceLoop::Impl::graph(const GraphKey& key) {
     params.conditional.size = 1;
     cudaGraphNode_t node = nullptr;
 #if CUDART_VERSION >= 13000
-    check_cuda(::cudaGraphAddNode(&node, made, nullptr, nullptr, 0, &params), "creating a loop");
+    check_cuda(::cudaGraphAddNode(&node, whole.get(), nullptr, nullptr, 0, &params),
+               "creating a loop");
 #else
-    check_cuda(::cudaGraphAddNode(&node, made, nullptr, 0, &params), "creating a loop");
+    check_cuda(::cudaGraphAddNode(&node, whole.get(), nullptr, 0, &params), "creating a loop");
 #endif
     body = params.conditional.phGraph_out[0];
   }
-  check_cuda(::cudaStreamBeginCaptureToGraph(stream_, body, nullptr, nullptr, 0,
-                                             cudaStreamCaptureModeThreadLocal),
-             "capturing a step");
-  try {
-    enqueue_turn(key, condition);
-  } catch (...) {
-    ::cudaStreamEndCapture(stream_, &body);
-    throw;
-  }
-  check_cuda(::cudaStreamEndCapture(stream_, &body), "capturing a step");
-  cudaGraphExec_t executable = nullptr;
-  check_cuda(::cudaGraphInstantiate(&executable, made, 0), "instantiating a graph");
-  OwnedExecutable owned(executable);
-  check_cuda(::cudaGraphUpload(executable, stream_), "uploading a graph");
-  graphs_.emplace_front(key, std::move(owned));
+  capture_into(body, stream_, [&] { enqueue_turn(key, condition); });
+  graphs_.emplace_front(key, instantiate(whole.get(), stream_));
   if (static_cast<int>(graphs_.size()) > options_.most_graphs) graphs_.pop_back();
   return graphs_.front().second;
 }

@@ -22,15 +22,6 @@ namespace specdec {
 
 namespace cuda = kernels::cuda;
 
-struct DestroyGraph {
-  void operator()(cudaGraph_t graph) const noexcept { ::cudaGraphDestroy(graph); }
-};
-struct DestroyExecutable {
-  void operator()(cudaGraphExec_t graph) const noexcept { ::cudaGraphExecDestroy(graph); }
-};
-using OwnedGraph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, DestroyGraph>;
-using OwnedExecutable = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, DestroyExecutable>;
-
 /// What the host fills for a run and copies in one piece.
 struct Entry {
   cuda::RowSampling* sampling = nullptr;   // [sequences]

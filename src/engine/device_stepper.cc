@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/cost_measurement.h"
+#include "engine/device_forward_graphs.h"
 #include "engine/device_turn.h"
 #include "engine/log.h"
 #include "engine/memory_check.h"
@@ -55,7 +56,9 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
         const std::size_t models = options.draft == DeviceDraft::none ? 1 : 2;
         const std::size_t logits = sizeof(float) * static_cast<std::size_t>(rows_of(sequences)) *
                                    static_cast<std::size_t>(options.vocab);
-        return DeviceLoop::bytes(fewer) + models * logits + kGraphBytes;
+        const std::size_t of_steps =
+            parts.config.backend.step_graphs ? models * ForwardGraphs::kGraphBytes : 0;
+        return DeviceLoop::bytes(fewer) + models * logits + kGraphBytes + of_steps;
       },
       backend.free_memory().value_or(SIZE_MAX));
   parts.target.reserve(rows, Stream{});

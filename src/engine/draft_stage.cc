@@ -89,6 +89,7 @@ DraftStage::DraftStage(const Config& config, Backend& backend, int vocab_size, i
 }
 
 void DraftStage::set_model(std::unique_ptr<Transformer> draft) {
+  model_ = draft.get();
   if (draft->head_tokens().empty()) transformer_ = draft.get();
   set_adapter(kDraftModel, std::make_unique<TransformerAdapter>(std::move(draft), max_context_));
 }
@@ -117,6 +118,7 @@ void DraftStage::set_early_exit(Transformer& target, int exit_layer) {
 
 void DraftStage::set_model(std::unique_ptr<TranslatedDrafter> draft) {
   model_method_ = kDraftModel;
+  model_ = &draft->model();
   translated_ = std::move(draft);
 }
 
@@ -241,6 +243,11 @@ bool DraftStage::uses_features(std::string_view method) const noexcept {
 PrefixHit DraftStage::prefix_hit(std::string_view method) const noexcept {
   return uses_features(method) && adapter_->pool() != nullptr ? PrefixHit::with_features
                                                               : PrefixHit::target;
+}
+
+std::int64_t DraftStage::num_graph_passes() const noexcept {
+  return (model_ == nullptr ? 0 : model_->num_graph_passes()) +
+         (eagle_ == nullptr ? 0 : eagle_->head().num_graph_passes());
 }
 
 HiddenStateTap* DraftStage::tap(std::span<Sequence* const> sequences) noexcept {

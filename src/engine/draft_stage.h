@@ -74,6 +74,10 @@ class DraftStage {
   /// The request is over: host drafters may forget it.
   void finished(RequestId id);
 
+  /// Sees what drafts need of the target's passes; null: they need nothing.
+  HiddenStateTap* feature_tap() noexcept {
+    return features_ == nullptr ? nullptr : &features_->tap();
+  }
   /// What the target's pass over `sequences` must show; null: nothing.
   HiddenStateTap* tap(std::span<Sequence* const> sequences) noexcept;
   /// Takes from that pass what the drafter of `sequence` will need: of its known rows and of the
@@ -91,6 +95,10 @@ class DraftStage {
   DraftAdapter* adapter() noexcept { return adapter_.get(); }
   /// The model behind the method "draft_model", where it knows all tokens; null: there is none.
   Transformer* transformer() noexcept { return transformer_; }
+  /// The language model that drafts, whatever its vocabulary; null: there is none.
+  Transformer* model() noexcept { return model_; }
+  /// Passes of drafts that ran as a graph of the device's so far.
+  std::int64_t num_graph_passes() const noexcept;
   /// The head behind the method "eagle3"; null: there is none.
   EagleAdapter* eagle() noexcept { return eagle_; }
   /// What goes through the target's first layers for "early_exit"; null: no exit layer.
@@ -126,6 +134,7 @@ class DraftStage {
   EagleAdapter* eagle_ = nullptr;                  // adapter_, if it is one
   EarlyExitAdapter* early_exit_ = nullptr;         // adapter_, if it is one
   Transformer* transformer_ = nullptr;             // see transformer()
+  Transformer* model_ = nullptr;                   // see model()
   std::unique_ptr<ModelDrafter> model_drafter_;    // null: no draft model of this vocabulary
   std::unique_ptr<TranslatedDrafter> translated_;  // "draft_model", if it has another
   DraftPacing pacing_;

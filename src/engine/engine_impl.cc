@@ -6,6 +6,7 @@
 #include "engine/draft_source.h"
 #include "engine/log.h"
 #include "engine/model_memory.h"
+#include "engine/step_graphs.h"
 #include "specdec/error.h"
 
 namespace specdec {
@@ -38,6 +39,9 @@ Engine::Impl::Impl(const Config& engine_config)
                           .tokenizer = *tokenizer,
                           .config = config,
                           .shape = shape});
+#ifdef SPECDEC_HAS_CUDA
+  add_step_graphs(config, *backend, *target, *drafts, max_context);
+#endif
   if (config.draft.length.mode == "adaptive") find_costs(shape.num_blocks);
   scheduler = std::make_unique<Scheduler>(
       config.scheduler, *cache,
@@ -227,7 +231,12 @@ bool Engine::Impl::step() {
   return had_work || produced;
 }
 
+std::int64_t Engine::Impl::num_graph_passes() const {
+  return target->num_graph_passes() + drafts->num_graph_passes();
+}
+
 void Engine::Impl::run_step(std::span<Sequence* const> batch) {
+  const std::int64_t graph_passes = num_graph_passes();
   std::optional<Error> fault;
   try {
     if (!device_steps || record_trees || !device_steps->run(batch, stats))
@@ -240,6 +249,7 @@ void Engine::Impl::run_step(std::span<Sequence* const> batch) {
                   "scheduler.max_num_batched_tokens");
   }
   ++stats.num_steps;
+  stats.num_graph_passes += num_graph_passes() - graph_passes;
   if (!fault) return;
   // The step as a whole failed: its requests end, the slots roll back, the engine goes on.
   log_error("step failed: {}", fault->what());

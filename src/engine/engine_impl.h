@@ -31,6 +31,8 @@ struct Engine::Impl {
   void finish(std::unique_ptr<Sequence> sequence, Output output);
   void cancel_requested();
   void run_step(std::span<Sequence* const> batch);
+  /// Of all models since they were loaded, passes that cost measurements made included.
+  std::int64_t num_graph_passes() const;
   /// Ends every request with the device's error.
   void fail_all();
   void check_invariants() const;

@@ -11,6 +11,14 @@ namespace {
 std::size_t mib_up(std::size_t bytes) { return (bytes + (1U << 20U) - 1) >> 20U; }
 std::size_t mib_down(std::size_t bytes) { return bytes >> 20U; }
 
+/// "kv_cache.memory_mb = ..., or ": a cache that leaves `missing` bytes more. Nothing where it has
+/// not as much.
+std::string smaller_cache(const Config& config, std::size_t missing) {
+  const std::size_t mib = mib_up(missing);
+  const auto cache = static_cast<std::size_t>(config.kv_cache.memory_mb);
+  return mib < cache ? "kv_cache.memory_mb = " + std::to_string(cache - mib) + ", or " : "";
+}
+
 }  // namespace
 
 void require_cache_fits(const Config& config, std::size_t bytes, std::size_t free) {
@@ -34,11 +42,17 @@ void require_loop_fits(const Config& config, int max_sequences,
                         " MiB beside weights and cache, and " + std::to_string(mib_down(free)) +
                         " MiB of the GPU's memory are free: ";
   if (fitting > 0) message += "set scheduler.max_num_seqs = " + std::to_string(fitting) + ", or ";
-  const std::size_t missing = mib_up(all - free);
-  const auto cache = static_cast<std::size_t>(config.kv_cache.memory_mb);
-  if (missing < cache)
-    message += "kv_cache.memory_mb = " + std::to_string(cache - missing) + ", or ";
-  throw Error(ErrorCode::out_of_memory, message + "backend.device_loop = false");
+  throw Error(ErrorCode::out_of_memory,
+              message + smaller_cache(config, all - free) + "backend.device_loop = false");
+}
+
+void require_graphs_fit(const Config& config, std::size_t needed, std::size_t free) {
+  if (needed <= free) return;
+  throw Error(ErrorCode::out_of_memory,
+              "graphs of single steps take " + std::to_string(mib_up(needed)) +
+                  " MiB beside weights and cache, and " + std::to_string(mib_down(free)) +
+                  " MiB of the GPU's memory are free: set " + smaller_cache(config, needed - free) +
+                  "backend.step_graphs = false");
 }
 
 }  // namespace specdec

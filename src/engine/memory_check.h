@@ -17,4 +17,8 @@ void require_cache_fits(const Config& config, std::size_t bytes, std::size_t fre
 void require_loop_fits(const Config& config, int max_sequences,
                        const std::function<std::size_t(int sequences)>& needed, std::size_t free);
 
+/// Whether graphs of single steps, which take `needed` bytes beside weights and cache, fit into
+/// `free` bytes. Throws Error(out_of_memory), which says with how much less of a cache they would.
+void require_graphs_fit(const Config& config, std::size_t needed, std::size_t free);
+
 }  // namespace specdec

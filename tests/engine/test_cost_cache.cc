@@ -189,6 +189,12 @@ TEST_CASE("the key follows the model's file, the device and the threads") {
   fs::last_write_time(config.target.model,
                       fs::last_write_time(config.target.model) + std::chrono::hours(1));
   CHECK(cost_key(config, "cpu", 2) != longer);
+  // Graphs make a GPU's passes quicker; a CPU has none.
+  const std::string on_gpu = cost_key(config, "cuda: a GPU", 2);
+  const std::string on_cpu = cost_key(config, "cpu", 2);
+  config.backend.step_graphs = false;
+  CHECK(cost_key(config, "cuda: a GPU", 2) != on_gpu);
+  CHECK(cost_key(config, "cpu", 2) == on_cpu);
 }
 
 TEST_CASE("an adaptive engine takes costs from its cache, and measures where there are none") {

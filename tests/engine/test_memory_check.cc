@@ -67,3 +67,20 @@ TEST_CASE("a loop that is too large: the message names limits that fit") {
   CHECK_FALSE(says(last, "memory_mb"));
   CHECK(says(last, "device_loop = false"));
 }
+
+TEST_CASE("graphs that are too large: the message names a cache that leaves room") {
+  Config config;
+  config.kv_cache.memory_mb = 1000;
+  const auto check = [&](std::size_t needed, std::size_t free) {
+    return complaint([&] { require_graphs_fit(config, needed, free); });
+  };
+  CHECK(check(80 * kMib, 80 * kMib).empty());
+  const std::string message = check(80 * kMib, 50 * kMib + 1);
+  CHECK(says(message, "80 MiB"));
+  CHECK(says(message, "50 MiB"));
+  CHECK(says(message, "memory_mb = 970, or backend.step_graphs = false"));
+  config.kv_cache.memory_mb = 20;
+  const std::string last = check(80 * kMib, 50 * kMib);
+  CHECK_FALSE(says(last, "memory_mb"));
+  CHECK(says(last, "set backend.step_graphs = false"));
+}

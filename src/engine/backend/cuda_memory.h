@@ -22,9 +22,19 @@ struct CudaDestroyEvent {
   void operator()(cudaEvent_t event) const noexcept { ::cudaEventDestroy(event); }
 };
 
+struct CudaDestroyGraph {
+  void operator()(cudaGraph_t graph) const noexcept { ::cudaGraphDestroy(graph); }
+};
+struct CudaDestroyExecutable {
+  void operator()(cudaGraphExec_t graph) const noexcept { ::cudaGraphExecDestroy(graph); }
+};
+
 using DeviceMemory = std::unique_ptr<std::byte, CudaFree>;
 using PinnedMemory = std::unique_ptr<std::byte, CudaFreeHost>;
 using OwnedStream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, CudaDestroyStream>;
 using OwnedEvent = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, CudaDestroyEvent>;
+using OwnedGraph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, CudaDestroyGraph>;
+using OwnedExecutable =
+    std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, CudaDestroyExecutable>;
 
 }  // namespace specdec

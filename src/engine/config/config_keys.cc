@@ -113,6 +113,8 @@ constexpr std::array kKeys = {
               "on a GPU, steps follow each other without the host where they can"},
     ConfigKey{"backend.device_sampling", SPECDEC_FIELD(backend.device_sampling),
               "on a GPU, single steps draw their tokens there where they can"},
+    ConfigKey{"backend.step_graphs", SPECDEC_FIELD(backend.step_graphs),
+              "on a GPU, passes of single steps run as graphs where they can"},
     ConfigKey{"backend.isa", SPECDEC_FIELD(backend.isa), "what the CPU kernels use", 0, 0,
               "auto|avx2|avx512|amx"},
     ConfigKey{"grammar.cache_mb", SPECDEC_FIELD(grammar.cache_mb),

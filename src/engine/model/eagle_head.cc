@@ -73,8 +73,11 @@ void EagleHead::observe(int layer, const float* x, int num_rows, Stream stream) 
 }
 
 std::span<const float> EagleHead::forward(const ForwardBatch& batch, Stream stream) {
-  const kernels::BatchView view = backend_.stage(batch.view(), stream);
   rope_.fill(batch.positions(), stream);
+  if (graphs_ != nullptr)
+    if (const auto found = graphs_->forward(batch, stream, nullptr))
+      return read_rows(backend_, *found, stream);
+  const kernels::BatchView view = backend_.stage(batch.view(), stream);
   // Planted: the angles of the position after the right one.
   const bool shifted =
       mutant_active("draft_position_off_by_one") && view.num_rows == view.num_outputs;
@@ -91,12 +94,17 @@ void EagleHead::reserve(int outputs, Stream stream) {
 }
 
 const float* EagleHead::enqueue(const kernels::BatchView& batch, float* hidden, Stream stream) {
+  enqueue_to(enqueued_logits_.as<float>(), batch, hidden, stream);
+  return enqueued_logits_.as<float>();
+}
+
+void EagleHead::enqueue_to(float* logits, const kernels::BatchView& batch, float* hidden,
+                           Stream stream) {
   append_entries(batch, hidden, false, stream);
   finish_layer(batch, hidden, stream);
   kernels::NormHeadParams params = head_params(batch, hidden);
-  params.logits = enqueued_logits_.as<float>();
+  params.logits = logits;
   backend_.norm_head(params, stream);
-  return params.logits;
 }
 
 /// K and V of the rows' entries, and queries.

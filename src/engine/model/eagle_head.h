@@ -1,11 +1,14 @@
 #pragma once
 
+#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/backend/backend.h"
 #include "engine/backend/kv_pool.h"
 #include "engine/model/eagle_source.h"
+#include "engine/model/pass_graphs.h"
 #include "engine/model/rope_table.h"
 #include "engine/model/transformer.h"
 
@@ -41,6 +44,13 @@ class EagleHead final : public HiddenStateTap {
   /// forward() of a batch that the backend's memory holds already, with hidden states [rows,
   /// hidden] of the caller's. Returns where logits [batch.num_outputs, draft vocabulary] will lie.
   const float* enqueue(const kernels::BatchView& batch, float* hidden, Stream stream);
+  /// ... and that leaves them at `logits`; angles are the caller's to fill in.
+  void enqueue_to(float* logits, const kernels::BatchView& batch, float* hidden, Stream stream);
+
+  /// From now on forward() goes through `graphs` where they take a batch.
+  void set_graphs(std::unique_ptr<PassGraphs> graphs) { graphs_ = std::move(graphs); }
+  /// Passes that ran as a graph of the device's so far.
+  std::int64_t num_graph_passes() const noexcept { return graphs_ ? graphs_->num_runs() : 0; }
 
   int hidden_size() const noexcept { return config_.hidden_size; }
   int vocab_size() const noexcept { return config_.vocab_size; }  // the target's
@@ -88,6 +98,7 @@ class EagleHead final : public HiddenStateTap {
   DeviceBuffer ffn_;        // [max_rows, ffn]
   DeviceBuffer logits_;     // [most outputs so far, draft vocabulary]
   DeviceBuffer enqueued_logits_;
+  std::unique_ptr<PassGraphs> graphs_;  // null: every pass is launched op by op
 };
 
 }  // namespace specdec

@@ -164,6 +164,10 @@ std::span<const float> Transformer::forward(const ForwardBatch& batch, Stream st
 
 std::span<const float> Transformer::forward_on_device(const ForwardBatch& batch, Stream stream,
                                                       HiddenStateTap* tap) {
+  if (graphs_ != nullptr) {
+    rope_.fill(batch.positions(), stream);
+    if (const auto found = graphs_->forward(batch, stream, tap)) return *found;
+  }
   const kernels::BatchView view = stage(batch, stream);
   embed(view, stream);
   run_layers(view, 0, weights_.config.num_layers, stream, tap);
@@ -208,12 +212,17 @@ void Transformer::reserve(int outputs, Stream stream) {
 
 const float* Transformer::enqueue(const kernels::BatchView& batch, Stream stream,
                                   HiddenStateTap* tap) {
+  enqueue_to(enqueued_logits_.as<float>(), batch, stream, tap);
+  return enqueued_logits_.as<float>();
+}
+
+void Transformer::enqueue_to(float* logits, const kernels::BatchView& batch, Stream stream,
+                             HiddenStateTap* tap) {
   embed(batch, stream);
   run_layers(batch, 0, weights_.config.num_layers, stream, tap);
   kernels::NormHeadParams params = head_params(batch);
-  params.logits = enqueued_logits_.as<float>();
+  params.logits = logits;
   backend_.norm_head(params, stream);
-  return params.logits;
 }
 
 kernels::NormHeadParams Transformer::head_params(const kernels::BatchView& batch) const {

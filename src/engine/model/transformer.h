@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -7,6 +8,7 @@
 #include "engine/backend/backend.h"
 #include "engine/backend/kv_pool.h"
 #include "engine/model/model_config.h"
+#include "engine/model/pass_graphs.h"
 #include "engine/model/rope_table.h"
 #include "engine/model/weights.h"
 
@@ -120,11 +122,20 @@ class Transformer {
   /// synchronises, so that a graph can be captured of it.
   const float* enqueue(const kernels::BatchView& batch, Stream stream,
                        HiddenStateTap* tap = nullptr);
+  /// ... and leaves them at `logits` [outputs, head rows]; angles are the caller's to fill in.
+  void enqueue_to(float* logits, const kernels::BatchView& batch, Stream stream,
+                  HiddenStateTap* tap);
   /// Makes room for the logits that enqueue() leaves, of `outputs` rows at most, and fills in the
   /// angles of every position. Once, before the first enqueue().
   void reserve(int outputs, Stream stream);
 
+  /// From now on passes through all layers go through `graphs` where it takes them.
+  void set_graphs(std::unique_ptr<PassGraphs> graphs) { graphs_ = std::move(graphs); }
+  /// Passes that ran as a graph of the device's so far.
+  std::int64_t num_graph_passes() const noexcept { return graphs_ ? graphs_->num_runs() : 0; }
+
   const ModelConfig& config() const noexcept { return weights_.config; }
+  int num_logits() const noexcept { return weights_.head.rows; }  // of a row
   const KvPoolStorage& pool() const noexcept { return pool_; }
   const kernels::PackedMatrix& embedding() const noexcept { return weights_.embedding; }
   /// Whose logits forward() returns; empty: those of the whole vocabulary.
@@ -144,12 +155,13 @@ class Transformer {
   KvPoolStorage pool_;
   int max_rows_;
   RopeTable rope_;
-  DeviceBuffer x_;                // [max_rows, hidden]
-  DeviceBuffer q_;                // [max_rows, heads * head_dim]
-  DeviceBuffer attention_;        // [max_rows, heads * head_dim]
-  DeviceBuffer ffn_;              // [max_rows, ffn]
-  DeviceBuffer logits_;           // [most outputs so far, head rows]
-  DeviceBuffer enqueued_logits_;  // [outputs that reserve() was told, head rows]
+  DeviceBuffer x_;                      // [max_rows, hidden]
+  DeviceBuffer q_;                      // [max_rows, heads * head_dim]
+  DeviceBuffer attention_;              // [max_rows, heads * head_dim]
+  DeviceBuffer ffn_;                    // [max_rows, ffn]
+  DeviceBuffer logits_;                 // [most outputs so far, head rows]
+  DeviceBuffer enqueued_logits_;        // [outputs that reserve() was told, head rows]
+  std::unique_ptr<PassGraphs> graphs_;  // null: every pass is launched op by op
 };
 
 }  // namespace specdec
