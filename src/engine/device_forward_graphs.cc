@@ -103,8 +103,7 @@ ForwardGraphs::ForwardGraphs(CudaBackend& backend, GraphedModel model, const Opt
 
 std::optional<PassShape> ForwardGraphs::shape_of(const kernels::BatchView& batch,
                                                  HiddenStateTap* tap) const {
-  // Graphs make logits of all rows, which a prompt's rows do not want: for a tile's rows, that is
-  // one matter.
+  // Graphs make logits of all rows, and a prompt's rows want none. Within a tile they cost nothing.
   const bool wants_them = batch.num_outputs > 0 &&
                           (batch.num_rows <= kTileRows || 2 * batch.num_outputs >= batch.num_rows);
   if (!wants_them || batch.num_rows > largest_.rows ||
@@ -114,8 +113,7 @@ std::optional<PassShape> ForwardGraphs::shape_of(const kernels::BatchView& batch
   cuda::BatchShape& padded = shape.batch;
   const cuda::BatchCapacity needed = cuda::BatchBuffers::capacity_of(batch);
   // How much of its block tables it touches. A reservation, and a table, may be much longer.
-  int reach = padded.max_context;
-  for (int row = 0; row < batch.num_rows; ++row) reach = std::max(reach, batch.slots[row] + 1);
+  int reach = padded.max_context;  // a row without a path lies in the slot of its position
   for (int i = 0; i < needed.path_slots; ++i) reach = std::max(reach, batch.path_slots[i] + 1);
   if (reach > largest_.max_context) return std::nullopt;
   padded.rows = padded.outputs = padded_rows(padded.rows);

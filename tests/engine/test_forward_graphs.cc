@@ -9,9 +9,11 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "engine/micro_models.h"
+#include "engine/model/eagle_source.h"
 #include "engine/model/row_buffers.h"
 #include "support/engine_runs.h"
 
@@ -29,65 +31,74 @@ constexpr int kMaxRows = 128;
 
 bool no_device() { return test_device() != "cuda" || device_missing(); }
 
+std::vector<std::pair<void*, std::size_t>> parts_of(const KvPoolStorage& pool) {
+  std::vector<std::pair<void*, std::size_t>> all;
+  for (int i = 0; i < pool.num_layers(); ++i) {
+    const kernels::KvLayer& layer = pool.layer(i);
+    const std::size_t bytes = static_cast<std::size_t>(kBlocks) * kBlockSize *
+                              static_cast<std::size_t>(layer.num_kv_heads * layer.head_dim) *
+                              kernels::kv_element_bytes(layer.type);
+    all.emplace_back(layer.keys, bytes);
+    all.emplace_back(layer.values, bytes);
+  }
+  return all;
+}
+
+KvPoolStorage random_pool(Backend& backend, const ModelConfig& config, kernels::DataType type) {
+  KvPoolStorage pool(backend, config, kBlocks, kBlockSize, type);
+  std::mt19937 random(3);
+  const auto below = [&](unsigned n) { return static_cast<unsigned>(random() % n); };
+  const bool floats = type == kernels::DataType::f32;
+  for (const auto& [data, bytes] : parts_of(pool)) {
+    std::vector<std::uint16_t> halves(bytes / 2);
+    // Finite, of either type, sign and all: a float's lower half is free.
+    for (std::size_t i = 0; i < halves.size(); ++i) {
+      const unsigned size = floats ? 0x3c00U + below(0x37f) : 0x2000U + below(0x1c00);
+      halves[i] = static_cast<std::uint16_t>(floats && i % 2 == 0 ? below(0x10000)
+                                                                  : size | (below(2) << 15U));
+    }
+    backend.write(data, halves.data(), bytes, Stream{});
+  }
+  return pool;
+}
+
+std::vector<std::byte> contents(Backend& backend, const KvPoolStorage& pool) {
+  std::vector<std::byte> all;
+  for (const auto& [part, bytes] : parts_of(pool)) {
+    const auto* data = static_cast<const std::byte*>(backend.read(part, bytes, Stream{}));
+    all.insert(all.end(), data, data + bytes);
+  }
+  return all;
+}
+
 /// A model with a pool of its own.
 struct Model {
-  explicit Model(const char* kv_type = "f16") {
+  explicit Model(kernels::DataType kv_type = kernels::DataType::f16) {
     const auto source = open_model(micro_models().target);
-    Config config = micro_config();
-    std::unique_ptr<Backend> any = make_backend(config.backend);
+    std::unique_ptr<Backend> any = make_backend(micro_config().backend);
     backend.reset(&dynamic_cast<CudaBackend&>(*any));
     any.release();
-    const bool floats = std::string_view(kv_type) == "f32";
-    transformer = std::make_unique<Transformer>(
-        *backend, TransformerWeights(*backend, *source),
-        KvPoolStorage(*backend, source->config(), kBlocks, kBlockSize,
-                      floats ? kernels::DataType::f32 : kernels::DataType::f16),
-        kMaxRows);
-    std::mt19937 random(3);
-    const auto below = [&](unsigned n) { return static_cast<unsigned>(random() % n); };
-    for (const auto& [data, bytes] : parts()) {
-      std::vector<std::uint16_t> halves(bytes / 2);
-      // Finite, of either type, sign and all: a float's lower half is free.
-      for (std::size_t i = 0; i < halves.size(); ++i) {
-        const unsigned size = floats ? 0x3c00U + below(0x37f) : 0x2000U + below(0x1c00);
-        halves[i] = static_cast<std::uint16_t>(floats && i % 2 == 0 ? below(0x10000)
-                                                                    : size | (below(2) << 15U));
-      }
-      backend->write(data, halves.data(), bytes, Stream{});
-    }
+    transformer =
+        std::make_unique<Transformer>(*backend, TransformerWeights(*backend, *source),
+                                      random_pool(*backend, source->config(), kv_type), kMaxRows);
   }
 
-  ForwardGraphs& add_graphs(int most_shapes = 32, int max_context = 400) {
-    auto made = std::make_unique<ForwardGraphs>(*backend, GraphedModel::of(*transformer),
+  template <class Passes>
+  ForwardGraphs& add_graphs_to(Passes& model, int most_shapes, int max_context) {
+    auto made = std::make_unique<ForwardGraphs>(*backend, GraphedModel::of(model),
                                                 ForwardGraphs::Options{.max_sequences = 8,
                                                                        .max_context = max_context,
                                                                        .block_size = kBlockSize,
                                                                        .most_shapes = most_shapes});
     ForwardGraphs& graphs = *made;
-    transformer->set_graphs(std::move(made));
+    model.set_graphs(std::move(made));
     return graphs;
   }
+  ForwardGraphs& add_graphs(int most_shapes = 32, int max_context = 400) {
+    return add_graphs_to(*transformer, most_shapes, max_context);
+  }
 
-  std::vector<std::pair<void*, std::size_t>> parts() const {
-    std::vector<std::pair<void*, std::size_t>> all;
-    for (int i = 0; i < transformer->pool().num_layers(); ++i) {
-      const kernels::KvLayer& layer = transformer->pool().layer(i);
-      const std::size_t bytes = static_cast<std::size_t>(kBlocks) * kBlockSize *
-                                static_cast<std::size_t>(layer.num_kv_heads * layer.head_dim) *
-                                kernels::kv_element_bytes(layer.type);
-      all.emplace_back(layer.keys, bytes);
-      all.emplace_back(layer.values, bytes);
-    }
-    return all;
-  }
-  std::vector<std::byte> kv() const {
-    std::vector<std::byte> all;
-    for (const auto& [part, bytes] : parts()) {
-      const auto* data = static_cast<const std::byte*>(backend->read(part, bytes, Stream{}));
-      all.insert(all.end(), data, data + bytes);
-    }
-    return all;
-  }
+  std::vector<std::byte> kv() const { return contents(*backend, transformer->pool()); }
   std::vector<float> run(const ForwardBatch& batch, HiddenStateTap* tap = nullptr) {
     const std::span<const float> logits = transformer->forward(batch, Stream{}, tap);
     return {logits.begin(), logits.end()};
@@ -208,13 +219,14 @@ TEST_CASE("passes by graphs have the bits of launched ones, in all that they wri
       {.sequences = 4, .nodes = 5, .known = 2, .trees = true},
       {.sequences = 2, .nodes = 3, .trees = true, .context = 270},
   };
-  for (const char* type : {"f16", "f32"}) {
-    CAPTURE(type);
+  for (const kernels::DataType type : {kernels::DataType::f16, kernels::DataType::f32}) {
+    const bool floats = type == kernels::DataType::f32;
+    CAPTURE(floats);
     Model plain(type);
     Model model(type);
     const ForwardGraphs& graphs = model.add_graphs();
     std::mt19937 random(1);
-    const int rounds = type[1] == '1' ? 28 : 14;
+    const int rounds = floats ? 14 : 28;
     for (int round = 0; round < rounds; ++round) {
       CAPTURE(round);
       const Step step(kinds[static_cast<std::size_t>(round) % std::size(kinds)], random);
@@ -355,6 +367,42 @@ TEST_CASE("what a tap sees is what it sees of a launched pass" * doctest::skip(n
   }
   CHECK(graphs.num_runs() == 9);
   CHECK(graphs.num_graphs() == 3);
+}
+
+TEST_CASE("an EAGLE head's passes by graphs have the bits of launched ones" *
+          doctest::skip(no_device())) {
+  Model model;
+  const auto source =
+      open_eagle_head(micro_models().eagle, model.transformer->config(), HeadWeights::as_stored);
+  const auto make_head = [&] {
+    return EagleHead(*model.backend, *source, model.transformer->embedding(),
+                     random_pool(*model.backend, source->layer, kernels::DataType::f16), kMaxRows);
+  };
+  EagleHead plain = make_head();
+  EagleHead head = make_head();
+  const ForwardGraphs& graphs = model.add_graphs_to(head, 32, 400);
+  std::mt19937 random(4);
+  for (int round = 0; round < 12; ++round) {
+    CAPTURE(round);
+    const int rows = 1 + round % 4;
+    const Chain chain(rows, round % 2 == 0 ? 30 : 300, round);  // angles of either are new
+    std::vector<float> hidden(static_cast<std::size_t>(rows * head.hidden_size()));
+    for (float& value : hidden) value = static_cast<float>(random() % 1000) * 1e-3f - 0.5f;
+    std::vector<float> results[2];
+    for (EagleHead* each : {&plain, &head}) {
+      const std::size_t bytes = hidden.size() * sizeof(float);
+      model.backend->write(each->hidden(), hidden.data(), bytes, Stream{});
+      const std::span<const float> logits = each->forward(chain.batch, Stream{});
+      std::vector<float>& result = results[each == &head];
+      result.assign(logits.begin(), logits.end());
+      const auto* left =
+          static_cast<const float*>(model.backend->read(each->hidden(), bytes, Stream{}));
+      result.insert(result.end(), left, left + hidden.size());
+    }
+    CHECK(same_bits(results[0], results[1]));
+  }
+  CHECK(contents(*model.backend, plain.pool()) == contents(*model.backend, head.pool()));
+  CHECK(graphs.num_runs() > 4);
 }
 
 TEST_CASE("graphs captured ahead serve the first step, and leave the pool alone" *

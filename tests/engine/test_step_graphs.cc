@@ -164,6 +164,19 @@ TEST_CASE("graphs of single steps change no token and no logprob" * doctest::ski
   }
 }
 
+// Costs are those of passes by graphs: what was timed, captured and thrown away at load is in
+// nobody's way.
+TEST_CASE("adaptive lengths over graphs of single steps change no token" *
+          doctest::skip(no_device())) {
+  const std::vector<Request> requests = mixed_requests(4, 16, true);
+  const std::vector<RunResult> expected = plain_results(requests);
+  Engine engine = Engine::load(config_for({.method = "suffix+draft_model", .mode = "adaptive"}));
+  CHECK(engine.stats().num_graph_passes == 0);
+  CHECK(engine.stats().verify_costs.size() > 5);
+  check_equal(expected, run_requests(engine, requests, 2));
+  CHECK(engine.stats().num_graph_passes > 0);
+}
+
 // Drafts follow the target's features and the draft's own logits, so they show what the tokens of
 // the coupled rule hide.
 TEST_CASE("drafts are the same with and without graphs" * doctest::skip(no_device())) {
@@ -200,7 +213,7 @@ TEST_CASE("drafts are the same with and without graphs" * doctest::skip(no_devic
 
 TEST_CASE("preempted and cancelled requests leave graphs of single steps as they were" *
           doctest::skip(no_device())) {
-  const std::vector<Request> requests = mixed_requests(5, 26, false, 70);
+  const std::vector<Request> requests = mixed_requests(7, 26, false, 70);
   const std::vector<RunResult> expected = plain_results(requests);
   Engine engine = Engine::load(config_for({.method = "suffix+draft_model", .memory_mb = 1}));
   Stepped run(engine, requests);

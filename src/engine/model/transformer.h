@@ -85,7 +85,9 @@ class HiddenStateTap {
   virtual ~HiddenStateTap() = default;
 
   /// x [num_rows, hidden] is the input of `layer`; after the last one, its output, under the number
-  /// that a further layer would have. Backend memory, to be read by operations on `stream`.
+  /// that a further layer would have. Backend memory, to be read by operations on `stream`. Where
+  /// passes are graphs it is called when one is captured, and holds for all later ones: what it
+  /// enqueues runs with each of them, for rows that may be padding in part.
   virtual void observe(int layer, const float* x, int num_rows, Stream stream) = 0;
 };
 
