@@ -61,8 +61,8 @@ std::vector<RunResult> plain_results(const std::vector<Request>& requests) {
   Config config = micro_config();
   config.kv_cache.prefix_cache = false;
   config.backend.threads = 1;
-  config.backend.device_sampling =
-      false;  // on a GPU, the host's tokens are what the others are held to
+  // On a GPU, the host's tokens of launched passes are what the others are held to.
+  config.backend.device_sampling = config.backend.step_graphs = false;
   Engine engine = Engine::load(config);
   std::vector<Request> plain = requests;
   for (Request& request : plain) request.speculation.enabled = false;

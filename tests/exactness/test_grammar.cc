@@ -44,6 +44,7 @@ std::vector<RunResult> run(std::vector<Request> requests, const char* method, in
   config.draft.length.num_speculative_tokens = 6;
   config.backend.device = test_device();
   config.backend.device_sampling = std::string(method) != "none";  // that is the host's, then
+  config.backend.step_graphs = config.backend.device_sampling;
   for (Request& request : requests) request.speculation.method = method;
   Engine engine = Engine::load(config);
   return run_requests(engine, requests, batch);
