@@ -56,7 +56,7 @@ class ForwardGraphs final : public PassGraphs {
     int block_size = 0;
     int most_shapes = 32;  // that are remembered, the most recently used
   };
-  static constexpr int kMostRows = 64;  // with more, launching is hidden behind the kernels' work
+  static constexpr int kMostRows = 64;  // an estimate: kernels of more take longer than launches
   /// Set aside for the graphs of a model.
   static constexpr std::size_t kGraphBytes = std::size_t{64} << 20;
 
