@@ -2,14 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <exception>
 #include <range/v3/range/conversion.hpp>
 #include <range/v3/view/filter.hpp>
 #include <range/v3/view/join.hpp>
 
 #include "draft/lookahead_drafter.h"
-#include "draft/ngram_drafter.h"
-#include "draft/suffix_drafter.h"
 #include "engine/cost_measurement.h"
 #include "engine/log.h"
 #include "sampling/mutation.h"
@@ -35,30 +32,6 @@ bool is_model_method(std::string_view method) {
 // Features that a sequence may carry along without drafting, before they are made into KV.
 constexpr int kMostPending = 16;
 
-/// Whether a host drafter's answer keeps the rules of Drafter.
-bool is_valid(const DraftProposal& proposal, const DraftContext& limits, int vocab_size) {
-  const std::span<const TokenId> tokens = proposal.tokens();
-  const std::span<const int> parents = proposal.parents();
-  if (static_cast<int>(tokens.size()) > limits.max_nodes) return false;
-  std::vector<int> depths;
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    const bool parent_known =
-        parents[i] == DraftProposal::kRoot || (parents[i] >= 0 && parents[i] < static_cast<int>(i));
-    if (!parent_known || tokens[i] < 0 || tokens[i] >= vocab_size) return false;
-    depths.push_back(parents[i] < 0 ? 1 : depths[static_cast<std::size_t>(parents[i])] + 1);
-    if (depths.back() > limits.max_depth) return false;
-  }
-  return std::ranges::all_of(proposal.watched(), [&](int node) {
-    return node >= 0 && node < static_cast<int>(tokens.size());
-  });
-}
-
-bool is_chain(const DraftProposal& proposal) {
-  for (std::size_t i = 0; i < proposal.parents().size(); ++i)
-    if (proposal.parents()[i] != static_cast<int>(i) - 1) return false;
-  return true;
-}
-
 /// The parts of a method: names joined by '+'.
 std::vector<std::string_view> parts_of(std::string_view method) {
   std::vector<std::string_view> parts;
@@ -81,12 +54,8 @@ DraftStage::DraftStage(const Config& config, Backend& backend, int vocab_size, i
     : config_(config),
       backend_(backend),
       sampled_(wants_sampled_draft(*parse_verify_method(config.verify.method))),
-      vocab_size_(vocab_size),
-      max_context_(max_context) {
-  host_drafters_.push_back({.drafter = std::make_unique<NgramDrafter>(config.draft.ngram)});
-  host_drafters_.push_back({.drafter = std::make_unique<SuffixDrafter>(config.draft.suffix)});
-  host_drafters_.push_back({.drafter = std::make_unique<LookaheadDrafter>(config.draft.lookahead)});
-}
+      hosts_(config.draft, vocab_size),
+      max_context_(max_context) {}
 
 void DraftStage::set_model(std::unique_ptr<Transformer> draft) {
   model_ = draft.get();
@@ -206,10 +175,7 @@ bool DraftStage::knows(std::string_view method) const {
 }
 
 bool DraftStage::knows_part(std::string_view method) const {
-  if (is_model_method(method)) return method == model_method_;
-  const std::lock_guard lock(mutex_);
-  return std::any_of(host_drafters_.begin(), host_drafters_.end(),
-                     [&](const HostDrafter& host) { return host.drafter->name() == method; });
+  return is_model_method(method) ? method == model_method_ : hosts_.knows(method);
 }
 
 void DraftStage::add(std::unique_ptr<Drafter> drafter) {
@@ -219,15 +185,13 @@ void DraftStage::add(std::unique_ptr<Drafter> drafter) {
     throw Error(ErrorCode::invalid_argument,
                 "a drafter named \"" + std::string(name) +
                     "\" is already there: return another name from Drafter::name()");
-  const std::lock_guard lock(mutex_);
-  host_drafters_.push_back({.drafter = std::move(drafter)});
+  hosts_.add(std::move(drafter));
 }
 
 std::vector<std::string> DraftStage::methods() const {
-  const std::lock_guard lock(mutex_);
-  std::vector<std::string> names{std::string(kNone)};
-  if (!model_method_.empty()) names.emplace_back(model_method_);
-  for (const HostDrafter& host : host_drafters_) names.emplace_back(host.drafter->name());
+  std::vector<std::string> names = hosts_.names();
+  if (!model_method_.empty()) names.emplace(names.begin(), model_method_);
+  names.emplace(names.begin(), kNone);
   return names;
 }
 
@@ -344,94 +308,22 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
   pacing_.begin(sequences);
   // A host drafter may know how a forced text goes on; a model's passes are not worth it, and a
   // chain has one beginning.
-  const bool hosts_join = config_.verify.method != "block";
+  const bool chain_only = config_.verify.method == "block";
   const auto drafting = [&](std::string_view method) {
-    const bool joins = hosts_join && method != model_method_;
+    const bool joins = !chain_only && method != model_method_;
     return sequences | ranges::views::filter([method, joins](const Sequence* sequence) {
              return sequence->samples && sequence->draft_depth > 0 &&
                     (joins || sequence->forced.empty()) && names(sequence->draft_method, method);
            }) |
            ranges::to<std::vector>();
   };
-  for (std::size_t host = 0; host < host_drafters_.size(); ++host)
-    propose_on_host(host, drafting(host_drafters_[host].drafter->name()));
+  for (int host = 0; host < hosts_.size(); ++host)
+    hosts_.propose(host, drafting(hosts_.name(host)), chain_only);
   if (features_ != nullptr && adapter_->pool() != nullptr) flush_features(sequences);
   if (model_drafter_ != nullptr) propose_with_model(drafting(model_method_));
   if (translated_ != nullptr) propose_translated(drafting(model_method_));
-  for (Sequence* sequence : sequences)
-    for (const auto& [drafter, proposal] : sequence->host_drafts)
-      graft(proposal, drafter, *sequence);
+  for (Sequence* sequence : sequences) HostDrafters::graft(*sequence, pacing_);
   pacing_.trim(sequences);
-}
-
-void DraftStage::complain(HostDrafter& host, std::string_view fault) {
-  const auto level = host.complained ? spdlog::level::debug : spdlog::level::warn;
-  logger()->log(level, "drafter {} {}: decoding plainly", host.drafter->name(), fault);
-  host.complained = true;
-}
-
-DraftContext DraftStage::context_of(const Sequence& sequence) const {
-  return {.id = sequence.id,
-          .tokens = sequence.tokens,
-          .num_prompt_tokens = sequence.num_prompt_tokens,
-          .max_depth = sequence.draft_depth,
-          .max_nodes = sequence.draft_nodes,
-          .chain_only = config_.verify.method == "block",
-          .sampling = &sequence.request.sampling,
-          .cache_salt = sequence.request.cache_salt};
-}
-
-void DraftStage::propose_on_host(std::size_t index, std::span<Sequence* const> sequences) {
-  HostDrafter& host = host_drafters_[index];
-  if (sequences.empty()) return;
-  std::vector<DraftContext> contexts;
-  for (const Sequence* sequence : sequences) contexts.push_back(context_of(*sequence));
-  std::vector<DraftProposal> proposals(sequences.size());
-  try {
-    host.drafter->propose(contexts, proposals);
-  } catch (const std::exception& error) {
-    complain(host, std::string("threw ") + error.what());
-    return;
-  }
-  for (std::size_t i = 0; i < sequences.size(); ++i) {
-    if (is_valid(proposals[i], contexts[i], vocab_size_) &&
-        !(contexts[i].chain_only && !is_chain(proposals[i])))
-      sequences[i]->host_drafts.emplace_back(static_cast<int>(index) + 1, std::move(proposals[i]));
-    else
-      complain(host, "proposed a tree outside its limits");
-  }
-}
-
-/// Adds a host drafter's tree to what is there: equal paths become one, and what goes beyond the
-/// step's nodes is left out. A draft that was drawn at random takes no strangers: its tokens must
-/// come from the distributions that it names.
-void DraftStage::graft(const DraftProposal& proposal, int drafter, Sequence& sequence) {
-  DraftTree& tree = sequence.tree;
-  if (tree.sampling != DraftSampling::deterministic) return;
-  std::vector<int> nodes;  // of the tree, for each token of the proposal; -1: left out
-  for (std::size_t i = 0; i < proposal.tokens().size(); ++i) {
-    const int above = proposal.parents()[i];
-    const int parent = above < 0 ? 0 : nodes[static_cast<std::size_t>(above)];
-    int node = parent < 0 ? -1 : tree.find_child(parent, proposal.tokens()[i]);
-    if (parent >= 0 && node < 0 && tree.num_draft_tokens() < sequence.draft_nodes) {
-      node = tree.add(proposal.tokens()[i], parent);
-      NodeOrigin origin{.drafter = drafter, .confidence = proposal.confidences()[i]};
-      origin.estimate = pacing_.estimate(drafter, origin.confidence);
-      origin.survival =
-          sequence.origins[static_cast<std::size_t>(parent)].survival * origin.estimate;
-      sequence.origins.push_back(origin);
-      if (!sequence.draft_slots.empty()) sequence.draft_slots.push_back(-1);
-    }
-    nodes.push_back(node);
-  }
-  for (std::size_t i = 0; i < proposal.watched().size(); ++i) {
-    const int node = nodes[static_cast<std::size_t>(proposal.watched()[i])];
-    if (node < 0) continue;
-    NodeOrigin& origin = sequence.origins[static_cast<std::size_t>(node)];
-    if (origin.watcher != 0) continue;  // another drafter was first
-    origin.watcher = drafter;
-    origin.watched = static_cast<int>(i);
-  }
 }
 
 void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
@@ -514,7 +406,7 @@ void DraftStage::propose_translated(std::span<Sequence* const> candidates) {
     if (depth == 0) continue;
     most_depth = std::max(most_depth, depth);
     sequences.push_back(sequence);
-    contexts.push_back(context_of(*sequence));
+    contexts.push_back(context_of(*sequence, config_.verify.method == "block"));
     contexts.back().max_depth = depth;
   }
   if (sequences.empty()) return;
@@ -569,32 +461,11 @@ void DraftStage::catch_up(std::span<Sequence* const> sequences, int left) {
     if (sequence->uses_features) sequence->features.drop_before(sequence->draft_length);
 }
 
-void DraftStage::tell_watchers(const Sequence& sequence) {
-  if (sequence.output.finished()) return;
-  for (const auto& [drafter, proposal] : sequence.host_drafts) {
-    if (proposal.watched().empty()) continue;
-    std::vector<TokenId> answers(proposal.watched().size(), Drafter::kNoAnswer);
-    for (const NodeOrigin& origin : sequence.origins)
-      if (origin.watcher == drafter)
-        answers[static_cast<std::size_t>(origin.watched)] = origin.answer;
-    HostDrafter& host = host_drafters_[static_cast<std::size_t>(drafter - 1)];
-    try {
-      host.drafter->watched(sequence.id, answers);
-    } catch (const std::exception& error) {
-      complain(host, std::string("threw in watched(): ") + error.what());
-    }
-  }
-}
+void DraftStage::tell_watchers(const Sequence& sequence) { hosts_.tell_watchers(sequence); }
 
 void DraftStage::finished(RequestId id) {
   if (translated_ != nullptr) translated_->finished(id);
-  for (HostDrafter& host : host_drafters_) {
-    try {
-      host.drafter->finished(id);
-    } catch (const std::exception& error) {
-      complain(host, std::string("threw in finished(): ") + error.what());
-    }
-  }
+  hosts_.finished(id);
 }
 
 }  // namespace specdec

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +13,7 @@
 #include "engine/draft_pacing.h"
 #include "engine/eagle_adapter.h"
 #include "engine/early_exit.h"
+#include "engine/host_drafters.h"
 #include "engine/medusa_adapter.h"
 #include "engine/model/eagle_head.h"
 #include "engine/model/medusa_heads.h"
@@ -109,18 +109,9 @@ class DraftStage {
   }
 
  private:
-  struct HostDrafter {
-    std::unique_ptr<Drafter> drafter;
-    bool complained = false;  // its first fault is logged as a warning, later ones at debug level
-  };
-
   bool knows_part(std::string_view method) const;
   int model_limit(const Sequence& sequence) const;
   bool has_gap(const FeatureRows& features, int draft_length) const;
-  DraftContext context_of(const Sequence& sequence) const;
-  void propose_on_host(std::size_t index, std::span<Sequence* const> sequences);
-  void graft(const DraftProposal& proposal, int drafter, Sequence& sequence);
-  static void complain(HostDrafter& host, std::string_view fault);
   void set_adapter(std::string_view method, std::unique_ptr<DraftAdapter> adapter);
   void propose_with_model(std::span<Sequence* const> candidates);
   void propose_translated(std::span<Sequence* const> candidates);
@@ -139,10 +130,7 @@ class DraftStage {
   std::unique_ptr<TranslatedDrafter> translated_;  // "draft_model", if it has another
   DraftPacing pacing_;
   bool sampled_;  // drafts are drawn: the acceptance rule is one against draft probabilities
-  mutable std::mutex
-      mutex_;  // guards additions to host_drafters_ against lookups from other threads
-  std::vector<HostDrafter> host_drafters_;
-  int vocab_size_;
+  HostDrafters hosts_;
   int max_context_;
 };
 
