@@ -55,6 +55,9 @@ kv_not_moved                  test_engine
 mask_skips_parent             test_engine
 penalties_skip_accepted       test_engine
 stale_draft_kv                test_engine
+returned_features_shifted     test_engine
+returned_entries_stale        test_engine
+returned_rows_misplaced       test_engine
 features_off_by_one           model_tests
 features_off_by_one           test_acceptance
 residual_of_other_kind        model_tests

@@ -68,6 +68,8 @@ struct EngineStats {
   std::int64_t num_preemptions = 0;
   std::int64_t num_prefill_tokens = 0;
   std::int64_t num_output_tokens = 0;
+  /// Committed tokens that the target ran again so that an EAGLE head could come back.
+  std::int64_t num_returned_tokens = 0;
   int num_running = 0;
   int num_waiting = 0;
   int kv_blocks_total = 0;

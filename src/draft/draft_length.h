@@ -202,6 +202,13 @@ class WindowHistory {
   int trial_left_ = 0;
 };
 
+/// What it takes to bring a drafter up to date has to come in again within so many tokens: the text
+/// may well keep to what it does for that long.
+inline constexpr int kStretch = 128;
+/// Whether a drafter that missed `missed` tokens should come back to a sequence with `left` tokens
+/// to emit, where costs are not known: a token of a prompt takes a fifth of a decoded one or less.
+constexpr bool may_return(int missed, int left) { return missed <= 2 * left; }
+
 /// How many draft nodes to verify.
 struct NodeChoice {
   int count = 0;

@@ -173,7 +173,7 @@ std::optional<MeasuredCosts> CostCache::find(const std::string& key) const {
   if (entry == document.end()) return std::nullopt;
   const std::int64_t age = now() - time_of(*entry);
   for (const char* field : {"verify", "draft", "verify_context", "draft_context", "draft_cold",
-                            "first_layers", "first_layers_context"})
+                            "first_layers", "first_layers_context", "returns"})
     if (!entry->contains(field)) return std::nullopt;
   if (age < 0 || age > kOldest) return std::nullopt;
   auto verify = read_points((*entry)["verify"]);
@@ -183,9 +183,10 @@ std::optional<MeasuredCosts> CostCache::find(const std::string& key) const {
   const auto draft_context = read_context((*entry)["draft_context"]);
   auto first_layers = read_points((*entry)["first_layers"]);
   const auto first_layers_context = read_context((*entry)["first_layers_context"]);
+  auto returns = read_points((*entry)["returns"]);
   const json& cold = (*entry)["draft_cold"];
   if (!verify || !draft || !turns || (verify->empty() && turns->empty()) || !verify_context ||
-      !draft_context || !first_layers || !first_layers_context || !is_seconds(cold)) {
+      !draft_context || !first_layers || !first_layers_context || !returns || !is_seconds(cold)) {
     log_info("{}: what it says about this engine makes no sense and is ignored", path_.string());
     return std::nullopt;
   }
@@ -196,6 +197,7 @@ std::optional<MeasuredCosts> CostCache::find(const std::string& key) const {
                        .draft_cold = cold.get<double>(),
                        .first_layers = std::move(*first_layers),
                        .first_layers_context = *first_layers_context,
+                       .returns = std::move(*returns),
                        .turns = std::move(*turns)};
 }
 
@@ -217,7 +219,8 @@ void CostCache::store(const std::string& key, const MeasuredCosts& costs) const 
                    {"draft_context", to_json(costs.draft_context)},
                    {"draft_cold", costs.draft_cold},
                    {"first_layers", costs.first_layers},
-                   {"first_layers_context", to_json(costs.first_layers_context)}};
+                   {"first_layers_context", to_json(costs.first_layers_context)},
+                   {"returns", costs.returns}};
   if (!costs.turns.empty()) document[key]["turns"] = costs.turns;
   while (document.size() > kMostKeys) {
     auto oldest = document.begin();

@@ -29,6 +29,8 @@ struct MeasuredCosts {
   /// The target's first layers, without the head; empty: drafts do not go through them.
   CostPoints first_layers = {};
   ContextCost first_layers_context = {};
+  /// (tokens, seconds) of running tokens again for a head that missed them; empty: none has to.
+  CostPoints returns = {};
   TurnCosts turns = {};  // empty: there is no device loop
 };
 

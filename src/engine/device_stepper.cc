@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -100,6 +101,7 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
 void DeviceStepper::set_costs(const MeasuredCosts& costs) {
   pacing_.emplace(costs.turns);
   draft_cost_ = CostCurve(costs.draft);
+  return_cost_ = CostCurve(costs.returns);
 }
 
 MeasuredCosts DeviceStepper::measure_costs() {
@@ -112,6 +114,7 @@ MeasuredCosts DeviceStepper::measure_costs() {
     limits.max_rows = draft->max_rows();
     limits.max_context = std::min(parts_.max_context, draft->max_position());
     costs.draft = measure_prompts([&](const ForwardBatch& batch) { draft->run(batch); }, limits);
+    costs.returns = parts_.drafts.measure_returns(parts_.target, limits.num_blocks);
   }
   costs.turns = measure_turns();
   return costs;
@@ -176,25 +179,41 @@ bool DeviceStepper::may_draft(const Sequence& sequence, int depth) const {
   if (depth == 0 || sequence.draft_depth == 0 || options_.draft == DeviceDraft::none) return false;
   const int end = sequence.size() - 1 + loop_->slots_per_turn(depth);
   if (with_model()) return end <= parts_.drafts.transformer()->config().max_position;
-  return !eagle_ || (end <= eagle_->max_position() && !has_lost_features(sequence));
+  return !eagle_ || end <= eagle_->max_position();
 }
 
-/// After turns without the head, whose features nobody kept: it has no further part in the
-/// sequence.
-bool DeviceStepper::has_lost_features(const Sequence& sequence) const {
-  return eagle_ && (sequence.features.size() == 0 || sequence.features.end() != sequence.size());
+/// After turns without the head, whose features nobody kept.
+bool DeviceStepper::has_lost_head(const Sequence& sequence) const {
+  return eagle_ && parts_.drafts.catch_up()->has_lost(sequence);
 }
 
-/// Seconds that it takes until all of the batch can draft.
-double DeviceStepper::entry_cost(std::span<Sequence* const> batch) const {
-  if (!with_passes()) return 0;
-  int rows = 0;
-  for (const Sequence* sequence : batch) {
-    if (sequence->draft_depth == 0) continue;
-    const int missing = sequence->size() - sequence->kv.length(KvPool::draft);
-    if (missing > (eagle_ ? options_.depth + 1 : 2)) rows += missing;
+/// Seconds that it takes before each of the batch can draft: its share of the passes.
+std::vector<double> DeviceStepper::entry_costs(std::span<Sequence* const> batch) const {
+  std::vector<double> costs(batch.size());
+  if (!with_passes()) return costs;
+  const int shortest = loop_->depth_of(1);
+  std::vector<int> behind(batch.size());  // tokens that the drafter has to run
+  std::vector<int> missed(batch.size());  // ... and the target before it
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    const Sequence& sequence = *batch[i];
+    if (sequence.draft_depth == 0) continue;
+    const int missing = sequence.size() - sequence.kv.length(KvPool::draft);
+    if (!may_draft(sequence, shortest))
+      costs[i] = std::numeric_limits<double>::infinity();
+    else if (has_lost_head(sequence))
+      missed[i] = parts_.drafts.catch_up()->num_missed(sequence);
+    else if (missing > (eagle_ ? options_.depth + 1 : 2))
+      behind[i] = missing;
   }
-  return rows > 0 ? draft_cost_(rows) : 0;
+  const auto share_out = [&](const CostCurve& curve, const std::vector<int>& rows) {
+    const int all = std::accumulate(rows.begin(), rows.end(), 0);
+    if (all == 0) return;
+    const double each = curve(all) / all;
+    for (std::size_t i = 0; i < rows.size(); ++i) costs[i] += rows[i] * each;
+  };
+  share_out(draft_cost_, behind);
+  share_out(return_cost_, missed);
+  return costs;
 }
 
 LoopPacing::Plan DeviceStepper::plan(std::span<Sequence* const> batch) {
@@ -202,11 +221,18 @@ LoopPacing::Plan DeviceStepper::plan(std::span<Sequence* const> batch) {
       .depth = options_.depth,
       .turns = std::clamp(static_cast<int>(LoopPacing::kRunSeconds / turn_seconds_), 1,
                           LoopPacing::kMostTurns)};
-  if (pacing_)
-    plan = pacing_->plan(batch, context_of(batch), entry_cost(batch));
-  else if (parts_.config.draft.length.mode == "schedule")
-    plan.depth = loop_->depth_of(
-        scheduled_length(parts_.config.draft.length, static_cast<int>(batch.size())));
+  if (pacing_) {
+    plan = pacing_->plan(batch, context_of(batch), entry_costs(batch));
+  } else {
+    if (parts_.config.draft.length.mode == "schedule")
+      plan.depth = loop_->depth_of(
+          scheduled_length(parts_.config.draft.length, static_cast<int>(batch.size())));
+    for (const Sequence* sequence : batch)
+      plan.joins.push_back(
+          !has_lost_head(*sequence) ||
+          may_return(parts_.drafts.catch_up()->num_missed(*sequence),
+                     sequence->request.sampling.max_tokens - sequence->num_output()));
+  }
   const bool watched = std::any_of(batch.begin(), batch.end(), [](const Sequence* sequence) {
     return !sequence->request.sampling.stop.empty();  // found in text, by the host
   });
@@ -241,19 +267,29 @@ bool DeviceStepper::reserve(std::span<Sequence* const> batch, const LoopPacing::
 }
 
 /// Which sequences draft in this run: the drafter has caught up with them.
-std::vector<bool> DeviceStepper::prepare_drafts(std::span<Sequence* const> batch, int depth) {
+std::vector<bool> DeviceStepper::prepare_drafts(std::span<Sequence* const> batch,
+                                                const LoopPacing::Plan& plan) {
   std::vector<bool> drafts;
   std::vector<Sequence*> behind;
-  for (Sequence* sequence : batch) {
-    drafts.push_back(may_draft(*sequence, depth) &&
+  std::vector<Sequence*> lost;
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    Sequence* const sequence = batch[i];
+    drafts.push_back(i < plan.joins.size() && plan.joins[i] && may_draft(*sequence, plan.depth) &&
                      (!with_passes() || sequence->reservation.claim_draft()));
     sequence->draft_length = sequence->kv.length(KvPool::draft);  // claiming may have found more
     if (!drafts.back() || !with_passes()) continue;
-    const int most = eagle_ ? depth + 1 : 2;
-    if (sequence->size() - std::max(eagle_ ? 1 : 0, sequence->draft_length) > most)
+    const int most = eagle_ ? plan.depth + 1 : 2;
+    if (has_lost_head(*sequence))
+      lost.push_back(sequence);
+    else if (sequence->size() - std::max(eagle_ ? 1 : 0, sequence->draft_length) > most)
       behind.push_back(sequence);
   }
-  if (!behind.empty()) parts_.drafts.catch_up(behind, 1);
+  if (!lost.empty()) {
+    parts_.drafts.catch_up()->bring_back(lost);
+    for (std::size_t i = 0; i < batch.size(); ++i)
+      drafts[i] = drafts[i] && !has_lost_head(*batch[i]);
+  }
+  if (!behind.empty()) parts_.drafts.catch_up()->run(behind, 1);
   return drafts;
 }
 
@@ -307,7 +343,9 @@ bool DeviceStepper::run(std::span<Sequence* const> batch, EngineStats& stats) {
   if (!reserve(batch, plan)) return false;
 
   for (Sequence* sequence : batch) begin_step(*sequence, parts_);
-  const std::vector<bool> drafts = prepare_drafts(batch, plan.depth);
+  const auto entered = Clock::now();
+  const std::vector<bool> drafts = prepare_drafts(batch, plan);
+  stats.draft_time += std::chrono::duration<double>(Clock::now() - entered).count();
   if (std::find(drafts.begin(), drafts.end(), true) == drafts.end()) plan.depth = 0;
   batch_ = batch;
   sequences_.clear();

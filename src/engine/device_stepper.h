@@ -36,11 +36,11 @@ class DeviceStepper final : public DeviceSteps {
   bool serves(const Sequence& sequence) const;
   LoopPacing::Plan plan(std::span<Sequence* const> batch);
   bool may_draft(const Sequence& sequence, int depth) const;
-  bool has_lost_features(const Sequence& sequence) const;
-  double entry_cost(std::span<Sequence* const> batch) const;
+  bool has_lost_head(const Sequence& sequence) const;
+  std::vector<double> entry_costs(std::span<Sequence* const> batch) const;
   static void wait_for_prompts(std::span<Sequence* const> batch);
   bool reserve(std::span<Sequence* const> batch, const LoopPacing::Plan& plan);
-  std::vector<bool> prepare_drafts(std::span<Sequence* const> batch, int depth);
+  std::vector<bool> prepare_drafts(std::span<Sequence* const> batch, const LoopPacing::Plan& plan);
   DeviceSequence device_sequence(std::size_t index, Sequence& sequence, int depth);
   void restore_features();
   bool take(const DeviceLoop::Turn& turn, int depth, EngineStats& stats);
@@ -59,6 +59,7 @@ class DeviceStepper final : public DeviceSteps {
   std::optional<DeviceLoop> loop_;
   std::optional<LoopPacing> pacing_;  // none: depths are what the configuration says
   CostCurve draft_cost_;              // of passes outside the loop, by rows
+  CostCurve return_cost_;             // of running tokens again for a head that missed them
   double turn_seconds_ = 1e-3;        // of late
   // The run about to begin.
   std::span<Sequence* const> batch_;

@@ -11,9 +11,10 @@ constexpr int kModel = 0;
 
 }  // namespace
 
-void DraftPacing::set_costs(VerifyCost verify, CostCurve draft) {
+void DraftPacing::set_costs(VerifyCost verify, CostCurve draft, CostCurve returns) {
   verify_cost_ = std::move(verify);
   draft_cost_ = std::move(draft);
+  return_cost_ = std::move(returns);
   adaptive_ = true;
 }
 
@@ -36,6 +37,21 @@ bool DraftPacing::may_pay(const Sequence& sequence, int count) const {
          choose_depth(DraftHistory(), sequence.max_draft, count, 0, count, verify, draft,
                       kGoodDraft)
                  .count > 0;
+}
+
+bool DraftPacing::pays_to_return(const Sequence& sequence, int count, int depth, int missed) const {
+  const int left = sequence.request.sampling.max_tokens - sequence.num_output();
+  if (!adaptive_) return may_return(missed, left);
+  const double plain = verify_cost_(count);
+  const NodeChoice with_head =
+      choose_depth(sequence.history, depth, count, 0, count, verify_cost_, draft_cost_);
+  if (with_head.count == 0) return false;
+  // Seconds of the batch's time that a token takes: other drafters may do well without the head.
+  const double emitted = std::max(1.0, sequence.stats.speculation.mean_acceptance_length());
+  const double without = plain / (count * emitted);
+  CostCurve again = return_cost_;
+  again.set_context(1, sequence.size() - 0.5 * missed);
+  return std::min(left, kStretch) * (without - 1 / with_head.goodput) > again(missed);
 }
 
 void DraftPacing::begin(std::span<Sequence* const> batch) {
@@ -232,7 +248,9 @@ void DraftPacing::verified(std::span<Sequence* const> batch, double seconds) {
     run += sequence->num_resumed;
   }
   // Rows of a prompt say little about verification.
-  if (base_rows_ == static_cast<int>(emitters_)) verify_cost_.follow_pass(rows, run, seconds);
+  if (base_rows_ != static_cast<int>(emitters_)) return;
+  return_cost_.follow(verify_cost_(rows, run), seconds);  // too rare to show for itself
+  verify_cost_.follow_pass(rows, run, seconds);
 }
 
 void DraftPacing::learn(Sequence& sequence) {

@@ -19,12 +19,16 @@ namespace specdec {
 class DraftPacing final : public GrowthControl {
  public:
   /// Without cost curves it only learns.
-  void set_costs(VerifyCost verify, CostCurve draft);
+  /// `returns`: of running tokens again for a head that missed them.
+  void set_costs(VerifyCost verify, CostCurve draft, CostCurve returns = {});
   bool adaptive() const noexcept { return adaptive_; }
 
   /// Whether the draft model could pay in steps of so many sequences like this one. Where not even
   /// a good draft would, nothing need be kept ready for it.
   bool may_pay(const Sequence& sequence, int count) const;
+  /// Whether a head should come back to `sequence`, one of the `count` of this step, which may
+  /// draft `depth` tokens: it missed `missed` tokens, which have to be run again first.
+  bool pays_to_return(const Sequence& sequence, int count, int depth, int missed) const;
   /// A step over `batch` begins.
   void begin(std::span<Sequence* const> batch);
   /// The depth to which the model should draft for `sequence`, one of `count`; 0 where what the
@@ -62,6 +66,7 @@ class DraftPacing final : public GrowthControl {
   bool adaptive_ = false;
   VerifyCost verify_cost_;
   CostCurve draft_cost_;
+  CostCurve return_cost_;
   std::vector<Calibration> calibrations_;
   ProbeBudget probe_budget_;
 

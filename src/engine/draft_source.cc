@@ -125,13 +125,16 @@ void DraftSource::install(DraftStage& drafts, const Parts& parts) {
     drafts.set_model(
         make_transformer(parts.backend, *model, parts.config, parts.shape.num_blocks, tokens));
   if (head)
-    drafts.set_model(std::make_unique<EagleHead>(
-        parts.backend, *head, parts.target.embedding(),
-        make_pool(parts.backend, head->layer, parts.config, parts.shape.num_blocks),
-        parts.config.scheduler.max_num_batched_tokens));
+    drafts.set_model(std::make_unique<EagleHead>(parts.backend, *head, parts.target.embedding(),
+                                                 make_pool(parts.backend, head->layer, parts.config,
+                                                           parts.shape.num_blocks),
+                                                 parts.config.scheduler.max_num_batched_tokens),
+                     parts.target);
   if (medusa)
-    drafts.set_model(std::make_unique<MedusaHeads>(
-        parts.backend, *medusa, parts.target_source.config(), parts.target_source.output_norm()));
+    drafts.set_model(
+        std::make_unique<MedusaHeads>(parts.backend, *medusa, parts.target_source.config(),
+                                      parts.target_source.output_norm()),
+        parts.target);
   if (parts.config.draft.early_exit.exit_layer > 0)
     drafts.set_early_exit(parts.target, parts.config.draft.early_exit.exit_layer);
 }

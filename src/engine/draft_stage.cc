@@ -29,9 +29,6 @@ bool is_model_method(std::string_view method) {
   return std::ranges::find(kModelMethods, method) != kModelMethods.end();
 }
 
-// Features that a sequence may carry along without drafting, before they are made into KV.
-constexpr int kMostPending = 16;
-
 /// The parts of a method: names joined by '+'.
 std::vector<std::string_view> parts_of(std::string_view method) {
   std::vector<std::string_view> parts;
@@ -60,22 +57,26 @@ DraftStage::DraftStage(const Config& config, Backend& backend, int vocab_size, i
 void DraftStage::set_model(std::unique_ptr<Transformer> draft) {
   model_ = draft.get();
   if (draft->head_tokens().empty()) transformer_ = draft.get();
-  set_adapter(kDraftModel, std::make_unique<TransformerAdapter>(std::move(draft), max_context_));
+  auto adapter = std::make_unique<TransformerAdapter>(std::move(draft), max_context_);
+  catch_up_.emplace(*adapter);
+  set_adapter(kDraftModel, std::move(adapter));
 }
 
-void DraftStage::set_model(std::unique_ptr<EagleHead> head) {
+void DraftStage::set_model(std::unique_ptr<EagleHead> head, Transformer& target) {
   const SchedulerConfig& scheduler = config_.scheduler;
   auto adapter = std::make_unique<EagleAdapter>(
       backend_, std::move(head), max_context_,
-      scheduler.max_num_batched_tokens + scheduler.max_num_seqs * 2 * kMostPending);
+      scheduler.max_num_batched_tokens + scheduler.max_num_seqs * 2 * DraftCatchUp::kMostPending);
   features_ = eagle_ = adapter.get();
+  catch_up_.emplace(*adapter, target);
   set_adapter(kEagle3, std::move(adapter));
 }
 
-void DraftStage::set_model(std::unique_ptr<MedusaHeads> heads) {
+void DraftStage::set_model(std::unique_ptr<MedusaHeads> heads, Transformer& target) {
   auto adapter = std::make_unique<MedusaAdapter>(backend_, std::move(heads), max_context_,
                                                  config_.scheduler.max_num_seqs);
   features_ = adapter.get();
+  catch_up_.emplace(*adapter, target);
   set_adapter(kMedusa, std::move(adapter));
 }
 
@@ -135,6 +136,7 @@ MeasuredCosts DraftStage::measure_costs(Transformer& target, int num_blocks) {
     measure_draft([&](const ForwardBatch& batch) { model.forward(batch, Stream{}); }, &model.pool(),
                   model.max_rows(), model.config().max_position);
   }
+  costs.returns = measure_returns(target, num_blocks);
   if (early_exit_ != nullptr) {
     const PassTimes times = specdec::measure_costs(
         [&](const ForwardBatch& batch) { early_exit_->run_first_layers(batch); }, limits);
@@ -142,6 +144,16 @@ MeasuredCosts DraftStage::measure_costs(Transformer& target, int num_blocks) {
     costs.first_layers_context = times.context;
   }
   return costs;
+}
+
+CostPoints DraftStage::measure_returns(Transformer& target, int num_blocks) {
+  if (eagle_ == nullptr) return {};
+  // On a CPU a row of many costs what it does as one of 64.
+  const int most_rows = backend_.computes_on_host() ? 64 : eagle_->max_rows();
+  return measure_prompts([&](const ForwardBatch& batch) { catch_up_->run_again(batch); },
+                         {.max_rows = std::min({most_rows, eagle_->max_rows(), target.max_rows()}),
+                          .max_context = std::min(max_context_, eagle_->max_position()),
+                          .num_blocks = num_blocks});
 }
 
 void DraftStage::set_costs(const MeasuredCosts& costs) {
@@ -159,7 +171,9 @@ void DraftStage::set_costs(const MeasuredCosts& costs) {
     logger()->debug(
         "costs: of 4 and 8 rows, {:.2f} and {:.2f} ms where drafts have run all but one",
         1e3 * verify(4, 3), 1e3 * verify(8, 7));
-  pacing_.set_costs(std::move(verify), std::move(draft));
+  // Prompts were timed from an empty context on.
+  CostCurve returns(costs.returns, {.per_row_token = costs.verify_context.per_row_token});
+  pacing_.set_costs(std::move(verify), std::move(draft), std::move(returns));
 }
 
 bool DraftStage::knows(std::string_view method) const {
@@ -229,12 +243,7 @@ void DraftStage::keep_features(Sequence& sequence) {
     if (node > 0) rows.push_back(root_row + node);
   features_->keep(sequence, sequence.kv.length(KvPool::target) + 1, rows);
   // What lies before them is gone: these alone are of no use.
-  if (has_gap(sequence.features, sequence.draft_length)) sequence.features.clear();
-}
-
-/// Whether entries between the draft's KV and these features are missing for good.
-bool DraftStage::has_gap(const FeatureRows& features, int draft_length) const {
-  return adapter_->pool() != nullptr && features.begin() > std::max(1, draft_length);
+  if (catch_up_->has_gap(sequence.features, sequence.draft_length)) sequence.features.clear();
 }
 
 int scheduled_length(const DraftLengthConfig& config, int batch_size) {
@@ -252,16 +261,11 @@ void DraftStage::admit(Sequence& sequence, int batch_size) const {
 }
 
 DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max_rows) const {
-  if (sequence.draft_method == kNone) return {};
-  int depth = sequence.max_draft;
-  if (config_.draft.length.mode == "schedule")
-    depth = std::min(depth, scheduled_length(config_.draft.length, batch_size));
-  // A draft emits at most its depth and a bonus token: more than the request may still emit is in
-  // vain.
-  const int emit_limit = sequence.request.sampling.max_tokens - sequence.num_output() - 1;
-  depth = std::min({depth, emit_limit, max_context_ - sequence.size(), max_rows - 1});
+  const int depth = std::min(depth_limit(sequence, batch_size), max_rows - 1);
   if (depth <= 0) return {};
-  const int model_depth = std::min(depth, model_limit(sequence));
+  // On a GPU a head that the sequence has lost may come back in the coming step.
+  const bool ready = may_begin(sequence) || !backend_.computes_on_host();
+  const int model_depth = ready ? std::min(depth, model_limit(sequence)) : 0;
   const auto num_parts = static_cast<int>(parts_of(sequence.draft_method).size());
   const bool with_model = model_drafter_ != nullptr && names(sequence.draft_method, model_method_);
   const int num_hosts = num_parts - (with_model ? 1 : 0);
@@ -281,17 +285,28 @@ DraftLimits DraftStage::limits(const Sequence& sequence, int batch_size, int max
   return limits.nodes > 0 ? limits : DraftLimits{};
 }
 
-/// How deep the draft model may draft, as far as it is concerned; 0 when it may not.
+/// How deep a sequence of a batch of so many may draft, whoever drafts.
+int DraftStage::depth_limit(const Sequence& sequence, int batch_size) const {
+  if (sequence.draft_method == kNone) return 0;
+  int depth = sequence.max_draft;
+  if (config_.draft.length.mode == "schedule")
+    depth = std::min(depth, scheduled_length(config_.draft.length, batch_size));
+  // A draft emits at most its depth and a bonus token: more than the request may still emit is in
+  // vain.
+  const int emit_limit = sequence.request.sampling.max_tokens - sequence.num_output() - 1;
+  return std::min({depth, emit_limit, max_context_ - sequence.size()});
+}
+
+/// How deep the draft model may draft, as far as its own limits go; 0 when it may not.
 int DraftStage::model_limit(const Sequence& sequence) const {
   if (model_drafter_ == nullptr || !names(sequence.draft_method, model_method_)) return 0;
-  if (features_ != nullptr && !sequence.uses_features) return 0;  // see admit()
-  // Heads start from the hidden state of the token before the root.
-  const FeatureRows& features = sequence.features;
-  if (sequence.uses_features &&
-      (features.size() == 0 || features.end() != sequence.size() ||
-       has_gap(features, std::max(sequence.draft_length, sequence.kv.length(KvPool::draft)))))
-    return 0;
   return std::clamp(adapter_->max_position() - sequence.size(), 0, adapter_->max_depth());
+}
+
+/// Whether the draft model has what it begins with: heads start from the hidden state of the token
+/// before the root.
+bool DraftStage::may_begin(const Sequence& sequence) const {
+  return features_ == nullptr || !catch_up_->has_lost(sequence);
 }
 
 void DraftStage::propose(std::span<Sequence* const> sequences) {
@@ -319,11 +334,43 @@ void DraftStage::propose(std::span<Sequence* const> sequences) {
   };
   for (int host = 0; host < hosts_.size(); ++host)
     hosts_.propose(host, drafting(hosts_.name(host)), chain_only);
-  if (features_ != nullptr && adapter_->pool() != nullptr) flush_features(sequences);
+  if (features_ != nullptr) {
+    bring_heads_back(sequences);
+    catch_up_->flush(sequences);
+  }
   if (model_drafter_ != nullptr) propose_with_model(drafting(model_method_));
   if (translated_ != nullptr) propose_translated(drafting(model_method_));
   for (Sequence* sequence : sequences) HostDrafters::graft(*sequence, pacing_);
   pacing_.trim(sequences);
+}
+
+/// Heads come back to sequences that have gone on without, where what they have left to emit is
+/// worth it. They draft from the next step on.
+void DraftStage::bring_heads_back(std::span<Sequence* const> sequences) {
+  // While prompts come in, they set the pace.
+  if (std::ranges::any_of(sequences, [](const Sequence* sequence) {
+        return sequence->num_known > 1 || !sequence->samples;
+      }))
+    return;
+  const auto count = static_cast<int>(sequences.size());
+  std::vector<Sequence*> back;
+  for (Sequence* sequence : sequences) {
+    const int depth = std::min(depth_limit(*sequence, count), model_limit(*sequence));
+    if (depth <= 0 || !catch_up_->has_lost(*sequence) ||
+        !pacing_.pays_to_return(*sequence, count, depth, catch_up_->num_missed(*sequence)) ||
+        (adapter_->pool() != nullptr && !sequence->reservation.claim_draft()))
+      continue;
+    sequence->draft_length = sequence->kv.length(KvPool::draft);  // claiming may have found more
+    sequence->prefix_hit = prefix_hit(sequence->draft_method);
+    back.push_back(sequence);
+  }
+  if (back.empty()) return;
+  const auto begin = Clock::now();
+  const std::int64_t before = catch_up_->num_run_again();
+  catch_up_->bring_back(back);
+  logger()->debug("{} comes back to {} sequences: {} tokens run again in {:.2f} ms", model_method_,
+                  back.size(), catch_up_->num_run_again() - before,
+                  1e3 * std::chrono::duration<double>(Clock::now() - begin).count());
 }
 
 void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
@@ -334,7 +381,7 @@ void DraftStage::propose_with_model(std::span<Sequence* const> candidates) {
   std::vector<std::vector<DraftNode>> drafted(candidates.size());
   for (Sequence* sequence : candidates) {
     const int limit = std::min(sequence->draft_depth, model_limit(*sequence));
-    if (limit == 0) continue;
+    if (limit == 0 || !may_begin(*sequence)) continue;
     const bool own_kv = adapter_->pool() != nullptr;
     const int rows = own_kv ? sequence->size() - std::max(1, sequence->draft_length) : 1;
     const int depth =
@@ -417,48 +464,6 @@ void DraftStage::propose_translated(std::span<Sequence* const> candidates) {
                   std::chrono::duration<double>(Clock::now() - begin).count());
   for (std::size_t i = 0; i < sequences.size(); ++i)
     sequences[i]->host_drafts.emplace_back(0, std::move(proposals[i]));
-}
-
-/// Makes KV of features that have piled up: those of prompts, and of phases of plain decoding.
-/// Needs no attention, so it costs little. The last is left for the draft that may begin with it.
-void DraftStage::flush_features(std::span<Sequence* const> sequences) {
-  std::vector<Sequence*> full;
-  for (Sequence* sequence : sequences) {
-    if (sequence->features.size() <= kMostPending || !sequence->reservation.claim_draft()) continue;
-    // Claiming may have found more.
-    sequence->draft_length = std::max(sequence->draft_length, sequence->kv.length(KvPool::draft));
-    full.push_back(sequence);
-  }
-  catch_up(full, 1);
-}
-
-void DraftStage::catch_up(std::span<Sequence* const> sequences, int left) {
-  adapter_->begin(sequences);
-  std::vector<DraftRows> batch;
-  do {
-    batch.clear();
-    int room = adapter_->max_rows();
-    for (std::size_t i = 0; i < sequences.size() && room > 0; ++i) {
-      Sequence& sequence = *sequences[i];
-      int& length = sequence.draft_length;
-      if (sequence.uses_features) length = std::max({1, length, sequence.features.begin()});
-      const int end = sequence.uses_features ? sequence.features.end() : sequence.size();
-      const int count = std::min(end - left - length, room);
-      if (count <= 0) continue;
-      DraftRows& rows = batch.emplace_back(
-          DraftRows{.sequence = static_cast<int>(i), .context_len = length, .rows = {}});
-      for (int entry = length; entry < length + count; ++entry)
-        rows.rows.push_back({.token = sequence.tokens[static_cast<std::size_t>(entry)],
-                             .position = entry,
-                             .path_slots = {},
-                             .wants_logits = false});
-      length += count;
-      room -= count;
-    }
-    if (!batch.empty()) adapter_->forward(batch);
-  } while (!batch.empty());
-  for (Sequence* sequence : sequences)
-    if (sequence->uses_features) sequence->features.drop_before(sequence->draft_length);
 }
 
 void DraftStage::tell_watchers(const Sequence& sequence) { hosts_.tell_watchers(sequence); }

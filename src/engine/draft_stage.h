@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 #include "engine/backend/backend.h"
 #include "engine/cost_cache.h"
 #include "engine/draft_adapter.h"
+#include "engine/draft_catch_up.h"
 #include "engine/draft_pacing.h"
 #include "engine/eagle_adapter.h"
 #include "engine/early_exit.h"
@@ -40,8 +42,9 @@ class DraftStage {
   /// The one draft model of the engine, before the first step: it becomes the method "draft_model",
   /// "eagle3", "medusa" or "early_exit".
   void set_model(std::unique_ptr<Transformer> draft);
-  void set_model(std::unique_ptr<EagleHead> head);
-  void set_model(std::unique_ptr<MedusaHeads> heads);
+  /// Heads read the hidden states of `target`, which must outlive this.
+  void set_model(std::unique_ptr<EagleHead> head, Transformer& target);
+  void set_model(std::unique_ptr<MedusaHeads> heads, Transformer& target);
   /// The first `exit_layer` layers of the target, which must outlive this.
   void set_early_exit(Transformer& target, int exit_layer);
   void set_model(std::unique_ptr<TranslatedDrafter> draft);
@@ -62,7 +65,8 @@ class DraftStage {
   PrefixHit prefix_hit(std::string_view method) const noexcept;
 
   /// `sequence` is about to join a batch of `batch_size`. In one that is too wide for a head to pay
-  /// it goes without: hidden states of its prompt and their KV would cost some per cent of it.
+  /// it goes without: hidden states of its prompt and their KV would cost some per cent of it. It
+  /// comes back in propose(), where it pays again.
   void admit(Sequence& sequence, int batch_size) const;
   /// How far `sequence` may draft in a step with `batch_size` decoding sequences and `max_rows`
   /// rows for it.
@@ -84,10 +88,10 @@ class DraftStage {
   /// accepted ones. Before the step is committed.
   void keep_features(Sequence& sequence);
 
-  /// Lets the draft model run what it has yet to run of these sequences, but for the last `left`
-  /// tokens or features, from sequence.draft_length on, which is kept up to date. Their
-  /// reservations have claimed the draft.
-  void catch_up(std::span<Sequence* const> sequences, int left);
+  /// Times what it takes to bring a head back; empty: none has to be.
+  CostPoints measure_returns(Transformer& target, int num_blocks);
+  /// What brings the draft model up to date; null: there is none of this vocabulary.
+  DraftCatchUp* catch_up() noexcept { return catch_up_ ? &*catch_up_ : nullptr; }
 
   DraftPacing& pacing() noexcept { return pacing_; }
 
@@ -110,12 +114,13 @@ class DraftStage {
 
  private:
   bool knows_part(std::string_view method) const;
+  int depth_limit(const Sequence& sequence, int batch_size) const;
   int model_limit(const Sequence& sequence) const;
-  bool has_gap(const FeatureRows& features, int draft_length) const;
+  bool may_begin(const Sequence& sequence) const;
+  void bring_heads_back(std::span<Sequence* const> sequences);
   void set_adapter(std::string_view method, std::unique_ptr<DraftAdapter> adapter);
   void propose_with_model(std::span<Sequence* const> candidates);
   void propose_translated(std::span<Sequence* const> candidates);
-  void flush_features(std::span<Sequence* const> sequences);
 
   const Config& config_;
   Backend& backend_;
@@ -126,6 +131,7 @@ class DraftStage {
   EarlyExitAdapter* early_exit_ = nullptr;         // adapter_, if it is one
   Transformer* transformer_ = nullptr;             // see transformer()
   Transformer* model_ = nullptr;                   // see model()
+  std::optional<DraftCatchUp> catch_up_;           // see catch_up()
   std::unique_ptr<ModelDrafter> model_drafter_;    // null: no draft model of this vocabulary
   std::unique_ptr<TranslatedDrafter> translated_;  // "draft_model", if it has another
   DraftPacing pacing_;

@@ -219,6 +219,8 @@ bool Engine::Impl::step() {
   stats.num_running = scheduler->num_running();
   stats.num_waiting = scheduler->num_waiting();
   stats.num_preemptions = scheduler->num_preemptions();
+  if (const DraftCatchUp* catch_up = drafts->catch_up())
+    stats.num_returned_tokens = catch_up->num_run_again();
   stats.prefix_query_tokens = scheduler->prefix_query_tokens();
   stats.prefix_hit_tokens = scheduler->prefix_hit_tokens();
   stats.kv_blocks_free = counts.free;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <utility>
 
 namespace specdec {
 
@@ -13,6 +14,47 @@ constexpr int kShortestContext = 256;
 int context_bucket(int context) {
   return static_cast<int>(
       std::bit_ceil(static_cast<unsigned>(std::max(context, kShortestContext))));
+}
+
+int num_left(const Sequence& sequence) {
+  return sequence.request.sampling.max_tokens - sequence.num_output();
+}
+
+/// What a turn would emit for a sequence that is drafted well.
+double good_tokens(int depth) {
+  constexpr double kGoodDraft = 0.8;  // of the tokens are right at every depth
+  return (1 - std::pow(kGoodDraft, depth + 1)) / (1 - kGoodDraft);
+}
+
+/// Who is to draft in a run, and what is known of them.
+struct Drafting {
+  std::vector<bool> joins;  // [batch]
+  double entry_cost = 0;    // seconds before all of them can
+  int left = 0;             // tokens that one of them may still emit
+  bool unknown = false;     // one of them has hardly drafted yet
+};
+
+/// Those for whom a turn of `seconds` is worth what it takes before they can draft. It is
+/// everybody's turn: what a sequence saves is its share of the turns that it takes less.
+/// `expected(sequence)`: what it emits in one when it drafts.
+template <class Expected>
+Drafting who_drafts(std::span<Sequence* const> batch, std::span<const double> entry_costs,
+                    double seconds, const Expected& expected) {
+  constexpr double kKnown = 4;  // drafts
+  Drafting drafting;
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    const Sequence& sequence = *batch[i];
+    const int left = num_left(sequence);
+    const double saved = std::min(left, kStretch) * (1 - 1 / expected(sequence)) * seconds /
+                         static_cast<double>(batch.size());
+    const bool joins = sequence.draft_depth > 0 && (entry_costs[i] == 0 || saved > entry_costs[i]);
+    drafting.joins.push_back(joins);
+    if (!joins) continue;
+    drafting.entry_cost += entry_costs[i];
+    drafting.left = std::max(drafting.left, left);
+    drafting.unknown = drafting.unknown || sequence.history.num_seen() < kKnown;
+  }
+  return drafting;
 }
 
 }  // namespace
@@ -45,71 +87,83 @@ double LoopPacing::survival(int depth) const {
   return depths_.expected(depth, kPrior, kPriorWeight);
 }
 
-/// What a turn is expected to emit.
-double LoopPacing::tokens(std::span<Sequence* const> batch, int depth) const {
+/// What a turn is expected to emit for a sequence that drafts.
+double LoopPacing::tokens(const Sequence& sequence, int depth) const {
   double expected = 0;
-  for (const Sequence* sequence : batch) {
-    double alive = 1;
-    for (int at = 0; at <= std::min(depth, sequence->draft_depth); ++at) {
-      if (at > 0) alive *= sequence->history.expected(at, survival(at));
-      expected += alive;
-    }
+  double alive = 1;
+  for (int at = 0; at <= std::min(depth, sequence.draft_depth); ++at) {
+    if (at > 0) alive *= sequence.history.expected(at, survival(at));
+    expected += alive;
   }
   return expected;
 }
 
+/// What a turn is expected to emit when these sequences draft.
+double LoopPacing::tokens(std::span<Sequence* const> batch, const std::vector<bool>& joins,
+                          int depth) const {
+  double expected = 0;
+  for (std::size_t i = 0; i < batch.size(); ++i)
+    expected += joins[i] ? tokens(*batch[i], depth) : 1;
+  return expected;
+}
+
 LoopPacing::Plan LoopPacing::plan(std::span<Sequence* const> batch, int context,
-                                  double entry_cost) {
+                                  std::span<const double> entry_costs) {
   const auto sequences = static_cast<int>(batch.size());
   int deepest = 0;
-  int left = 0;  // tokens that some sequence may still emit
-  bool unknown = false;
-  for (const Sequence* sequence : batch) {
-    if (sequence->draft_depth == 0) continue;
-    deepest = std::max(deepest, sequence->draft_depth);
-    left = std::max(left, sequence->request.sampling.max_tokens - sequence->num_output());
-    constexpr double kKnown = 4;  // drafts
-    unknown = unknown || sequence->history.num_seen() < kKnown;
-  }
+  for (const Sequence* sequence : batch) deepest = std::max(deepest, sequence->draft_depth);
   const double plain_turn = cost(0, sequences, context);
   const double plain = sequences / plain_turn;
-  Plan best;
-  double best_goodput = 0;
-  int shortest = 0;  // depth that a probe has
-  for (const auto& [depth, curve] : curves_) {
-    if (depth == 0 || deepest == 0) continue;
-    if (shortest == 0) shortest = depth;
-    const double goodput = tokens(batch, depth) / cost(depth, sequences, context);
-    if (goodput > best_goodput) best.depth = depth, best_goodput = goodput;
-    if (depth >= deepest) break;
-  }
   const auto turns_for = [&](int depth) {
     return std::clamp(static_cast<int>(kRunSeconds / cost(depth, sequences, context)), 1,
                       kMostTurns);
   };
-  constexpr int kFewTurns = 4;  // enough to see, few enough to have lost little
-  // What it takes to begin has to come in again within a stretch that the text may well keep to,
-  // and going back and forth for a hair's breadth pays nobody.
-  constexpr int kStretch = 128;
+  // What it takes to begin has to come in again, and going back and forth for a hair's breadth pays
+  // nobody.
   constexpr double kMargin = 0.01;
-  const double stretch = std::min(left, kStretch) * plain_turn;
-  const double gained = best_goodput > 0 ? stretch * (1 - plain / best_goodput) : 0;
-  const double wanted = entry_cost + (drafted_ ? -kMargin : kMargin) * stretch;
-  if (best.depth > 0 && gained > wanted) {
-    best.chosen = true;
-    best.turns = unknown ? std::min(kFewTurns, turns_for(best.depth)) : turns_for(best.depth);
-    return best;
+  constexpr int kFewTurns = 4;  // enough to see, few enough to have lost little
+  Plan best;
+  double best_gained = 0;
+  int shortest = 0;  // depth that a probe has
+  for (const auto& [depth, curve] : curves_) {
+    if (depth == 0 || deepest == 0) continue;
+    if (shortest == 0) shortest = depth;
+    const double turn = cost(depth, sequences, context);
+    Drafting drafting =
+        who_drafts(batch, entry_costs, turn,
+                   [&, at = depth](const Sequence& sequence) { return tokens(sequence, at); });
+    const double goodput = tokens(batch, drafting.joins, depth) / turn;
+    const double stretch = std::min(drafting.left, kStretch) * plain_turn;
+    const double gained = stretch * (1 - plain / goodput) - drafting.entry_cost -
+                          (drafted_ ? -kMargin : kMargin) * stretch;
+    if (gained > best_gained) {
+      best_gained = gained;
+      best = {.depth = depth,
+              .turns = drafting.unknown ? std::min(kFewTurns, turns_for(depth)) : turns_for(depth),
+              .chosen = true,
+              .joins = std::move(drafting.joins)};
+    }
+    if (depth >= deepest) break;
   }
+  if (best.depth > 0) return best;
   if (shortest == 0) return {.depth = 0, .turns = turns_for(0)};
+  Plan none{.depth = 0, .turns = turns_for(0), .chosen = true};
   // Probes may take one hundredth of the time.
   constexpr double kProbeShare = 0.01;
   constexpr double kRunOverhead = 1e-4;  // seconds
-  const double lost =
-      cost(shortest, sequences, context) - plain_turn * tokens(batch, shortest) / sequences;
-  const double probe = kFewTurns * std::max(0.0, lost) + entry_cost + kRunOverhead;
-  if (kProbeShare * plain_seconds_ >= probe)
-    return {.depth = shortest, .turns = kFewTurns, .probes = true, .chosen = true};
-  return {.depth = 0, .turns = turns_for(0), .chosen = true};
+  const double turn = cost(shortest, sequences, context);
+  Drafting probed = who_drafts(batch, entry_costs, turn, [&](const Sequence& sequence) {
+    return good_tokens(std::min(deepest, sequence.draft_depth));
+  });
+  if (probed.left == 0) return none;
+  const double lost = turn - plain_turn * tokens(batch, probed.joins, shortest) / sequences;
+  const double probe = kFewTurns * std::max(0.0, lost) + probed.entry_cost + kRunOverhead;
+  if (kProbeShare * plain_seconds_ < probe) return none;
+  return {.depth = shortest,
+          .turns = kFewTurns,
+          .probes = true,
+          .chosen = true,
+          .joins = std::move(probed.joins)};
 }
 
 void LoopPacing::learn(Sequence& sequence, int depth, int num_accepted) {

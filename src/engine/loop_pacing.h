@@ -30,10 +30,13 @@ class LoopPacing {
     int turns = 1;
     bool probes = false;  // it would not pay by what is known: it finds out whether that holds
     bool chosen = false;  // the batch could have drafted, or does
+    /// [batch] whether it is worth while that the drafter has a part in the sequence.
+    std::vector<bool> joins = {};
   };
   /// The coming run over `batch` (draft_depth is set; 0: the sequence does not draft), the longest
-  /// of `context` tokens. `entry_cost`: seconds that it takes before any of them can draft.
-  Plan plan(std::span<Sequence* const> batch, int context, double entry_cost);
+  /// of `context` tokens. `entry_costs` [batch]: seconds that it takes before the sequence can
+  /// draft.
+  Plan plan(std::span<Sequence* const> batch, int context, std::span<const double> entry_costs);
 
   /// What one turn of a run of `depth` did for a sequence: so many of its draft tokens were taken.
   void learn(Sequence& sequence, int depth, int num_accepted);
@@ -55,7 +58,8 @@ class LoopPacing {
     /// Graphs are captured for powers of two.
     double measured(int sequences) const;
   };
-  double tokens(std::span<Sequence* const> batch, int depth) const;
+  double tokens(const Sequence& sequence, int depth) const;
+  double tokens(std::span<Sequence* const> batch, const std::vector<bool>& joins, int depth) const;
   static double scale(const Curve& curve, int context);
 
   std::map<int, Curve> curves_;  // by depth

@@ -44,7 +44,8 @@ const MeasuredCosts kCosts = {
     .draft_context = {.context = 64, .per_token = 1e-8, .per_row_token = 0},
     .draft_cold = 1e-4,
     .first_layers = {{1, 0.001}, {8, 0.002}},
-    .first_layers_context = {.context = 128, .per_token = 1e-7, .per_row_token = 2e-7}};
+    .first_layers_context = {.context = 128, .per_token = 1e-7, .per_row_token = 2e-7},
+    .returns = {{1, 0.003}, {64, 0.04}}};
 
 void write(const std::string& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
@@ -69,6 +70,7 @@ TEST_CASE("costs come back under their key and no other") {
   CHECK(found->draft_cold == kCosts.draft_cold);
   CHECK(found->first_layers == kCosts.first_layers);
   CHECK(found->first_layers_context == kCosts.first_layers_context);
+  CHECK(found->returns == kCosts.returns);
   REQUIRE(cache.find("b"));
   CHECK(cache.find("b")->draft.empty());
   CHECK_FALSE(cache.find("c"));
@@ -137,8 +139,9 @@ TEST_CASE("entries that make no sense or are old are ignored") {
         "[[99999999999, 1]]", "[[1, null]]", "{\"1\": 1}"}) {
     CAPTURE(points);
     CHECK_FALSE(with("verify", nlohmann::json::parse(points)));
-    if (std::string(points) != "[]")  // most drafts share no layers with the target
-      CHECK_FALSE(with("first_layers", nlohmann::json::parse(points)));
+    if (std::string(points) == "[]") continue;  // most drafts have no use for these
+    CHECK_FALSE(with("first_layers", nlohmann::json::parse(points)));
+    CHECK_FALSE(with("returns", nlohmann::json::parse(points)));
   }
   CHECK(with("verify_context", {0, 0.0, 1e-6}));
   for (const char* context :

@@ -3,6 +3,8 @@
 #include <random>
 #include <string>
 
+#include "engine/backend/backend.h"
+#include "engine/cost_cache.h"
 #include "engine/micro_models.h"
 #include "support/check_outputs.h"
 #include "support/engine_runs.h"
@@ -146,6 +148,8 @@ TEST_CASE("runs of device steps under preemption change no token and no logprob"
     check_equal(expected, run_requests(engine, requests, setting.batch, 7));
     CHECK(engine.stats().num_device_steps > 0);
     CHECK(engine.stats().num_preemptions > 0);
+    const bool scheduled = setting.mode == std::string("schedule");
+    if (scheduled) CHECK(engine.stats().num_returned_tokens > 0);
     CHECK(engine.stats().kv_blocks_held == 0);
   }
 }
@@ -177,5 +181,147 @@ TEST_CASE("runs of device steps judge drafts by the sampled rules as single step
       else
         expected = actual;
     }
+  }
+}
+
+namespace {
+
+/// A request whose next tokens a random head guesses often enough.
+Request guessed_request(std::vector<TokenId> prompt, int max_tokens) {
+  Request request;
+  request.prompt_tokens = std::move(prompt);
+  request.sampling.temperature = 1.0f;
+  for (TokenId token = 30; token < 54; token += 6) request.sampling.logit_bias[token] = 7.0f;
+  request.sampling.seed = 3;
+  request.sampling.max_tokens = max_tokens;
+  request.sampling.logprobs = 0;
+  request.sampling.ignore_eos = true;
+  return request;
+}
+
+std::vector<TokenId> prompt_of(int first, int count) {
+  std::vector<TokenId> tokens;
+  for (int t = 0; t < count; ++t) tokens.push_back((13 * (first + t) + 5) % 250);
+  return tokens;
+}
+
+/// A request beside another that ends early: its answer, and how much of it there was when the
+/// first draft came.
+struct Accompanied {
+  RunResult result;
+  std::size_t before = 0;
+};
+
+Accompanied run_beside(Engine& engine, const Request& request, const Request& companion) {
+  const RequestId id = engine.submit(request);
+  engine.submit(companion);
+  Accompanied run;
+  while (engine.step())
+    for (const Output& output : engine.take_outputs()) {
+      if (output.id != id) continue;
+      if (output.stats.speculation.spec_decode_num_drafts == 0) run.before += output.tokens.size();
+      for (const OutputToken& token : output.tokens) {
+        run.result.tokens.push_back(token.token);
+        run.result.logprobs.push_back(token.logprob);
+      }
+      run.result.stats = output.stats;
+    }
+  return run;
+}
+
+/// As many drafts of each were right for one token, for two, ... Of those that were wrong at once
+/// the last may have been too long for the request: that hangs on where a run began, and so on
+/// time.
+void check_same_drafts(const SpeculationStats& expected, const SpeculationStats& actual) {
+  CHECK(expected.spec_decode_num_accepted_tokens > 5);
+  CHECK(actual.spec_decode_num_accepted_tokens == expected.spec_decode_num_accepted_tokens);
+  const auto right = [](const SpeculationStats& stats) {
+    std::vector<std::int64_t> counts = stats.acceptance_histogram;
+    if (!counts.empty()) counts.front() = 0;
+    return counts;
+  };
+  CHECK(right(actual) == right(expected));
+}
+
+}  // namespace
+
+// Under coupled acceptance tokens say nothing about a head's KV; how far each of its drafts was
+// right does.
+TEST_CASE("runs of device steps bring back a head that drafts as if it had never left" *
+          doctest::skip(no_device())) {
+  for (const int topk : {1, 3}) {
+    CAPTURE(topk);
+    Config config = config_for({.base = micro_eagle_config, .topk = topk, .batch = 2});
+    const Request request = guessed_request(prompt_of(0, 21), 40);
+    Engine never_left = Engine::load(config);
+
+    config.draft.length.mode = "schedule";
+    config.draft.length.schedule = {{1, 4}, {2, 0}};
+    Engine engine = Engine::load(config);
+    const Accompanied run = run_beside(engine, request, guessed_request(prompt_of(60, 9), 12));
+    REQUIRE(run.result.tokens.size() == 40);
+    CHECK(run.before >= 11);
+    CHECK(run.before < 16);
+    CHECK(engine.stats().num_returned_tokens >= static_cast<std::int64_t>(run.before) - 1);
+    CHECK(engine.stats().num_returned_tokens < static_cast<std::int64_t>(run.before) + 21);
+
+    // The head that never left begins where this one came back.
+    Request rest = request;
+    rest.prompt_tokens.insert(rest.prompt_tokens.end(), run.result.tokens.begin(),
+                              run.result.tokens.begin() + static_cast<int>(run.before) - 1);
+    rest.sampling.max_tokens = 41 - static_cast<int>(run.before);
+    const RunResult expected = run_requests(never_left, {rest}, 1).front();
+    const std::vector<TokenId> tokens(run.result.tokens.begin() + static_cast<int>(run.before) - 1,
+                                      run.result.tokens.end());
+    const std::vector<float> logprobs(
+        run.result.logprobs.begin() + static_cast<int>(run.before) - 1, run.result.logprobs.end());
+    CHECK(tokens == expected.tokens);
+    CHECK(logprobs == expected.logprobs);
+    check_same_drafts(expected.stats.speculation, run.result.stats.speculation);
+
+    // A conversation's next turn finds what the returned head has left in the cache.
+    Request next = request;
+    next.prompt_tokens.insert(next.prompt_tokens.end(), run.result.tokens.begin(),
+                              run.result.tokens.end());
+    next.prompt_tokens.push_back(9);
+    next.sampling.max_tokens = 16;
+    Engine cold = Engine::load(config);
+    const RunResult fresh = run_requests(cold, {next}, 1).front();
+    const RunResult cached = run_requests(engine, {next}, 1).front();
+    CHECK(cached.stats.num_cached_tokens > 50);
+    check_equal({fresh}, {cached});
+    check_same_drafts(fresh.stats.speculation, cached.stats.speculation);
+  }
+}
+
+TEST_CASE("runs of device steps bring a head back only where it pays" *
+          doctest::skip(no_device())) {
+  const std::string path = micro_models().eagle + ".costs.json";
+  Config config = config_for({.base = micro_eagle_config, .batch = 2});
+  config.draft.length.mode = "adaptive";
+  config.draft.length.cost_cache = path;
+  const auto backend = make_backend(config.backend);
+  const int threads = backend->host_executor().num_threads();
+  const CostCache cache(path);
+  cache.store(cost_key(config, backend->name(), threads),
+              {.verify = {{1, 0.02}, {8, 0.02}}, .draft = {{1, 0.002}}});
+  const std::vector<Request> requests = {guessed_request(prompt_of(0, 21), 36),
+                                         guessed_request(prompt_of(60, 9), 8)};
+  Config plain = config_for({.method = "none"});
+  Engine reference = Engine::load(plain);
+  const std::vector<RunResult> expected = run_requests(reference, requests, 1);
+  // A turn that drafts for two costs what three of its tokens are worth and more.
+  const TurnCosts turns = {{0, {{1, 0.03}, {2, 0.03}}},
+                           {1, {{1, 0.032}, {2, 0.2}}},
+                           {2, {{1, 0.034}, {2, 0.2}}},
+                           {4, {{1, 0.036}, {2, 0.2}}}};
+  for (const double each : {1e-3, 1e-1}) {
+    CAPTURE(each);  // seconds for a missed token
+    cache.store(turn_cost_key(config, backend->name(), threads),
+                {.draft = {{1, 0.002}}, .returns = {{1, each}, {64, 64 * each}}, .turns = turns});
+    Engine engine = Engine::load(config);
+    check_equal(expected, run_requests(engine, requests, 2));
+    CHECK((engine.stats().num_returned_tokens > 0) == (each < 1e-2));
+    CHECK((engine.stats().speculation.spec_decode_num_drafts > 0) == (each < 1e-2));
   }
 }

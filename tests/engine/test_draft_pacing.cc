@@ -226,3 +226,43 @@ TEST_CASE("a head that could not pay in a batch so wide is not kept ready") {
   pacing.set_costs(linear(3, 0.001), linear(0.2, 0));
   CHECK(pacing.may_pay(sequence, 32));
 }
+
+TEST_CASE("a head comes back where what it missed is worth what is left") {
+  DraftPacing pacing;
+  Sequence sequence = decoding_sequence(6);
+  sequence.max_draft = 6;
+  sequence.request.sampling.max_tokens = sequence.num_output() + 100;
+  std::vector<Sequence*> batch = {&sequence};
+  // Nothing is known: two missed tokens for each that is left.
+  CHECK(pacing.pays_to_return(sequence, 1, 6, 200));
+  CHECK_FALSE(pacing.pays_to_return(sequence, 1, 6, 201));
+
+  // Plain decoding takes 3.6 a token; drafting two thirds of it at a draft's usual worth.
+  const auto set_costs = [&](double each) {
+    pacing.set_costs(linear(3, 0.6), linear(0.2, 0.02), linear(0, each));
+    pacing.begin(batch);
+  };
+  set_costs(0.5);
+  CHECK(pacing.pays_to_return(sequence, 1, 6, 100));
+  CHECK_FALSE(pacing.pays_to_return(sequence, 1, 6, 400));
+  CHECK_FALSE(pacing.pays_to_return(sequence, 1, 0, 1));
+  // In a batch so wide no draft pays.
+  CHECK_FALSE(pacing.pays_to_return(sequence, 32, 6, 1));
+  // Nearly done.
+  sequence.request.sampling.max_tokens = sequence.num_output() + 10;
+  CHECK_FALSE(pacing.pays_to_return(sequence, 1, 6, 100));
+  CHECK(pacing.pays_to_return(sequence, 1, 6, 10));
+  // What is left counts for 128 tokens at most.
+  sequence.request.sampling.max_tokens = sequence.num_output() + 100000;
+  CHECK_FALSE(pacing.pays_to_return(sequence, 1, 6, 1000));
+  set_costs(0.01);
+  CHECK(pacing.pays_to_return(sequence, 1, 6, 1000));
+  // Drafts have been wrong, or another drafter does as well.
+  Sequence wrong = decoding_sequence(6);
+  wrong.request = sequence.request;
+  for (int i = 0; i < 30; ++i) wrong.history.observe_depth(1, false);
+  CHECK_FALSE(pacing.pays_to_return(wrong, 1, 6, 10));
+  sequence.stats.speculation.num_spec_steps = 10;
+  sequence.stats.speculation.num_output_tokens = 30;
+  CHECK_FALSE(pacing.pays_to_return(sequence, 1, 6, 10));
+}

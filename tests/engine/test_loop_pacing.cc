@@ -2,6 +2,7 @@
 
 #include <map>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "engine/loop_pacing.h"
@@ -22,10 +23,16 @@ TurnCosts turn_costs(double base, double each, double draft) {
   return costs;
 }
 
+constexpr double kReady[] = {0};  // one sequence that may draft at once
+
 /// A batch whose drafts are right with a given probability, token by token.
 struct Decoding {
   Decoding(const TurnCosts& costs, int count, int max_tokens)
-      : truth(costs), pacing(costs), sequences(static_cast<std::size_t>(count)), random(11) {
+      : truth(costs),
+        pacing(costs),
+        sequences(static_cast<std::size_t>(count)),
+        missed(sequences.size()),
+        random(11) {
     for (Sequence& sequence : sequences) {
       sequence.draft_depth = 7;
       sequence.request.sampling.max_tokens = max_tokens;
@@ -33,9 +40,8 @@ struct Decoding {
     }
   }
 
-  double turn_seconds(int depth) const {
-    return slowdown * CostCurve(truth.at(depth))(static_cast<int>(batch.size()));
-  }
+  int count() const { return static_cast<int>(batch.size()); }
+  double turn_seconds(int depth) const { return slowdown * CostCurve(truth.at(depth))(count()); }
 
   /// Runs until each sequence has emitted `tokens` more on average; returns the seconds over those
   /// of plain decoding.
@@ -45,20 +51,27 @@ struct Decoding {
     std::int64_t emitted = 0;
     const auto wanted = static_cast<std::int64_t>(tokens) * std::ssize(batch);
     while (emitted < wanted) {
-      const LoopPacing::Plan plan = pacing.plan(batch, context, last_depth > 0 ? 0 : entry_cost);
-      if (plan.depth > 0 && last_depth == 0) seconds += entry_cost;
+      std::vector<double> entries;
+      for (const int behind : missed)
+        entries.push_back(behind > 0 ? entry_cost / count() + behind * missed_cost : 0);
+      const LoopPacing::Plan plan = pacing.plan(batch, context, entries);
       const double run = plan.turns * turn_seconds(plan.depth);
+      for (std::size_t i = 0; i < batch.size(); ++i) {
+        const bool drafts = plan.depth > 0 && plan.joins[i];
+        if (drafts) seconds += std::exchange(entries[i], 0);
+        missed[i] = drafts ? 0 : missed[i] + plan.turns;
+      }
       for (int turn = 0; turn < plan.turns; ++turn)
-        for (Sequence* sequence : batch) {
+        for (std::size_t i = 0; i < batch.size(); ++i) {
           int taken = 0;
-          while (taken < plan.depth && right(random)) ++taken;
-          if (plan.depth > 0) pacing.learn(*sequence, plan.depth, taken);
+          const bool drafts = plan.depth > 0 && plan.joins[i];
+          while (drafts && taken < plan.depth && right(random)) ++taken;
+          if (drafts) pacing.learn(*batch[i], plan.depth, taken);
           emitted += 1 + taken;
         }
       pacing.ran(plan, static_cast<int>(batch.size()), context, plan.turns, run);
       seconds += run + kEntry;
       turns[plan.depth] += plan.turns;
-      last_depth = plan.depth;
     }
     const double turns_wanted = static_cast<double>(emitted) / static_cast<double>(batch.size());
     return seconds / (turns_wanted * turn_seconds(0) * (1 + kEntry / LoopPacing::kRunSeconds));
@@ -69,12 +82,13 @@ struct Decoding {
   TurnCosts truth;
   LoopPacing pacing;
   std::vector<Sequence> sequences;
+  std::vector<int> missed;  // tokens of each that the drafter has not seen
   std::vector<Sequence*> batch;
   std::mt19937 random;
   int context = 200;
-  double entry_cost = 0;  // after a plain run
+  double entry_cost = 0;   // after a plain run
+  double missed_cost = 0;  // ... and for each token that was missed
   double slowdown = 1;
-  int last_depth = 7;
   std::map<int, int> turns;  // by depth
 };
 
@@ -154,7 +168,7 @@ TEST_CASE("a hair's breadth changes nothing") {
     decoding.sequences[0].draft_depth = 1;
     for (const int before : {1, 0, 1}) {
       decoding.pacing.ran({.depth = before, .chosen = true}, 1, 200, 0, 0);
-      CHECK(decoding.pacing.plan(decoding.batch, 200, 0).depth == before);
+      CHECK(decoding.pacing.plan(decoding.batch, 200, kReady).depth == before);
     }
   }
 }
@@ -163,7 +177,59 @@ TEST_CASE("what it takes to begin is weighed against what is left to emit") {
   for (const bool long_request : {false, true}) {
     Decoding decoding(turn_costs(6e-4, 1e-6, 4e-5), 1, long_request ? 512 : 8);
     decoding.pacing.ran({.depth = 0, .chosen = true}, 1, 200, 15, 15 * 6e-4);
-    const LoopPacing::Plan plan = decoding.pacing.plan(decoding.batch, 200, 5e-3);
+    const double entry_costs[] = {5e-3};
+    const LoopPacing::Plan plan = decoding.pacing.plan(decoding.batch, 200, entry_costs);
     CHECK((plan.depth > 0) == long_request);
   }
+}
+
+TEST_CASE("a drafter that has to make up for what it missed returns where that pays") {
+  // A prompt's token at a two-hundredth of a decoded one, as on a GPU: tries stay within their
+  // hundredth, and the change is seen.
+  Decoding cheap(turn_costs(6e-4, 1e-6, 4e-5), 1, 100000);
+  cheap.missed_cost = 3e-6;
+  for (int change = 0; change < 2; ++change) {
+    CAPTURE(change);
+    cheap.decode(0.02, 2000);
+    CHECK(cheap.decode(0.02, 4000) < 1.015);
+    cheap.decode(0.85, 1500);
+    CHECK(cheap.decode(0.85, 1000) < 0.42);
+  }
+  // At a tenth: no try would stay within it.
+  Decoding dear(turn_costs(6e-4, 1e-6, 4e-5), 1, 100000);
+  dear.missed_cost = 6e-5;
+  dear.decode(0.02, 2000);
+  dear.turns.clear();
+  CHECK(dear.decode(0.02, 8000) < 1.01);
+  CHECK(dear.turns.size() == 1);
+}
+
+TEST_CASE("each sequence's return is weighed against what it has left") {
+  Decoding decoding(turn_costs(6e-4, 1e-6, 4e-5), 3, 512);
+  for (Sequence& sequence : decoding.sequences)
+    for (int i = 0; i < 20; ++i)
+      for (int depth = 1; depth <= 7; ++depth) sequence.history.observe_depth(depth, true);
+  decoding.sequences[2].request.sampling.max_tokens = 6;
+  const auto plan = [&](std::vector<double> entry_costs) {
+    decoding.pacing.ran({.depth = 0, .chosen = true}, 3, 200, 0, 0);
+    return decoding.pacing.plan(decoding.batch, 200, entry_costs);
+  };
+  using Joins = std::vector<bool>;
+  CHECK(plan({0, 0, 0}).joins == Joins{true, true, true});
+  CHECK(plan({0, 2e-3, 2e-3}).joins == Joins{true, true, false});
+  CHECK(plan({0, 1, 2e-3}).joins == Joins{true, false, false});
+  CHECK(plan({1e-2, 1e-2, 0}).joins == Joins{true, true, true});
+  // None of them is worth it: nobody drafts.
+  CHECK(plan({1, 1, 1}).depth == 0);
+  CHECK(plan({1, 1, 2e-3}).depth == 0);
+  // What each is worth must be worth it to all of them: together they gain less than a seventh.
+  const TurnCosts dear = {{0, {{1, 1e-3}, {8, 1e-3}}}, {1, {{1, 1.8e-3}, {8, 1.8e-3}}}};
+  Decoding wide(dear, 3, 512);
+  for (Sequence& sequence : wide.sequences) {
+    sequence.draft_depth = 1;
+    for (int i = 0; i < 40; ++i) sequence.history.observe_depth(1, true);
+  }
+  wide.pacing.ran({.depth = 0, .chosen = true}, 3, 200, 0, 0);
+  CHECK(wide.pacing.plan(wide.batch, 200, std::vector<double>{1e-3, 1e-3, 1e-3}).depth == 1);
+  CHECK(wide.pacing.plan(wide.batch, 200, std::vector<double>{1e-2, 1e-2, 1e-2}).depth == 0);
 }
