@@ -45,7 +45,6 @@ bool DraftPacing::pays_to_return(const Sequence& sequence, int count, int depth,
   const double plain = verify_cost_(count);
   const NodeChoice with_head =
       choose_depth(sequence.history, depth, count, 0, count, verify_cost_, draft_cost_);
-  if (with_head.count == 0) return false;
   // Seconds of the batch's time that a token takes: other drafters may do well without the head.
   const double emitted = std::max(1.0, sequence.stats.speculation.mean_acceptance_length());
   const double without = plain / (count * emitted);

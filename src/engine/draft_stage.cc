@@ -361,7 +361,6 @@ void DraftStage::bring_heads_back(std::span<Sequence* const> sequences) {
         (adapter_->pool() != nullptr && !sequence->reservation.claim_draft()))
       continue;
     sequence->draft_length = sequence->kv.length(KvPool::draft);  // claiming may have found more
-    sequence->prefix_hit = prefix_hit(sequence->draft_method);
     back.push_back(sequence);
   }
   if (back.empty()) return;

@@ -190,8 +190,8 @@ namespace {
 Request guessed_request(std::vector<TokenId> prompt, int max_tokens) {
   Request request;
   request.prompt_tokens = std::move(prompt);
-  request.sampling.temperature = 1.0f;
-  for (TokenId token = 30; token < 54; token += 6) request.sampling.logit_bias[token] = 7.0f;
+  request.sampling.temperature = 2.0f;  // much noise, which both share, and few likely tokens
+  for (TokenId token = 30; token < 54; token += 6) request.sampling.logit_bias[token] = 14.0f;
   request.sampling.seed = 3;
   request.sampling.max_tokens = max_tokens;
   request.sampling.logprobs = 0;
@@ -252,14 +252,14 @@ TEST_CASE("runs of device steps bring back a head that drafts as if it had never
   for (const int topk : {1, 3}) {
     CAPTURE(topk);
     Config config = config_for({.base = micro_eagle_config, .topk = topk, .batch = 2});
-    const Request request = guessed_request(prompt_of(0, 21), 40);
+    const Request request = guessed_request(prompt_of(0, 21), 48);
     Engine never_left = Engine::load(config);
 
     config.draft.length.mode = "schedule";
     config.draft.length.schedule = {{1, 4}, {2, 0}};
     Engine engine = Engine::load(config);
     const Accompanied run = run_beside(engine, request, guessed_request(prompt_of(60, 9), 12));
-    REQUIRE(run.result.tokens.size() == 40);
+    REQUIRE(run.result.tokens.size() == 48);
     CHECK(run.before >= 11);
     CHECK(run.before < 16);
     CHECK(engine.stats().num_returned_tokens >= static_cast<std::int64_t>(run.before) - 1);
@@ -269,7 +269,7 @@ TEST_CASE("runs of device steps bring back a head that drafts as if it had never
     Request rest = request;
     rest.prompt_tokens.insert(rest.prompt_tokens.end(), run.result.tokens.begin(),
                               run.result.tokens.begin() + static_cast<int>(run.before) - 1);
-    rest.sampling.max_tokens = 41 - static_cast<int>(run.before);
+    rest.sampling.max_tokens = 49 - static_cast<int>(run.before);
     const RunResult expected = run_requests(never_left, {rest}, 1).front();
     const std::vector<TokenId> tokens(run.result.tokens.begin() + static_cast<int>(run.before) - 1,
                                       run.result.tokens.end());
@@ -284,7 +284,7 @@ TEST_CASE("runs of device steps bring back a head that drafts as if it had never
     next.prompt_tokens.insert(next.prompt_tokens.end(), run.result.tokens.begin(),
                               run.result.tokens.end());
     next.prompt_tokens.push_back(9);
-    next.sampling.max_tokens = 16;
+    next.sampling.max_tokens = 24;
     Engine cold = Engine::load(config);
     const RunResult fresh = run_requests(cold, {next}, 1).front();
     const RunResult cached = run_requests(engine, {next}, 1).front();

@@ -285,6 +285,24 @@ TEST_CASE("a head that missed more than it could make up for stays away" *
   check_tokens(sequence);
 }
 
+TEST_CASE("Medusa heads come back at once" * doctest::skip(no_host())) {
+  Decoder decoder(micro_medusa_config());
+  Sequence& sequence = decoder.add(request_of(tokens_from(0, 50), 30), false);
+  decoder.step_until(sequence, 6);
+  CHECK(decoder.drafts().catch_up()->num_missed(sequence) == 0);
+  decoder.may_return(sequence);
+  REQUIRE(decoder.step());
+  int drafted = 0;
+  while (sequence.num_output() < 20) {
+    REQUIRE(decoder.step());
+    drafted += sequence.tree.num_draft_tokens() > 0 ? 1 : 0;
+  }
+  CHECK(drafted > 4);
+  CHECK(decoder.num_run_again() == 0);
+  decoder.step_until(sequence, 30);
+  check_tokens(sequence);
+}
+
 TEST_CASE("heads come back to two sequences in the same passes" * doctest::skip(no_host())) {
   Config config = micro_eagle_config();
   config.scheduler.max_num_batched_tokens = 64;

@@ -231,5 +231,7 @@ TEST_CASE("each sequence's return is weighed against what it has left") {
   }
   wide.pacing.ran({.depth = 0, .chosen = true}, 3, 200, 0, 0);
   CHECK(wide.pacing.plan(wide.batch, 200, std::vector<double>{1e-3, 1e-3, 1e-3}).depth == 1);
+  // A turn that drafts for one of them alone costs the others more than it brings.
+  CHECK(wide.pacing.plan(wide.batch, 200, std::vector<double>{0, 100, 100}).depth == 0);
   CHECK(wide.pacing.plan(wide.batch, 200, std::vector<double>{1e-2, 1e-2, 1e-2}).depth == 0);
 }
