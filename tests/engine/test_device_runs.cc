@@ -325,3 +325,23 @@ TEST_CASE("runs of device steps bring a head back only where it pays" *
     CHECK((engine.stats().speculation.spec_decode_num_drafts > 0) == (each < 1e-2));
   }
 }
+
+TEST_CASE("runs of device steps bring a head back to those alone that have enough left" *
+          doctest::skip(no_device())) {
+  // Three decode plainly; when the last is done, one of the others has four tokens to go.
+  const std::vector<Request> requests = {guessed_request(prompt_of(0, 21), 36),
+                                         guessed_request(prompt_of(30, 30), 16),
+                                         guessed_request(prompt_of(60, 9), 12)};
+  Config plain = config_for({.method = "none"});
+  Engine reference = Engine::load(plain);
+  const std::vector<RunResult> expected = run_requests(reference, requests, 1);
+  Config config = config_for({.base = micro_eagle_config, .batch = 3, .mode = "schedule"});
+  config.draft.length.schedule = {{1, 4}, {3, 0}};
+  Engine engine = Engine::load(config);
+  const std::vector<RunResult> actual = run_requests(engine, requests, 3);
+  check_equal(expected, actual);
+  CHECK(actual[0].stats.speculation.spec_decode_num_drafts > 0);
+  CHECK(actual[1].stats.speculation.spec_decode_num_drafts == 0);
+  CHECK(actual[2].stats.speculation.spec_decode_num_drafts == 0);
+  CHECK(engine.stats().num_returned_tokens < 21 + 16);
+}
