@@ -5,6 +5,9 @@
 //
 //   paired_batches --config specdec.toml --prompts FILE.jsonl --limit 40 --batches 8,16,32
 //       --draft-method suffix+eagle3 --draft-model DIR --draft-length-mode adaptive [--json OUT]
+//
+// With --last-tokens the last request of each batch goes on when the others are done: what a draft
+// method makes of the end of a burst.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -38,8 +41,10 @@ class Side {
     if (!sampling_.seed) sampling_.seed = 1;
   }
 
-  void submit(std::span<const bench::Prompt> prompts) {
-    seconds_ = 0;
+  /// `last_tokens`: most tokens of the last one; 0: as many as of the others.
+  void submit(std::span<const bench::Prompt> prompts, int last_tokens) {
+    seconds_ = tail_begin_ = 0;
+    num_finished_ = 0;
     running_ = true;
     requests_.clear();
     answers_.assign(prompts.size(), {});
@@ -47,6 +52,7 @@ class Side {
       Request request;
       request.messages = {{"user", prompts[i].turns.front()}};
       request.sampling = sampling_;
+      if (last_tokens > 0 && i + 1 == prompts.size()) request.sampling.max_tokens = last_tokens;
       request.speculation.method = method_;
       request.cache_salt = std::to_string(num_requests_++);  // nothing is known from earlier ones
       requests_[engine_.submit(std::move(request))] = i;
@@ -60,12 +66,15 @@ class Side {
       if (output.error) throw *output.error;
       std::vector<TokenId>& answer = answers_[requests_.at(output.id)];
       for (const OutputToken& token : output.tokens) answer.push_back(token.token);
+      if (output.finished() && ++num_finished_ + 1 == answers_.size()) tail_begin_ = seconds_;
     }
     if (!running_) engine_.clear_prefix_cache();
   }
 
   bool running() const { return running_; }
   double seconds() const { return seconds_; }
+  /// Of them, those after all requests but one were done.
+  double tail_seconds() const { return seconds_ - tail_begin_; }
   const std::vector<std::vector<TokenId>>& answers() const { return answers_; }
   EngineStats stats() const { return engine_.stats(); }
 
@@ -76,23 +85,27 @@ class Side {
   std::map<RequestId, std::size_t> requests_;
   std::vector<std::vector<TokenId>> answers_;
   int num_requests_ = 0;
+  std::size_t num_finished_ = 0;
   double seconds_ = 0;
+  double tail_begin_ = 0;
   bool running_ = false;
 };
 
 /// Runs all prompts in batches of `size` and returns the figures.
-ordered_json measure(std::array<Side, 2>& sides, std::span<const bench::Prompt> prompts, int size) {
+ordered_json measure(std::array<Side, 2>& sides, std::span<const bench::Prompt> prompts, int size,
+                     int last_tokens) {
   Side& plain = sides[0];
   Side& drafting = sides[1];
   const EngineStats before = drafting.stats();
   std::array<double, 2> seconds = {0, 0};
   std::vector<double> ratios;
+  std::vector<double> tail_ratios;
   std::int64_t tokens = 0;
   bool identical = true;
   const auto width = static_cast<std::size_t>(size);
   for (std::size_t begin = 0; begin < prompts.size(); begin += width) {
     const auto batch = prompts.subspan(begin, std::min(width, prompts.size() - begin));
-    for (Side& side : sides) side.submit(batch);
+    for (Side& side : sides) side.submit(batch, last_tokens);
     while (plain.running() || drafting.running()) {
       const bool plain_next =
           plain.running() && (!drafting.running() || plain.seconds() <= drafting.seconds());
@@ -101,6 +114,7 @@ ordered_json measure(std::array<Side, 2>& sides, std::span<const bench::Prompt> 
     identical = identical && plain.answers() == drafting.answers();
     for (const auto& answer : plain.answers()) tokens += static_cast<std::int64_t>(answer.size());
     ratios.push_back(plain.seconds() / drafting.seconds());
+    tail_ratios.push_back(plain.tail_seconds() / drafting.tail_seconds());
     for (std::size_t i = 0; i < sides.size(); ++i) seconds[i] += sides[i].seconds();
   }
   const EngineStats after = drafting.stats();
@@ -119,6 +133,9 @@ ordered_json measure(std::array<Side, 2>& sides, std::span<const bench::Prompt> 
       {"plain_tok_per_s", static_cast<double>(tokens) / seconds[0]},
       {"speedup", speedup},
       {"speedup_of_each_batch", ratios},
+      {"last_tokens", last_tokens},
+      {"speedup_of_each_tail", tail_ratios},
+      {"num_returned_tokens", after.num_returned_tokens - before.num_returned_tokens},
       {"draft_time", after.draft_time - before.draft_time},
       {"num_drafts", now.spec_decode_num_drafts - then.spec_decode_num_drafts},
       {"num_draft_tokens", now.spec_decode_num_draft_tokens - then.spec_decode_num_draft_tokens},
@@ -135,9 +152,11 @@ int main(int argc, char** argv) {
   std::string json_file;
   std::size_t limit = 0;
   std::vector<int> batches = {8, 16, 32};
+  int last_tokens = 0;
   app.add_option("--prompts", prompts_file, "JSON lines; first turns are run")->required();
   app.add_option("--limit", limit, "This many prompts, spread evenly over the file; 0 = all");
   app.add_option("--batches", batches, "Requests at once")->delimiter(',')->capture_default_str();
+  app.add_option("--last-tokens", last_tokens, "Most tokens of each batch's last request");
   app.add_option("--json", json_file, "Write the figures to this file");
   cli::ConfigFlags flags;
   flags.add_to(app);
@@ -151,7 +170,8 @@ int main(int argc, char** argv) {
         bench::spread(bench::read_prompts_file(prompts_file), limit);
     std::array<Side, 2> sides = {Side(config, "none"), Side(config, config.draft.method)};
     ordered_json list = ordered_json::array();
-    for (const int size : batches) list.push_back(measure(sides, prompts, std::max(1, size)));
+    for (const int size : batches)
+      list.push_back(measure(sides, prompts, std::max(1, size), last_tokens));
     if (!json_file.empty())
       std::ofstream(json_file) << ordered_json{{"batches", list},
                                                {"command", command},
