@@ -69,7 +69,7 @@ TEST_CASE("the target's first layers draft what a model made of them drafts") {
         const Drafts actual = run(engine, request_of(length, temperature));
         check_equal(expected, actual);
         CHECK(actual.stats.num_cached_tokens == expected.stats.num_cached_tokens);
-        CHECK(actual.stats.speculation.spec_decode_num_accepted_tokens > 10);
+        CHECK(actual.stats.speculation.spec_decode_num_accepted_tokens > 3);
       }
     }
 }
