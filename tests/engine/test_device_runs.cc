@@ -2,9 +2,11 @@
 
 #include <random>
 #include <string>
+#include <utility>
 
 #include "engine/backend/backend.h"
 #include "engine/cost_cache.h"
+#include "engine/guessed_requests.h"
 #include "engine/micro_models.h"
 #include "support/check_outputs.h"
 #include "support/engine_runs.h"
@@ -186,23 +188,14 @@ TEST_CASE("runs of device steps judge drafts by the sampled rules as single step
 
 namespace {
 
-/// A request whose next tokens a random head guesses often enough.
-Request guessed_request(std::vector<TokenId> prompt, int max_tokens) {
-  Request request;
-  request.prompt_tokens = std::move(prompt);
-  request.sampling.temperature = 2.0f;  // much noise, which both share, and few likely tokens
+/// guessed_request() with more noise and fewer tokens, which a head guesses still more often.
+Request well_guessed_request(std::vector<TokenId> prompt, int max_tokens) {
+  Request request = guessed_request(std::move(prompt), max_tokens);
+  request.sampling.temperature = 2.0f;
+  request.sampling.logit_bias.clear();
   for (TokenId token = 30; token < 54; token += 6) request.sampling.logit_bias[token] = 14.0f;
-  request.sampling.seed = 3;
-  request.sampling.max_tokens = max_tokens;
   request.sampling.logprobs = 0;
-  request.sampling.ignore_eos = true;
   return request;
-}
-
-std::vector<TokenId> prompt_of(int first, int count) {
-  std::vector<TokenId> tokens;
-  for (int t = 0; t < count; ++t) tokens.push_back((13 * (first + t) + 5) % 250);
-  return tokens;
 }
 
 /// A request beside another that ends early: its answer, and how much of it there was when the
@@ -252,13 +245,14 @@ TEST_CASE("runs of device steps bring back a head that drafts as if it had never
   for (const int topk : {1, 3}) {
     CAPTURE(topk);
     Config config = config_for({.base = micro_eagle_config, .topk = topk, .batch = 2});
-    const Request request = guessed_request(prompt_of(0, 21), 48);
+    const Request request = well_guessed_request(tokens_from(0, 21), 48);
     Engine never_left = Engine::load(config);
 
     config.draft.length.mode = "schedule";
     config.draft.length.schedule = {{1, 4}, {2, 0}};
     Engine engine = Engine::load(config);
-    const Accompanied run = run_beside(engine, request, guessed_request(prompt_of(60, 9), 12));
+    const Accompanied run =
+        run_beside(engine, request, well_guessed_request(tokens_from(60, 9), 12));
     REQUIRE(run.result.tokens.size() == 48);
     CHECK(run.before >= 11);
     CHECK(run.before < 16);
@@ -305,8 +299,8 @@ TEST_CASE("runs of device steps bring a head back only where it pays" *
   const CostCache cache(path);
   cache.store(cost_key(config, backend->name(), threads),
               {.verify = {{1, 0.02}, {8, 0.02}}, .draft = {{1, 0.002}}});
-  const std::vector<Request> requests = {guessed_request(prompt_of(0, 21), 36),
-                                         guessed_request(prompt_of(60, 9), 8)};
+  const std::vector<Request> requests = {well_guessed_request(tokens_from(0, 21), 36),
+                                         well_guessed_request(tokens_from(60, 9), 8)};
   Config plain = config_for({.method = "none"});
   Engine reference = Engine::load(plain);
   const std::vector<RunResult> expected = run_requests(reference, requests, 1);
@@ -329,9 +323,9 @@ TEST_CASE("runs of device steps bring a head back only where it pays" *
 TEST_CASE("runs of device steps bring a head back to those alone that have enough left" *
           doctest::skip(no_device())) {
   // Three decode plainly; when the last is done, one of the others has four tokens to go.
-  const std::vector<Request> requests = {guessed_request(prompt_of(0, 21), 36),
-                                         guessed_request(prompt_of(30, 30), 16),
-                                         guessed_request(prompt_of(60, 9), 12)};
+  const std::vector<Request> requests = {well_guessed_request(tokens_from(0, 21), 36),
+                                         well_guessed_request(tokens_from(30, 30), 16),
+                                         well_guessed_request(tokens_from(60, 9), 12)};
   Config plain = config_for({.method = "none"});
   Engine reference = Engine::load(plain);
   const std::vector<RunResult> expected = run_requests(reference, requests, 1);

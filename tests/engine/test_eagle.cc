@@ -2,6 +2,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/feature_store.h"
+#include "engine/guessed_requests.h"
 #include "engine/micro_models.h"
 #include "support/engine_runs.h"
 
@@ -13,18 +14,6 @@ using namespace specdec;
 using namespace specdec::testing;
 
 namespace {
-
-Request request_of(std::vector<TokenId> tokens, int max_tokens) {
-  Request request;
-  request.prompt_tokens = std::move(tokens);
-  request.sampling.temperature = 1.0f;
-  // Shared noise and few likely tokens make a random head right often enough.
-  for (TokenId token = 30; token < 54; token += 3) request.sampling.logit_bias[token] = 5.0f;
-  request.sampling.seed = 3;
-  request.sampling.max_tokens = max_tokens;
-  request.sampling.ignore_eos = true;
-  return request;
-}
 
 struct Trees {
   std::vector<std::vector<TokenId>> tokens;  // of each step
@@ -64,14 +53,14 @@ TEST_CASE("EAGLE-3 drafts the same trees from a cold cache, a drafted one and a 
     CAPTURE(topk);
     Config config = micro_eagle_config();
     config.draft.tree.topk = topk;
-    const Request first = request_of(prompt, 60);
+    const Request first = guessed_request(prompt, 60);
 
     Engine drafted = Engine::load(config);
     std::vector<TokenId> longer = prompt;
     const std::vector<TokenId> output = answer(drafted, first);
     longer.insert(longer.end(), output.begin(), output.end());
     longer.push_back(9);
-    const Request second = request_of(longer, 50);
+    const Request second = guessed_request(longer, 50);
 
     Engine cold = Engine::load(config);
     const Trees expected = run(cold, second);
@@ -116,7 +105,7 @@ TEST_CASE("EAGLE-3 stops drafting at the head's own last position") {
   Engine engine = Engine::load(config);
   std::vector<TokenId> prompt;
   for (int t = 0; t < 480; ++t) prompt.push_back((13 * t + 5) % 250);
-  const Trees trees = run(engine, request_of(prompt, 100));
+  const Trees trees = run(engine, guessed_request(prompt, 100));
   CHECK(engine.stats().num_output_tokens > 0);
   CHECK_FALSE(trees.tokens.empty());
 }

@@ -7,10 +7,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/cost_cache.h"
 #include "engine/draft_source.h"
+#include "engine/guessed_requests.h"
 #include "engine/micro_models.h"
 #include "engine/model_memory.h"
 #include "engine/scheduler.h"
@@ -29,22 +31,9 @@ namespace {
 
 bool no_host() { return test_device() != "cpu"; }
 
-std::vector<TokenId> tokens_from(int first, int count) {
-  std::vector<TokenId> tokens;
-  for (int t = 0; t < count; ++t) tokens.push_back((13 * (first + t) + 5) % 250);
-  return tokens;
-}
-
 Request request_of(std::vector<TokenId> tokens, int max_tokens) {
-  Request request;
-  request.prompt_tokens = std::move(tokens);
-  request.sampling.temperature = 1.0f;
-  // Shared noise and few likely tokens make a random head right often enough.
-  for (TokenId token = 30; token < 54; token += 3) request.sampling.logit_bias[token] = 5.0f;
-  request.sampling.seed = 3;
-  request.sampling.max_tokens = max_tokens;
+  Request request = guessed_request(std::move(tokens), max_tokens);
   request.sampling.logprobs = 0;
-  request.sampling.ignore_eos = true;
   return request;
 }
 
