@@ -149,13 +149,18 @@ cudaError_t launch_whole(AttentionArgs& args, const Launch& to) {
   return with(Most(), std::false_type());
 }
 
-// What follows was measured on an H100 (docs/cuda.md, Attention).
-constexpr int kMostRanks = 16;     // blocks of a cluster, with one set of queries a sequence
-constexpr int kMostTreeRanks = 9;  // ... with more of them: many clusters of more wait for room
-constexpr int kFewTreeRanks = 8;
+// What follows was measured on an H100 and an H200 (docs/cuda.md, Attention).
+constexpr int kMostRanks = 16;    // blocks of a cluster, with one set of queries a sequence
+constexpr int kMostSetRanks = 9;  // ... with more of them: many clusters of more wait for room
+constexpr int kFewSetRanks = 8;
 constexpr int kMostSets = 8;
+constexpr int kMostUnitTiles = 64;  // tiles of a sequence whose units have a block each
+constexpr int kMostTreeTurns = 5;
+constexpr int kMostTreeTiles = 16;  // where large heads take so many turns
 constexpr int kMostResident = 3;  // blocks of attention_tiles_kernel on a processor: its registers
-constexpr float kMostRounds = 0.6f;     // of such blocks: then clusters find room at once
+constexpr float kMostRounds = 0.6f;  // of such blocks: then clusters find room at once
+constexpr float kMostTreeRounds = 0.8f;
+constexpr int kSmallRanks = 3;          // clusters that find it anyway
 constexpr float kFewestStreams = 0.4f;  // blocks of attention_stream_kernel a processor
 
 bool has_clusters(const Launch& to) { return to.device.has_overlap; }
@@ -164,31 +169,68 @@ bool has_clusters(const Launch& to) { return to.device.has_overlap; }
 struct TilesPlan {
   int ranks = 0;
   int turns = 0;
-  int sets = 0;            // of a block
+  bool by_unit = false;
+  int sets = 1;            // of a block
   std::size_t shared = 0;  // bytes a block
   float rounds = 0.0f;     // of as many blocks as are resident at once
 };
+
+/// Whether a tree's clusters all find room.
+bool fits_at_once(const TilesPlan& plan) {
+  return plan.rounds <= (plan.ranks <= kSmallRanks ? 1.0f : kMostTreeRounds);
+}
+
+/// With what is known of the blocks filled in.
+template <int kChunks>
+TilesPlan sized(TilesPlan plan, const AttentionArgs& args, const Launch& to) {
+  const DeviceBatch& batch = args.batch;
+  const int tokens = plan.sets * args.tile_tokens;
+  const auto bytes = [&](auto trees) {
+    return TilesShared<kChunks, decltype(trees)::value>::bytes(plan.sets, plan.ranks, plan.turns,
+                                                               plan.by_unit, tokens);
+  };
+  plan.shared = batch.has_paths ? bytes(std::true_type()) : bytes(std::false_type());
+  const int rows = ceil_div(batch.num_rows, batch.num_sequences);
+  plan.rounds =
+      rounds_of(batch.num_sequences * ceil_div(rows, tokens) * args.kv.num_kv_heads * plan.ranks,
+                plan.shared, kMostResident, to);
+  return plan;
+}
+
+/// A tree's own positions are the longest work of a block: one set of queries each, and as many
+/// blocks for a set's tiles as there is room for.
+template <int kChunks>
+TilesPlan tree_plan(const AttentionArgs& args, int tiles, const Launch& to) {
+  TilesPlan plan;
+  for (int most = kMostSetRanks; most > 1; --most) {
+    plan.turns = ceil_div(tiles, most);
+    plan.ranks = ceil_div(tiles, plan.turns);
+    plan = sized<kChunks>(plan, args, to);
+    if (fits_at_once(plan)) break;
+  }
+  return plan;
+}
 
 template <int kChunks>
 TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
   const DeviceBatch& batch = args.batch;
   const int tiles = std::max(1, ceil_div(batch.max_context, kAttentionTile));
+  if (batch.has_paths) return tree_plan<kChunks>(args, tiles, to);
   TilesPlan plan;
-  plan.turns = batch.num_rows <= batch.num_sequences ? ceil_div(tiles, kMostRanks)
-               : tiles <= kMostTreeRanks             ? 1
-                                                     : ceil_div(tiles, kFewTreeRanks);
+  if (batch.num_rows <= batch.num_sequences) {
+    constexpr int kUnitTiles = kAttentionUnit / kAttentionTile;
+    plan.by_unit = tiles > kMostRanks && tiles <= kMostUnitTiles;
+    plan.turns = plan.by_unit ? kUnitTiles : ceil_div(tiles, kMostRanks);
+  } else {
+    plan.turns = tiles <= kMostSetRanks ? 1 : ceil_div(tiles, kFewSetRanks);
+  }
   plan.ranks = ceil_div(tiles, plan.turns);
   const int rows = ceil_div(batch.num_rows, batch.num_sequences);
   const int most = std::min(kMostSets, std::max(1, kMostGroupTokens / args.tile_tokens));
-  for (plan.sets = 1;; ++plan.sets) {
-    const int tokens = plan.sets * args.tile_tokens;
-    plan.shared = batch.has_paths
-                      ? TilesShared<kChunks, true>::bytes(plan.sets, plan.turns, tokens)
-                      : TilesShared<kChunks, false>::bytes(plan.sets, plan.turns, tokens);
-    const int blocks =
-        batch.num_sequences * ceil_div(rows, tokens) * args.kv.num_kv_heads * plan.ranks;
-    plan.rounds = rounds_of(blocks, plan.shared, kMostResident, to);
-    if (plan.sets == most || tokens >= rows || plan.rounds <= 1.0f) return plan;
+  for (;; ++plan.sets) {
+    plan = sized<kChunks>(plan, args, to);
+    if (plan.sets == most || plan.sets * args.tile_tokens >= rows || plan.rounds <= 1.0f)
+      return plan;
   }
 }
 
@@ -198,6 +240,7 @@ cudaError_t launch_tiles(AttentionArgs& args, const TilesPlan& plan, const Launc
                                             : attention_tiles_kernel<kChunks, false>;
   args.block_tiles = plan.sets;
   args.turns = plan.turns;
+  args.by_unit = plan.by_unit;
   const cudaError_t status =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
   if (status != cudaSuccess) return status;
@@ -209,12 +252,17 @@ cudaError_t launch_tiles(AttentionArgs& args, const TilesPlan& plan, const Launc
       dim3(1, 1, ranks), 128, plan.shared, args);
 }
 
-/// Whether small blocks, a tile each, are the fastest. Small heads gain nothing from a second turn,
-/// nor do trees from a third.
+/// Whether small blocks, a tile each, are the fastest. Of plain decoding, small heads gain nothing
+/// from a second turn; of long trees, large heads.
 template <int kChunks>
 bool prefers_tiles(const DeviceBatch& batch, const TilesPlan& plan, const Launch& to) {
-  const int most_turns = batch.num_rows > batch.num_sequences ? 2 : kChunks > 2 ? 4 : 1;
-  return has_clusters(to) && plan.turns <= most_turns && plan.rounds <= kMostRounds;
+  constexpr bool kLarge = kChunks > 2;
+  if (!has_clusters(to)) return false;
+  if (batch.has_paths)
+    return fits_at_once(plan) &&
+           plan.turns <= (kLarge && plan.turns * plan.ranks > kMostTreeTiles ? 2 : kMostTreeTurns);
+  const int most_turns = batch.num_rows > batch.num_sequences ? 2 : kLarge ? 4 : 1;
+  return plan.turns <= most_turns && plan.rounds <= kMostRounds;
 }
 
 /// Whether so many sequences decode that a block for each (head, sequence) keeps the memory busy,
@@ -283,10 +331,11 @@ std::size_t attention_partial_bytes(const DeviceBatch& batch, int num_heads,
   const int tokens = kQueries / (num_heads / kv.num_kv_heads);
   const int spare = batch.num_rows > batch.num_sequences ? kMostBlockTiles : 1;
   const int tiles = spare * batch.num_sequences + batch.num_rows / tokens;
-  return sizeof(Partial<4>) / 4 * static_cast<std::size_t>(ceil_div(kv.head_dim, 32)) *
-             static_cast<std::size_t>(tiles) * static_cast<std::size_t>(kv.num_kv_heads) *
-             static_cast<std::size_t>(num_units(batch)) +
-         sizeof(Partial<4>) * 64;
+  const std::size_t partial = kv.head_dim <= 64   ? sizeof(Partial<2>)
+                              : kv.head_dim <= 96 ? sizeof(Partial<3>)
+                                                  : sizeof(Partial<4>);
+  return partial * static_cast<std::size_t>(tiles) * static_cast<std::size_t>(kv.num_kv_heads) *
+         static_cast<std::size_t>(num_units(batch));
 }
 
 int attention_counters(const DeviceBatch& batch, int num_heads, const KvLayer& kv) noexcept {

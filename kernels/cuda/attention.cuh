@@ -20,6 +20,7 @@ struct AttentionArgs {
   int tile_tokens;     // tokens whose group fits into one set of queries
   int block_tiles;     // sets of queries of a block (attention_groups_kernel, ..tiles_kernel)
   int turns;           // tiles of positions of a block (attention_tiles_kernel)
+  bool by_unit;        // they are a unit, which the block adds up by itself
   int stages;          // of a block's ring (attention_prefill_kernel), 2 or 3
   bool tight;        // values take the place of the keys in shared memory (attention_units_kernel)
   float scale_log2;  // scale * log2(e)
@@ -120,22 +121,23 @@ struct RowState {
 __device__ __forceinline__ void merge_outputs(float (&sum)[4], const float (&other)[4],
                                               const float (&kept)[2], const float (&added)[2]) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i)
-    if (added[i / 2] != 0.0f) sum[i] = __fmaf_rn(other[i], added[i / 2], sum[i] * kept[i / 2]);
+  for (int i = 0; i < 4; ++i) {
+    const float merged = __fmaf_rn(other[i], added[i / 2], sum[i] * kept[i / 2]);
+    sum[i] = added[i / 2] != 0.0f ? merged : sum[i];
+  }
 }
 
 /// What one tile, or one unit, comes to, in the layout of the registers.
 template <int kChunks>
 struct Partial {
-  float4 rows[32];  // tops and totals of each lane's two rows
+  float4 rows[8];  // tops and totals of two rows, the same in four lanes
   float4 out[kChunks * 4][32];
 
-  __device__ RowState state(int lane) const {
-    const float4 v = rows[lane];
-    return {{v.x, v.y}, {v.z, v.w}};
-  }
+  __device__ RowState state(int lane) const { return state_of(rows[lane / 4]); }
+  __device__ static RowState state_of(const float4& v) { return {{v.x, v.y}, {v.z, v.w}}; }
   __device__ void set_state(int lane, const RowState& state) {
-    rows[lane] = {state.top[0], state.top[1], state.total[0], state.total[1]};
+    if (lane % 4 == 0)
+      rows[lane / 4] = {state.top[0], state.top[1], state.total[0], state.total[1]};
   }
   __device__ void set(int d, int lane, const float (&sum)[4]) {
     out[d][lane] = {sum[0], sum[1], sum[2], sum[3]};

@@ -26,7 +26,8 @@ struct GroupWindow : TreeWindow<kChunks> {
       }
     }
     commit_copies();
-    this->load_values(attention, warp, lane);
+    this->load_values(attention, warp, lane,
+                      [&](int group) { return this->value_row(attention, group); });
   }
 
   /// Softmax and weighted values of the 64 positions from `base` on, for the selected queries.

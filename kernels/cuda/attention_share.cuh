@@ -1,5 +1,7 @@
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/attention_window.cuh"
 
 namespace specdec::kernels::cuda {
@@ -122,9 +124,14 @@ __device__ __forceinline__ void score_set(const uint4 (&queries)[kChunks * 2][32
 
 /// What the warps tell one another of a set's softmax.
 struct SoftmaxExchange {
-  float4 tops[16];       // of each row, as the four warps have it
-  uint4 weights[4][32];  // the operand of each step of 16 positions
-  float4 powers[8][32];  // before they were rounded to weights
+  struct Shared {
+    float4 tops[16];       // of each row, as the four warps have it
+    uint4 weights[4][32];  // the operand of each step of 16 positions
+  };
+  using Powers = float4[8][32];  // before they were rounded to weights
+
+  Shared& shared;
+  Powers& powers;
 };
 
 /// The softmax of the 64 positions from `base` on, a step of 16 a warp: each has its own scores and
@@ -132,7 +139,7 @@ struct SoftmaxExchange {
 template <int kChunks>
 __device__ __forceinline__ void share_softmax(const AttentionWarp<kChunks>& attention, int base,
                                               int warp, float (&own)[2][4],
-                                              SoftmaxExchange& exchange,
+                                              const SoftmaxExchange& exchange,
                                               std::uint32_t (&weights)[4][4], float (&tops)[2]) {
   const int lane = attention.lane;
   const int first = base + warp / 2 * 32 + lane % 4 * 8 + warp % 2 * 4;
@@ -150,12 +157,13 @@ __device__ __forceinline__ void share_softmax(const AttentionWarp<kChunks>& atte
         fmaxf(fmaxf(own[0][i * 2], own[0][i * 2 + 1]), fmaxf(own[1][i * 2], own[1][i * 2 + 1]));
     top = fmaxf(top, __shfl_xor_sync(kFullWarp, top, 1));
     top = fmaxf(top, __shfl_xor_sync(kFullWarp, top, 2));
-    if (lane % 4 == 0) reinterpret_cast<float*>(&exchange.tops[lane / 4 + i * 8])[warp] = top;
+    if (lane % 4 == 0)
+      reinterpret_cast<float*>(&exchange.shared.tops[lane / 4 + i * 8])[warp] = top;
   }
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const float4 v = exchange.tops[lane / 4 + i * 8];
+    const float4 v = exchange.shared.tops[lane / 4 + i * 8];
     tops[i] = fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
@@ -168,14 +176,14 @@ __device__ __forceinline__ void share_softmax(const AttentionWarp<kChunks>& atte
   step.y = weight_pair(own[0][2], own[0][3]);
   step.z = weight_pair(own[1][0], own[1][1]);
   step.w = weight_pair(own[1][2], own[1][3]);
-  exchange.weights[warp][lane] = step;
+  exchange.shared.weights[warp][lane] = step;
 #pragma unroll
   for (int n = 0; n < 2; ++n)
     exchange.powers[warp * 2 + n][lane] = {own[n][0], own[n][1], own[n][2], own[n][3]};
   __syncthreads();
 #pragma unroll
   for (int n = 0; n < 4; ++n) {
-    const uint4 v = exchange.weights[n][lane];
+    const uint4 v = exchange.shared.weights[n][lane];
     weights[n][0] = v.x;
     weights[n][1] = v.y;
     weights[n][2] = v.z;
@@ -201,36 +209,123 @@ __device__ __forceinline__ RowState total_up(const SoftmaxExchange& exchange, in
   return state;
 }
 
-/// Shared memory of a block of attention_tiles_kernel, cut up by how much it attends to.
+/// Shared memory of a block of attention_tiles_kernel, cut up by how much it attends to. What tiles
+/// (or units) come to is written to the block of the cluster that will add it up: the dimension
+/// tiles of all sets go round the ranks in turn.
 template <int kChunks, bool kTrees>
 struct TilesShared {
   using Queries = uint4[kChunks * 2][32];  // of a set, as the mma takes them
   using Window = TreeWindow<kChunks>;
+  static constexpr int kDimTiles = kChunks * 4;
 
-  Partial<kChunks>* partials;  // [sets][turns]
-  SoftmaxExchange* exchange;
+  int ranks;
+  int most_tiles;    // or units, of a set
+  Queries* queries;  // [sets]
+  float4* rows;      // [sets][most_tiles][8] tops and totals of two rows
+  float4* out;       // [dimension tiles that it adds up][most_tiles][32]
+  SoftmaxExchange::Shared* softmax;
+  SoftmaxExchange::Powers* powers;
   typename Window::Columns* columns;  // this and the rest: of a tree's slots
   uint4* values;
   std::uint8_t* places;
-  int turns;
 
-  __device__ TilesShared(std::byte* memory, int sets, int num_turns)
-      : partials(reinterpret_cast<Partial<kChunks>*>(memory)),
-        exchange(reinterpret_cast<SoftmaxExchange*>(partials + sets * num_turns)),
-        columns(reinterpret_cast<typename Window::Columns*>(exchange + 1)),
-        values(reinterpret_cast<uint4*>(columns + 1)),
-        places(reinterpret_cast<std::uint8_t*>(values + kWindowSlots * Window::kDimTiles)),
-        turns(num_turns) {}
-
-  /// A set's queries lie where its last turn's sums will: nobody needs them then.
-  __device__ Queries& queries(int set) const {
-    static_assert(sizeof(Queries) <= sizeof(Partial<kChunks>));
-    return *reinterpret_cast<Queries*>(partials + set * turns + turns - 1);
+  /// Where one set meets one tile, the powers take the place of the queries, which then have been
+  /// read: small enough for a product's block to have room beside this one.
+  __host__ __device__ static bool powers_replace_queries(int sets, int turns) {
+    return sets * turns == 1;
   }
 
-  static std::size_t bytes(int sets, int turns, int tokens) {
-    const std::size_t bytes =
-        static_cast<std::size_t>(sets * turns) * sizeof(Partial<kChunks>) + sizeof(SoftmaxExchange);
+  __device__ TilesShared(std::byte* memory, int sets, int num_ranks, int turns, bool by_unit)
+      : ranks(num_ranks), most_tiles(by_unit ? num_ranks : num_ranks * turns) {
+    const auto take = [&](auto*& part, int count) {
+      using Part = std::remove_reference_t<decltype(*part)>;
+      part = reinterpret_cast<Part*>(memory);
+      memory += sizeof(Part) * count;
+    };
+    if (powers_replace_queries(sets, turns)) {
+      take(powers, 1);
+      queries = reinterpret_cast<Queries*>(powers);
+    } else {
+      take(powers, 1);
+      take(queries, sets);
+    }
+    take(rows, sets * most_tiles * 8);
+    take(out, ceil_div(sets * kDimTiles, ranks) * most_tiles * 32);
+    take(softmax, 1);
+    if (!kTrees) return;
+    take(columns, 1);
+    take(values, kWindowSlots * kDimTiles);
+    take(places, 0);
+  }
+  __device__ SoftmaxExchange exchange() const { return {*softmax, *powers}; }
+
+  /// Of tile (or unit) `tile` of a set of queries.
+  struct Partial {
+    const TilesShared& shared;
+    int query_set;
+    int tile;
+
+    /// By all lanes of one warp.
+    __device__ void set_state(int lane, const RowState& state) const {
+      float4* const to = shared.rows + (query_set * shared.most_tiles + tile) * 8 + lane / 4;
+      for (int rank = lane % 4; rank < shared.ranks; rank += 4)
+        store_to_block(to, rank, {state.top[0], state.top[1], state.total[0], state.total[1]});
+    }
+    __device__ void set(int d, int lane, const float (&sum)[4]) const {
+      const int item = query_set * kDimTiles + d;
+      const int place = item / shared.ranks;
+      store_to_block(shared.out + (place * shared.most_tiles + tile) * 32 + lane,
+                     item - place * shared.ranks, {sum[0], sum[1], sum[2], sum[3]});
+    }
+  };
+
+  /// Adds up dimension tile place * ranks + own rank, in ascending order: `kUnit` tiles to units,
+  /// units to the whole.
+  template <int kUnit>
+  __device__ RowState add_up(int set, int place, int tiles, int lane, float (&sum)[4]) const {
+    const float4* const states = rows + set * most_tiles * 8 + lane / 4;
+    const float4* const outs = out + place * most_tiles * 32 + lane;
+    RowState whole;
+    float kept[2];
+    float added[2];
+    sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
+#pragma unroll 1
+    for (int first = 0; first < tiles; first += kUnit) {
+      float4 row[kUnit];
+      float4 v[kUnit];
+#pragma unroll
+      for (int i = 0; i < kUnit; ++i) {
+        const int at = min(first + i, tiles - 1);
+        row[i] = states[at * 8];
+        v[i] = outs[at * 32];
+        if (first + i >= tiles) row[i].x = row[i].y = -INFINITY;  // nobody's: left out
+      }
+      RowState state{{row[0].x, row[0].y}, {row[0].z, row[0].w}};
+      float unit_sum[4] = {v[0].x, v[0].y, v[0].z, v[0].w};
+      if constexpr (kUnit > 1) {
+        state = {};
+        unit_sum[0] = unit_sum[1] = unit_sum[2] = unit_sum[3] = 0.0f;
+#pragma unroll
+        for (int i = 0; i < kUnit; ++i) {
+          state.merge({{row[i].x, row[i].y}, {row[i].z, row[i].w}}, kept, added);
+          merge_outputs(unit_sum, {v[i].x, v[i].y, v[i].z, v[i].w}, kept, added);
+        }
+      }
+      whole.merge(state, kept, added);
+      merge_outputs(sum, unit_sum, kept, added);
+    }
+    return whole;
+  }
+
+  static std::size_t bytes(int sets, int ranks, int turns, bool by_unit, int tokens) {
+    static_assert(sizeof(Queries) <= sizeof(SoftmaxExchange::Powers));
+    const auto tiles = static_cast<std::size_t>(by_unit ? ranks : ranks * turns);
+    const auto items = static_cast<std::size_t>(ceil_div(sets * kDimTiles, ranks));
+    const auto own_queries =
+        static_cast<std::size_t>(powers_replace_queries(sets, turns) ? 0 : sets);
+    const std::size_t bytes = sizeof(SoftmaxExchange::Powers) + own_queries * sizeof(Queries) +
+                              static_cast<std::size_t>(sets) * tiles * 8 * sizeof(float4) +
+                              items * tiles * 32 * sizeof(float4) + sizeof(SoftmaxExchange::Shared);
     if (!kTrees) return bytes;
     return bytes + sizeof(typename Window::Columns) + sizeof(typename Window::Values) +
            static_cast<std::size_t>(tokens) * sizeof(typename Window::Places);
@@ -288,53 +383,83 @@ struct QueryShare {
 };
 
 /// A tree's slots when four warps have them between them: the keys in registers, every fourth eight
-/// of slots; pairs of dimension tiles.
+/// of slots; pairs of dimension tiles. Most trees need half of the window.
 template <int kChunks>
 struct TileWindow : TreeWindow<kChunks> {
   using Window = TreeWindow<kChunks>;
   static constexpr int kEights = kWindowSlots / 8 / 4;
+  static constexpr int kMostly = kEights / 2;
   static constexpr int kPairs = (kChunks + 1) / 2;
+  const __half* key_rows[kMostly];
+  const __half* value_rows[2];
   uint4 keys[kEights][kChunks];
 
+  __device__ bool needs_all() const { return this->num_slots > kWindowSlots / 2; }
+  __device__ const __half* own_key_row(const AttentionWarp<kChunks>& attention, int warp,
+                                       int n) const {
+    return this->key_row(attention, this->first_slot + (n * 4 + warp) * 8 + attention.lane / 4);
+  }
+  /// Looks up where most of it lies, before it is there.
+  __device__ void locate(const AttentionWarp<kChunks>& attention, int warp) {
+#pragma unroll
+    for (int n = 0; n < kMostly; ++n) key_rows[n] = own_key_row(attention, warp, n);
+#pragma unroll
+    for (int n = 0; n < 2; ++n) value_rows[n] = this->value_row(attention, n);
+  }
   __device__ void load(const AttentionWarp<kChunks>& attention, int warp) {
     const int lane = attention.lane;
-#pragma unroll
-    for (int n = 0; n < kEights; ++n) {
-      const __half* const key =
-          this->key_row(attention, this->first_slot + (n * 4 + warp) * 8 + lane / 4);
+    const auto load_key = [&](int n, const __half* key) {
 #pragma unroll
       for (int chunk = 0; chunk < kChunks; ++chunk) {
         const int col = chunk * 32 + lane % 4 * 8;
         const bool there = key != nullptr && col < attention.args.kv.head_dim;
         keys[n][chunk] = load_past_cache(there ? key + col : nullptr);
       }
-    }
-    this->load_values(attention, warp, lane);
+    };
+#pragma unroll
+    for (int n = 0; n < kMostly; ++n) load_key(n, key_rows[n]);
+    if (needs_all())
+#pragma unroll
+      for (int n = kMostly; n < kEights; ++n) load_key(n, own_key_row(attention, warp, n));
+    this->load_values(attention, warp, lane, [&](int group) {
+      return group == 0   ? value_rows[0]
+             : group == 1 ? value_rows[1]
+                          : this->value_row(attention, group);
+    });
   }
 
   /// Softmax and weighted values of the 64 positions from `base` on, for the selected queries.
+  template <class Sums>
   __device__ void attend(const AttentionWarp<kChunks>& attention, int base, int warp,
                          const uint4 (&queries)[kChunks * 2][32], typename Window::Columns& columns,
-                         SoftmaxExchange& exchange, Partial<kChunks>& partial) const {
+                         const SoftmaxExchange& exchange, const Sums& partial) const {
     const int lane = attention.lane;
-    float sums[kEights][4];
-    score_set<kChunks>(
-        queries, lane, [&](int n, int chunk) { return keys[n][chunk]; }, sums);
+    // Columns past the last slot are nobody's.
 #pragma unroll
-    for (int n = 0; n < kEights; ++n)
-      Window::put_scores(columns, (n * 4 + warp) * 8, lane, sums[n]);
+    for (int first = 0; first < kEights; first += kMostly) {
+      if (first > 0 && !needs_all()) break;
+      float sums[kMostly][4];
+      score_set<kChunks>(
+          queries, lane, [&](int n, int chunk) { return keys[first + n][chunk]; }, sums);
+#pragma unroll
+      for (int n = 0; n < kMostly; ++n)
+        Window::put_scores(columns, ((first + n) * 4 + warp) * 8, lane, sums[n]);
+    }
     __syncthreads();
     float own[2][4];
     this->pick_scores(attention, base, warp, columns, own);
     std::uint32_t weights[4][4];
     float tops[2];
     share_softmax(attention, base, warp, own, exchange, weights, tops);
+    // Steps of positions that nobody sees add nothing.
+    const int steps = base + kAttentionTile / 2 > attention.tile.last ? 2 : 4;
     float out[kPairs][2][4] = {};
 #pragma unroll 2
     for (int token = attention.first_token; token < attention.end_token; ++token) {
       float sum[kPairs][2][4] = {};
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
+        if (step >= steps) break;
         const int place = this->place_of_row(token, base, step, lane);
 #pragma unroll
         for (int n = 0; n < kPairs; ++n) {
@@ -366,11 +491,11 @@ struct TileWindow : TreeWindow<kChunks> {
 };
 
 /// The same where a path leaves the window: keys and values are fetched once a token.
-template <int kChunks>
+template <int kChunks, class Sums>
 __device__ __forceinline__ void attend_by_token(const AttentionWarp<kChunks>& attention, int base,
                                                 int warp, const uint4 (&queries)[kChunks * 2][32],
-                                                SoftmaxExchange& exchange,
-                                                Partial<kChunks>& partial) {
+                                                const SoftmaxExchange& exchange,
+                                                const Sums& partial) {
   const int lane = attention.lane;
   TileShare<kChunks> share;
   float own[2][4] = {};

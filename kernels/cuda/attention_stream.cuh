@@ -12,7 +12,8 @@ struct StreamShared {
   uint4 keys[kStreamStages][2][kChunks][128];
   uint4 values[kStreamStages][kChunks][2][128];
   uint4 queries[kChunks * 2][32];
-  SoftmaxExchange exchange;
+  SoftmaxExchange::Shared softmax;
+  SoftmaxExchange::Powers powers;
 };
 
 /// grid: [KV heads, query tiles]; a block goes through everything that its set of queries sees, its
@@ -24,6 +25,7 @@ __global__ void __launch_bounds__(128)
   constexpr int kUnitTiles = kAttentionUnit / kAttentionTile;
   extern __shared__ __align__(128) std::byte shared_bytes[];
   auto& shared = *reinterpret_cast<StreamShared<kChunks>*>(shared_bytes);
+  const SoftmaxExchange exchange{shared.softmax, shared.powers};
   __shared__ float totals[2][32];
   let_next_start();
   const int thread = static_cast<int>(threadIdx.x);
@@ -84,13 +86,13 @@ __global__ void __launch_bounds__(128)
         [&](int n, int chunk) { return shared.keys[stage][n][chunk][thread]; }, own);
     std::uint32_t weights[4][4];
     float tops[2];
-    share_softmax(attention, index * kAttentionTile, warp, own, shared.exchange, weights, tops);
+    share_softmax(attention, index * kAttentionTile, warp, own, exchange, weights, tops);
     float out[kChunks][4];
     weigh_values(
         weights, [&](int n, int half) { return shared.values[stage][n][half][thread]; }, out);
     // Only the first warp's totals count.
     const RowState state =
-        warp == 0 ? total_up(shared.exchange, lane, tops) : RowState{{tops[0], tops[1]}, {}};
+        warp == 0 ? total_up(exchange, lane, tops) : RowState{{tops[0], tops[1]}, {}};
     float kept[2];
     float added[2];
     unit.merge(state, kept, added);

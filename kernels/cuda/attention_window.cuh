@@ -69,24 +69,33 @@ struct TreeWindow {
            slot % kv.block_size * kv.head_dim;
   }
 
-  /// Brings the values in; all warps of the block. The pool has them by dimension: a lane reads 8
-  /// slots of one, and the transposition leaves it with two dimensions of one slot.
-  __device__ void load_values(const AttentionWarp<kChunks>& attention, int warp, int lane) const {
+  /// Where 8 values of the lane's slots lie, in the group of 32 slots `group`; null: nowhere.
+  __device__ const __half* value_row(const AttentionWarp<kChunks>& attention, int group) const {
     const KvLayer& kv = attention.args.kv;
-    const SlotMap map = attention.map_of(0, true);
+    const int eight = first_slot + group * 32 + attention.lane % 4 * 8;
+    if (eight - first_slot >= num_slots) return nullptr;
+    return static_cast<const __half*>(kv.values) +
+           attention.block_base(attention.map_of(0, true), eight) + eight % kv.block_size;
+  }
+
+  /// Brings the values in; all warps of the block. The pool has them by dimension: a lane reads 8
+  /// slots of one, and the transposition leaves it with two dimensions of one slot. row_of(group)
+  /// is value_row().
+  template <class RowOf>
+  __device__ void load_values(const AttentionWarp<kChunks>& attention, int warp, int lane,
+                              RowOf row_of) const {
+    const KvLayer& kv = attention.args.kv;
     constexpr int kAtOnce = 2;  // groups of 32 slots on their way
+#pragma unroll 1
     for (int first = 0; first * 32 < num_slots; first += kAtOnce) {
       uint4 loaded[kAtOnce][kChunks];
 #pragma unroll
       for (int n = 0; n < kAtOnce; ++n) {
-        const int eight = first_slot + (first + n) * 32 + lane % 4 * 8;
-        const bool there = eight - first_slot < num_slots;
-        const auto* from = static_cast<const __half*>(kv.values);
-        if (there) from += attention.block_base(map, eight) + eight % kv.block_size;
+        const __half* const from = row_of(first + n);
 #pragma unroll
         for (int i = 0; i < kChunks; ++i) {
           const int col = (i * 4 + warp) * 8 + lane / 4;
-          loaded[n][i] = there && col < kv.head_dim
+          loaded[n][i] = from != nullptr && col < kv.head_dim
                              ? __ldcg(reinterpret_cast<const uint4*>(from + col * kv.block_size))
                              : uint4{0, 0, 0, 0};
         }

@@ -84,20 +84,18 @@ __device__ __forceinline__ void cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
 }
-/// Reads the same place in the shared memory of the cluster's block `rank`.
-__device__ __forceinline__ float4 load_from_block(const float4* own, int rank) {
+/// Writes to the same place in the shared memory of the cluster's block `rank`. It is there once
+/// both have met at a barrier of the cluster; the block must have come to one before.
+__device__ __forceinline__ void store_to_block(float4* own, int rank, const float4& v) {
 #if __CUDA_ARCH__ >= 900
-  float4 v;
   asm volatile(
       "{ .reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %4, %5;\n"
-      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [remote]; }"
-      : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-      : "r"(shared_address(own)), "r"(rank)
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "st.shared::cluster.v4.f32 [remote], {%2, %3, %4, %5}; }" ::"r"(shared_address(own)),
+      "r"(rank), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
       : "memory");
-  return v;
 #else
-  return *own;
+  *own = v;
 #endif
 }
 

@@ -42,7 +42,9 @@ std::size_t stage_bytes(const PackedMatrix& weight, const ProductSchedule& sched
 
 bool normalises(const PackedMatrix& weight, int num_tokens) noexcept {
   constexpr int kMostCols = 8192;  // of one token, which the whole block shares
-  return weight.cols <= (num_tokens == 1 ? kMostCols : kMostNormedCols) && num_tokens <= kTokenTile;
+  constexpr int kMostTokens = 2 * kTokenTile;
+  return weight.cols <= (num_tokens == 1 ? kMostCols : kMostNormedCols) &&
+         num_tokens <= kMostTokens;
 }
 
 namespace {
@@ -59,14 +61,14 @@ int tiles_a_warp(int tiles, int token_tiles) {
 
 // Fitted to what bench/cuda/tune_products finds on an H100 (bench/results/cuda_products.txt).
 ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
-                                 const DeviceInfo& device) noexcept {
+                                 const DeviceInfo& device, std::size_t spared) noexcept {
   constexpr int kMostTiles = 7;
   constexpr int kMostChunk = 18;  // units; a row of so many is a stage
   const int token_tiles = std::min(8, ceil_div(num_tokens, kTokenTile));
   const int tiles = num_tiles(weight.rows, weight.pair_distance);
   const int units = ceil_div(weight.cols, kUnitCols);
   const std::size_t shared =
-      static_cast<std::size_t>(device.max_block_shared) - 2048 -  // barriers are static
+      static_cast<std::size_t>(device.max_block_shared) - spared - 2048 -  // barriers are static
       (normalises(weight, num_tokens) ? normed_bytes(weight, num_tokens) : 0);
   ProductSchedule schedule;
   // Rounds of the persistent blocks cost the weights of a full one, and the tokens once more, at
@@ -111,6 +113,17 @@ ProductArgs make_args(const Product& product) {
   return args;
 }
 
+/// Attention's blocks for a small tree are large, and have much to look up before they wait: beside
+/// the product's they are through with it in time. With more tokens the product needs its ring.
+std::size_t spared_for_attention(const Product& product, const Launch& to) {
+  constexpr int kMostTokens = 16;
+  constexpr std::size_t kTreeBlock = std::size_t{76} << 10;
+  return product.output == ProductOutput::qkv && product.batch.has_paths &&
+                 product.num_tokens <= kMostTokens && to.device.has_overlap
+             ? kTreeBlock
+             : 0;
+}
+
 }  // namespace
 
 cudaError_t multiply(const Product& product, const Launch& to) {
@@ -124,7 +137,10 @@ cudaError_t multiply(const Product& product, const Launch& to) {
   if (!to.device.has_wgmma ||
       product.num_tokens <= (cached ? kMostCachedTokens : kMostNarrowTokens) ||
       args.units % kWideChunk != 0)
-    return multiply(product, product_schedule(product.weight, product.num_tokens, to.device), to);
+    return multiply(product,
+                    product_schedule(product.weight, product.num_tokens, to.device,
+                                     spared_for_attention(product, to)),
+                    to);
   switch (product.weight.type) {
     case DataType::f16:
       return launch_wide_product<DataType::f16>(args, to);
@@ -157,9 +173,10 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
   const bool norms = product.normed.norm_weight != nullptr;
   std::size_t shared = ring + (norms ? normed_bytes(weight, product.num_tokens) : 0);
   args.normed_offset = static_cast<int>(ring);
-  args.workers = !norms                           ? consumers
-                 : weight.cols <= kMostNormedCols ? std::max(consumers, product.num_tokens)
-                                                  : std::max(consumers, kNormParts);
+  args.workers = !norms ? consumers
+                 : weight.cols <= kMostNormedCols
+                     ? std::max(consumers, std::min(product.num_tokens, kMostWarps))
+                     : std::max(consumers, kNormParts);
   if (norms && !normalises(weight, product.num_tokens)) return cudaErrorInvalidValue;
   if (norms && weight.cols > kMostNormedCols && consumers > kNormParts)
     return cudaErrorInvalidConfiguration;

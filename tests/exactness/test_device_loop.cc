@@ -135,11 +135,11 @@ TEST_CASE("steps on the device change no token and no logprob of single steps" *
            .method = "eagle3",
            .batch = 6,
            .mode = "schedule"},
-           Setting{.name = "EAGLE-3 tree, scheduled, batch 6, preempted",
+           Setting{.name = "EAGLE-3 tree, scheduled, batch 8, preempted",
            .method = "eagle3",
            .topk = 3,
            .num_draft_tokens = 12,
-           .batch = 6,
+           .batch = 8,
            .memory_mb = 24,
            .mode = "schedule"},
            Setting{.name = "plain"},
@@ -174,7 +174,7 @@ TEST_CASE("steps on the device change no token and no logprob of single steps" *
            .batch = 8,
            .memory_mb = 24},
        }) {
-    INFO(setting.name);
+    INFO(std::string(setting.name));
     Engine engine = Engine::load(config_for(setting));
     const std::vector<RunResult> actual =
         run_requests(engine, requests, setting.batch, setting.batch > 1 ? 7 : 0);
@@ -183,9 +183,10 @@ TEST_CASE("steps on the device change no token and no logprob of single steps" *
       CHECK(same_output(expected[i], actual[i]));
     }
     const EngineStats stats = engine.stats();
-    MESSAGE(setting.name << ": " << stats.num_device_steps << " of " << stats.num_steps
-                         << " steps on the device, " << stats.speculation.mean_acceptance_length()
-                         << " tokens a step, " << stats.num_preemptions << " preemptions");
+    MESSAGE(std::string(setting.name)
+            << ": " << stats.num_device_steps << " of " << stats.num_steps
+            << " steps on the device, " << stats.speculation.mean_acceptance_length()
+            << " tokens a step, " << stats.num_preemptions << " preemptions");
     CHECK((stats.num_device_steps > 0) == setting.device_loop);
     CHECK(stats.kv_blocks_held == 0);
     if (setting.memory_mb == 24) CHECK(stats.num_preemptions > 0);

@@ -67,17 +67,20 @@ __device__ inline void edit_slice(const SampleRowsParams& params, const RowView&
   __syncthreads();
 }
 
-// The best of a warp's chunks into `best`, NaN into `flags`, chunk maxima into `chunk_keys`.
+// The best of a block's chunks into `best`, NaN into `flags`, chunk maxima into `chunk_keys`.
+// Called by the whole block, with a barrier of the block between two calls.
 __device__ inline void reduce_chunks(const LaneValues (&values)[kChunksPerWarp], int first_chunk,
                                      int num_row_chunks, std::uint32_t* chunk_keys,
                                      unsigned long long* best, std::uint32_t* flags,
                                      std::uint32_t nan_flag) {
+  __shared__ unsigned long long bests[kScanWarps];
   const unsigned lane = threadIdx.x % kWarp;
+  const int warp = static_cast<int>(threadIdx.x / kWarp);
   unsigned long long mine = 0;
   bool nan = false;
 #pragma unroll
   for (int j = 0; j < kChunksPerWarp; ++j) {
-    const int chunk = first_chunk + static_cast<int>(threadIdx.x / kWarp) + j * kScanWarps;
+    const int chunk = first_chunk + warp + j * kScanWarps;
     if (chunk >= num_row_chunks) break;
     const unsigned long long chunk_top = chunk_best(values[j], chunk, lane);
     if (lane == 0) chunk_keys[chunk] = key_of(chunk_top);
@@ -86,7 +89,13 @@ __device__ inline void reduce_chunks(const LaneValues (&values)[kChunksPerWarp],
     for (int i = 0; i < kLaneTokens; ++i) nan |= values[j].at[i] != values[j].at[i];
   }
   if (__any_sync(kFullWarp, nan) && lane == 0) atomicOr(flags, nan_flag);
-  if (lane == 0 && mine != 0) atomicMax(best, mine);
+  // Atomics of one address wait for one another: one a block.
+  if (lane == 0) bests[warp] = mine;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+#pragma unroll
+  for (int i = 1; i < kScanWarps; ++i) mine = bests[i] > mine ? bests[i] : mine;
+  if (mine != 0) atomicMax(best, mine);
 }
 
 }  // namespace specdec::kernels::cuda
