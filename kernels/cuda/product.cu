@@ -42,9 +42,7 @@ std::size_t stage_bytes(const PackedMatrix& weight, const ProductSchedule& sched
 
 bool normalises(const PackedMatrix& weight, int num_tokens) noexcept {
   constexpr int kMostCols = 8192;  // of one token, which the whole block shares
-  constexpr int kMostTokens = 2 * kTokenTile;
-  return weight.cols <= (num_tokens == 1 ? kMostCols : kMostNormedCols) &&
-         num_tokens <= kMostTokens;
+  return weight.cols <= (num_tokens == 1 ? kMostCols : kMostNormedCols) && num_tokens <= kTokenTile;
 }
 
 namespace {
@@ -173,10 +171,9 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
   const bool norms = product.normed.norm_weight != nullptr;
   std::size_t shared = ring + (norms ? normed_bytes(weight, product.num_tokens) : 0);
   args.normed_offset = static_cast<int>(ring);
-  args.workers = !norms ? consumers
-                 : weight.cols <= kMostNormedCols
-                     ? std::max(consumers, std::min(product.num_tokens, kMostWarps))
-                     : std::max(consumers, kNormParts);
+  args.workers = !norms                           ? consumers
+                 : weight.cols <= kMostNormedCols ? std::max(consumers, product.num_tokens)
+                                                  : std::max(consumers, kNormParts);
   if (norms && !normalises(weight, product.num_tokens)) return cudaErrorInvalidValue;
   if (norms && weight.cols > kMostNormedCols && consumers > kNormParts)
     return cudaErrorInvalidConfiguration;

@@ -177,7 +177,7 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
 /// One block a processor, persistent over (weight group, token group) items. The last warp fills a
 /// ring of stages, weights before the dependency wait; the others, (tile, token warp), use it up:
 /// each owns one weight tile x kTokenTiles token tiles. Few tokens the block normalises by itself,
-/// a warp a token at a time, while the weights are on their way.
+/// a warp a token, while the weights are on their way.
 template <DataType kType, int kTokenTiles>
 __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__ ProductArgs args) {
   using Format = Weights<kType>;
@@ -333,8 +333,7 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
     if (cols <= kMostNormedCols) {
       const WarpNorm<Operand> norm(normed.norm_weight, cols, lane);
       wait_for_previous();
-      for (int token = warp; token < args.product.num_tokens; token += args.workers)
-        norm.write(row_of(token), normed.norm_eps, place_of(token));
+      if (warp < args.product.num_tokens) norm.write(row_of(warp), normed.norm_eps, place_of(warp));
     } else {
       const BlockNorm norm(normed.norm_weight, cols, static_cast<int>(threadIdx.x));
       wait_for_previous();
@@ -345,12 +344,9 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
   } else {
     wait_for_previous();
   }
-  // Tokens that the block normalised lie there for good, all columns of a tile side by side.
-  const int tile_units = norms ? args.units : args.chunk;
   int stage = 0;
   int phase = 0;
   for (int item = first_item; item < items; item += static_cast<int>(gridDim.x)) {
-    const int first_tile = (norms ? item % args.token_groups * group_tokens : 0) + own_tokens;
     if (!early || item != first_item) look_up(item);
     float sums[kTokenTiles][4] = {};
     for (int chunk = 0; chunk < chunks; ++chunk) {
@@ -358,9 +354,9 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
       Barrier::wait(&filled[stage], phase);
       const std::byte* weights = shared + stage * stage_bytes + own_tile * weight_bytes;
       const std::byte* const operand =
-          (norms ? shared + args.normed_offset + chunk * args.chunk * token_unit
-                 : shared + stage * stage_bytes + args.block_tiles * weight_bytes) +
-          first_tile * tile_units * token_unit;
+          norms ? shared + args.normed_offset + chunk * args.chunk * token_unit
+                : shared + stage * stage_bytes + args.block_tiles * weight_bytes +
+                      own_tokens * args.chunk * kTokenUnit;
       const std::uint32_t tokens =
           shared_address(operand) + static_cast<std::uint32_t>(single ? lane / 8 : lane) * 16;
       // Dense weights are loaded a unit ahead, so that they are not between two steps of which one
@@ -381,7 +377,7 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
           asm volatile(
               "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
               : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-              : "r"(tokens + static_cast<std::uint32_t>((i * tile_units + unit) * token_unit)));
+              : "r"(tokens + static_cast<std::uint32_t>((i * args.chunk + unit) * token_unit)));
           mma<Operand>(sums[i], a[0], b[0], b[1]);
           mma<Operand>(sums[i], a[1], b[2], b[3]);
         }
