@@ -124,6 +124,18 @@ __device__ __forceinline__ __nv_bfloat16 to_operand<__nv_bfloat16>(float value) 
   return __float2bfloat16_rn(value);
 }
 
+/// TF32: a float whose fraction has ten bits; what lies below them is zero.
+struct Tf32 {
+  std::uint32_t bits;
+};
+template <>
+__device__ __forceinline__ Tf32 to_operand<Tf32>(float value) {
+  // cvt makes infinity of a NaN all of whose bits lie where it cuts.
+  Tf32 nearest{0x7fffffff};
+  if (!isnan(value)) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(nearest.bits) : "f"(value));
+  return nearest;
+}
+
 /// Two adjacent elements as one word, `a` first.
 template <class T>
 __device__ __forceinline__ std::uint32_t operand_pair(float a, float b) {
@@ -133,7 +145,8 @@ __device__ __forceinline__ std::uint32_t operand_pair(float a, float b) {
          static_cast<std::uint32_t>(reinterpret_cast<const std::uint16_t&>(high)) << 16;
 }
 
-/// c += a b for one step of 16 columns: a [16 rows, 16], b [16, 8 tokens], c [16, 8] in floats.
+/// c += a b for one step of k = 16 columns, of TF32 8: a [16 rows, k], b [k, 8 tokens], c [16, 8]
+/// in floats.
 template <class T>
 __device__ __forceinline__ void mma(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                     std::uint32_t b1);
@@ -149,6 +162,14 @@ template <>
 __device__ __forceinline__ void mma<__nv_bfloat16>(float (&c)[4], const std::uint32_t (&a)[4],
                                                    std::uint32_t b0, std::uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+template <>
+__device__ __forceinline__ void mma<Tf32>(float (&c)[4], const std::uint32_t (&a)[4],
+                                          std::uint32_t b0, std::uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));

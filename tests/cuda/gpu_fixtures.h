@@ -68,10 +68,25 @@ class Scratch {
   cuda::Launch launch_;
 };
 
+/// A file's weight type and what it is kept as on the device: float32 as f16, or as it is, to be
+/// multiplied in TF32.
+struct Kept {
+  DataType type;
+  DataType packed;
+
+  Kept(DataType of) : type(of), packed(cuda::packed_type(of)) {}
+  Kept(DataType of, DataType as) : type(of), packed(as) {}
+};
+/// Every weight type, and float32 as it is.
+std::vector<Kept> kept_types();
+std::string name(Kept kept);
+/// cuda::operand_type; f32 stands for TF32.
+DataType operand_of(Kept kept);
+
 /// A test matrix packed on the device.
 class GpuMatrix {
  public:
-  GpuMatrix(const TestMatrix& matrix, DataType type, int pair_distance = 0);
+  GpuMatrix(const TestMatrix& matrix, Kept kept, int pair_distance = 0);
   const PackedMatrix& packed() const { return packed_; }
 
  private:
@@ -80,13 +95,14 @@ class GpuMatrix {
 };
 
 /// The weights as the kernels multiply them: rounded to the operand's type.
-reference::DenseMatrix rounded_weights(const TestMatrix& matrix, DataType type);
-/// A float as the operand's type has it.
+reference::DenseMatrix rounded_weights(const TestMatrix& matrix, Kept kept);
+/// A float as the operand's type has it; f32: TF32.
 float rounded(float value, DataType operand_type);
 
-/// `rows` x `cols` floats as an operand.
+/// `rows` x `cols` floats as an operand; f32: TF32.
 Device<std::byte> make_operand(const std::vector<float>& values, int rows, int cols, DataType type);
-/// An operand's elements as floats.
+/// An operand's elements as floats; f32: rows of floats, in which ops write what a TF32 product
+/// reads.
 std::vector<float> read_operand(const std::vector<std::byte>& operand, int rows, int cols,
                                 DataType type);
 
