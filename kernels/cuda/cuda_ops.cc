@@ -28,6 +28,7 @@ cudaError_t set_rows(const NormedRows& rows, int num_rows, const Launch& to, Pro
                         .norm_weight = rows.norm_weight,
                         .norm_eps = rows.norm_eps,
                         .type = operand_type(product.weight.type),
+                        .full_precision = product.weight.full_precision,
                         .operand = to.workspace.operand},
                        to);
 }

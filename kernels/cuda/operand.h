@@ -11,9 +11,9 @@
 namespace specdec::kernels::cuda {
 
 /// Activations as the tensor cores read them: tiles of 8 tokens x 16 bytes, that is 8 columns of
-/// f16 or bf16, 4 of TF32, each 128 contiguous bytes, the tiles of 8 tokens adjacent along the
-/// columns. ldmatrix takes four of them at once for mma.sync; to wgmma they are core matrices
-/// without swizzle.
+/// f16 or bf16, 4 of TF32 or floats, each 128 contiguous bytes, the tiles of 8 tokens adjacent
+/// along the columns. ldmatrix takes four of them at once for mma.sync; to wgmma they are core
+/// matrices without swizzle.
 inline constexpr int kTokenTile = 8;
 /// Columns are padded with zeros to whole units of this many: two mma steps, one quantised group.
 inline constexpr int kUnitCols = 32;

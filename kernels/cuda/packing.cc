@@ -54,17 +54,15 @@ void pack_dense_unit(DataType type, int cols, int first, const std::byte* const*
 }
 
 void pack_float_unit(int cols, int first, const std::byte* const* rows, std::byte* out) {
-  constexpr std::uint32_t kNan = 0x7fffffff;
   for (int step = 0; step < kUnitCols / 8; ++step)
     for (int lane = 0; lane < kLanes; ++lane)
       for (int i = 0; i < 4; ++i, out += sizeof(float)) {
         const std::byte* row = rows[lane / 4 + i % 2 * 8];
         const int col = first + step * 8 + lane % 4 + i / 2 * 4;
-        std::uint32_t bits = 0;
         if (row != nullptr && col < cols)
-          std::memcpy(&bits, row + static_cast<std::size_t>(col) * sizeof bits, sizeof bits);
-        if ((bits & 0x7fffffff) > 0x7f800000) bits = kNan;
-        std::memcpy(out, &bits, sizeof bits);
+          std::memcpy(out, row + static_cast<std::size_t>(col) * sizeof(float), sizeof(float));
+        else
+          std::memset(out, 0, sizeof(float));
       }
 }
 

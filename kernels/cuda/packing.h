@@ -17,14 +17,15 @@ namespace specdec::kernels::cuda {
 ///   q4_0       [32 lanes][2 steps] nibbles, f16 scales[16]                   288
 ///   q4_1       [32 lanes][2 steps] nibbles, f16 {scale, minimum}[16]         320
 /// In m16n8k8, whose steps have 8 columns, lane (g, c) holds rows g and g + 8 of column c, then of
-/// column c + 4. Floats are kept as the file has them (but each NaN as 0x7fffffff) and become TF32
-/// as they are multiplied, so that an embedding's rows are its own.
+/// column c + 4. Floats are kept as the file has them and become TF32, one
+/// or a sum of two (PackedMatrix::full_precision), as they are multiplied: so an embedding's rows
+/// are its own.
 std::size_t unit_bytes(DataType packed_type) noexcept;
 
 /// What `source` type is kept as; f32 as `f32_as`, f16 or f32.
 DataType packed_type(DataType source, DataType f32_as = DataType::f16) noexcept;
 /// How a product with a packed matrix takes its activations: f16 or bf16 operands (bf16 for bf16,
-/// f16 for all others but f32), or, for f32, floats, of which it makes TF32 operands itself.
+/// f16 for all others but f32), or, for f32, floats, of which it makes operands itself.
 DataType operand_type(DataType packed_type) noexcept;
 /// Bytes of an element of the operand that the tensor cores then read.
 int operand_element_bytes(DataType packed_type) noexcept;

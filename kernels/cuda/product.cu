@@ -8,6 +8,8 @@ namespace specdec::kernels::cuda {
 
 extern template cudaError_t launch_product<DataType::f32>(const ProductArgs&, int, int, int,
                                                           std::size_t, const Launch&);
+extern template cudaError_t launch_product<DataType::f32, FloatWeights<SplitFloat>>(
+    const ProductArgs&, int, int, int, std::size_t, const Launch&);
 extern template cudaError_t launch_product<DataType::f16>(const ProductArgs&, int, int, int,
                                                           std::size_t, const Launch&);
 extern template cudaError_t launch_product<DataType::bf16>(const ProductArgs&, int, int, int,
@@ -202,6 +204,9 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
   const int tiles_a_warp = schedule.tiles_a_warp;
   switch (weight.type) {
     case DataType::f32:
+      if (weight.full_precision)
+        return launch_product<DataType::f32, FloatWeights<SplitFloat>>(args, tiles_a_warp, blocks,
+                                                                       threads, shared, to);
       return launch_product<DataType::f32>(args, tiles_a_warp, blocks, threads, shared, to);
     case DataType::f16:
       return launch_product<DataType::f16>(args, tiles_a_warp, blocks, threads, shared, to);

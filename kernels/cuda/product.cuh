@@ -181,9 +181,8 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
 /// ring of stages, weights before the dependency wait; the others, (tile, token warp), use it up:
 /// each owns one weight tile x kTokenTiles token tiles. Few tokens the block normalises by itself,
 /// a warp a token at a time, while the weights are on their way.
-template <DataType kType, int kTokenTiles>
+template <class Format, int kTokenTiles>
 __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__ ProductArgs args) {
-  using Format = Weights<kType>;
   using Operand = typename Format::Operand;
   constexpr int kElement = sizeof(Operand);
   constexpr int kSteps = kUnitSteps<Operand>;
@@ -369,9 +368,10 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
           first_tile * tile_units * token_unit;
       const std::uint32_t tokens =
           shared_address(operand) + static_cast<std::uint32_t>(single ? lane / 8 : lane) * 16;
-      // Dense weights are loaded a unit ahead, so that they are not between two steps of which one
-      // waits for the other. (Dequantised ones would take registers twice: slower.)
-      constexpr bool kAhead = Format::kUnitBytes == kTileRows * kUnitCols * kElement;
+      // Weights of 16 bits are loaded a unit ahead, so that they are not between two steps of which
+      // one waits for the other. (Others would take registers twice: slower, where they are
+      // dequantised.)
+      constexpr bool kAhead = Format::kUnitBytes == kTileRows * kUnitCols * 2;
       std::uint32_t a[kSteps][4];
       if constexpr (kAhead) Format::load(weights, lane, a);
 #pragma unroll 4
@@ -417,13 +417,14 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
   }
 }
 
-/// Instantiated once per weight type, in product_TYPE.cu.
-template <DataType kType>
+/// Instantiated once per weight type, in product_TYPE.cu; of floats once more, for products of full
+/// precision.
+template <DataType kType, class Format = Weights<kType>>
 cudaError_t launch_product(const ProductArgs& args, int tiles_a_warp, int blocks, int threads,
                            std::size_t shared_bytes, const Launch& to) {
-  const auto kernel = tiles_a_warp == 1   ? product_kernel<kType, 1>
-                      : tiles_a_warp == 2 ? product_kernel<kType, 2>
-                                          : product_kernel<kType, 4>;
+  const auto kernel = tiles_a_warp == 1   ? product_kernel<Format, 1>
+                      : tiles_a_warp == 2 ? product_kernel<Format, 2>
+                                          : product_kernel<Format, 4>;
   const cudaError_t status = allow_shared(to, kernel);
   if (status != cudaSuccess) return status;
   return launch(to, kernel, dim3(static_cast<unsigned>(blocks)), threads, shared_bytes, args);

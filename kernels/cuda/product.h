@@ -27,7 +27,8 @@ struct NormedRows {
 /// number of tokens: the k-order rule.
 struct Product {
   PackedMatrix weight;
-  /// Operand of weight.cols columns, in operand_type(weight); of TF32 where that is f32.
+  /// Operand of weight.cols columns, in operand_type(weight); where that is f32, of TF32, or of
+  /// floats as they are if the weight is of full precision.
   const std::byte* tokens = nullptr;
   int num_tokens = 0;
   /// With norm_weight set: these, normalised by the product itself, in the place of `tokens`.

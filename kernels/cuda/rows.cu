@@ -165,6 +165,7 @@ cudaError_t embed_rows(const EmbedRowsParams& params, const Launch& to) {
 cudaError_t write_operand(const OperandRows& rows, const Launch& to) {
   const auto kernel = rows.type == DataType::bf16  ? operand_kernel<__nv_bfloat16>
                       : rows.type == DataType::f16 ? operand_kernel<__half>
+                      : rows.full_precision        ? operand_kernel<SplitFloat>
                                                    : operand_kernel<Tf32>;
   return launch(to, kernel, dim3(static_cast<unsigned>(rows.num_rows)), kThreads, 0, rows);
 }

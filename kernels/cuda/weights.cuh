@@ -42,10 +42,10 @@ struct Weights<DataType::f16> : DenseWeights<__half> {};
 template <>
 struct Weights<DataType::bf16> : DenseWeights<__nv_bfloat16> {};
 
-/// Floats, which become TF32 on their way to the tensor cores.
-template <>
-struct Weights<DataType::f32> {
-  using Operand = Tf32;
+/// Floats, which become TF32 on their way to the tensor cores, or stay as they are.
+template <class T>
+struct FloatWeights {
+  using Operand = T;
   static constexpr int kUnitBytes = 2048;
 
   __device__ static void load(const std::byte* unit, int lane, std::uint32_t (&a)[4][4]) {
@@ -53,10 +53,10 @@ struct Weights<DataType::f32> {
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       const float4 v = lanes[step * 32];
-      a[step][0] = to_operand<Tf32>(v.x).bits;
-      a[step][1] = to_operand<Tf32>(v.y).bits;
-      a[step][2] = to_operand<Tf32>(v.z).bits;
-      a[step][3] = to_operand<Tf32>(v.w).bits;
+      a[step][0] = to_operand<T>(v.x).bits;
+      a[step][1] = to_operand<T>(v.y).bits;
+      a[step][2] = to_operand<T>(v.z).bits;
+      a[step][3] = to_operand<T>(v.w).bits;
     }
   }
   __device__ static float element(const std::byte* unit, int row, int col) {
@@ -65,6 +65,8 @@ struct Weights<DataType::f32> {
     return reinterpret_cast<const float*>(unit)[(col / 8 * 32 + lane) * 4 + i];
   }
 };
+template <>
+struct Weights<DataType::f32> : FloatWeights<Tf32> {};
 
 __device__ __forceinline__ __half2 as_half2(std::uint32_t bits) {
   return reinterpret_cast<const __half2&>(bits);

@@ -50,12 +50,13 @@ Scratch::Scratch()
 }
 
 std::vector<Kept> kept_types() {
-  std::vector<Kept> kept = {{DataType::f32, DataType::f32}};
+  std::vector<Kept> kept = {kTf32, kFloat32};
   for (const DataType type : weight_types()) kept.emplace_back(type);
   return kept;
 }
 
 std::string name(Kept kept) {
+  if (kept.packed == DataType::f32) return kept.full_precision ? "f32" : "f32 in TF32";
   return kept.packed == kept.type ? name(kept.type) : name(kept.type) + " as " + name(kept.packed);
 }
 
@@ -79,7 +80,16 @@ GpuMatrix::GpuMatrix(const TestMatrix& matrix, Kept kept, int pair_distance) {
                     packed.data() + static_cast<std::size_t>(tile) * tile_bytes);
   }
   data_.emplace(packed);
-  packed_ = {kept.packed, rows, cols, data_->get(), pair_distance};
+  packed_ = {kept.packed, rows, cols, data_->get(), pair_distance, kept.full_precision};
+}
+
+float rounded(float value, Kept kept) {
+  if (operand_of(kept) != DataType::f32) return rounded(value, operand_of(kept));
+  if (kept.full_precision || value == 0 || !std::isfinite(value)) return value;
+  // To whole units of the tenth bit of fraction; std::round takes ties away from zero.
+  const int last = std::max(std::ilogb(value), -126) - 10;
+  return static_cast<float>(
+      std::ldexp(std::round(std::ldexp(static_cast<double>(value), -last)), last));
 }
 
 float rounded(float value, DataType type) {
@@ -88,13 +98,6 @@ float rounded(float value, DataType type) {
     reference::store_element(&bits, DataType::f16, 0,
                              std::fmin(std::fmax(static_cast<double>(value), -65504.0), 65504.0));
     return static_cast<float>(reference::load_element(&bits, DataType::f16, 0));
-  }
-  if (type == DataType::f32) {
-    // To whole units of the tenth bit of fraction; std::round takes ties away from zero.
-    if (value == 0 || !std::isfinite(value)) return value;
-    const int last = std::max(std::ilogb(value), -126) - 10;
-    return static_cast<float>(
-        std::ldexp(std::round(std::ldexp(static_cast<double>(value), -last)), last));
   }
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
@@ -106,18 +109,18 @@ float rounded(float value, DataType type) {
 
 reference::DenseMatrix rounded_weights(const TestMatrix& matrix, Kept kept) {
   reference::DenseMatrix dense = matrix.dense();
-  for (float& value : dense.data) value = rounded(value, operand_of(kept));
+  for (float& value : dense.data) value = rounded(value, kept);
   return dense;
 }
 
-Device<std::byte> make_operand(const std::vector<float>& values, int rows, int cols,
-                               DataType type) {
-  const bool tf32 = type == DataType::f32;
-  std::vector<std::byte> bytes(cuda::operand_bytes(rows, cols, tf32 ? 4 : 2));
+Device<std::byte> make_operand(const std::vector<float>& values, int rows, int cols, Kept kept) {
+  const DataType type = operand_of(kept);
+  const bool floats = type == DataType::f32;
+  std::vector<std::byte> bytes(cuda::operand_bytes(rows, cols, floats ? 4 : 2));
   for (int r = 0; r < rows; ++r)
     for (int c = 0; c < cols; ++c) {
-      const float value = rounded(values[static_cast<std::size_t>(r) * cols + c], type);
-      if (tf32) {
+      const float value = rounded(values[static_cast<std::size_t>(r) * cols + c], kept);
+      if (floats) {
         std::memcpy(bytes.data() + cuda::operand_index<4>(r, c, cols) * 4, &value, 4);
         continue;
       }

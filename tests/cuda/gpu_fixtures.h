@@ -68,19 +68,22 @@ class Scratch {
   cuda::Launch launch_;
 };
 
-/// A file's weight type and what it is kept as on the device: float32 as f16, or as it is, to be
-/// multiplied in TF32.
+/// A file's weight type and how it is kept on the device: float32 as f16, or as it is, to be
+/// multiplied in TF32 or as float32.
 struct Kept {
   DataType type;
   DataType packed;
+  bool full_precision = false;
 
-  Kept(DataType of) : type(of), packed(cuda::packed_type(of)) {}
-  Kept(DataType of, DataType as) : type(of), packed(as) {}
+  explicit Kept(DataType of) : type(of), packed(cuda::packed_type(of)) {}
+  Kept(DataType of, DataType as, bool full) : type(of), packed(as), full_precision(full) {}
 };
-/// Every weight type, and float32 as it is.
+inline const Kept kTf32(DataType::f32, DataType::f32, false);
+inline const Kept kFloat32(DataType::f32, DataType::f32, true);
+/// Every weight type, each way.
 std::vector<Kept> kept_types();
 std::string name(Kept kept);
-/// cuda::operand_type; f32 stands for TF32.
+/// cuda::operand_type
 DataType operand_of(Kept kept);
 
 /// A test matrix packed on the device.
@@ -96,13 +99,14 @@ class GpuMatrix {
 
 /// The weights as the kernels multiply them: rounded to the operand's type.
 reference::DenseMatrix rounded_weights(const TestMatrix& matrix, Kept kept);
-/// A float as the operand's type has it; f32: TF32.
+/// A float as the tensor cores see it, and as an operand's type has it (f16, bf16).
+float rounded(float value, Kept kept);
 float rounded(float value, DataType operand_type);
 
-/// `rows` x `cols` floats as an operand; f32: TF32.
-Device<std::byte> make_operand(const std::vector<float>& values, int rows, int cols, DataType type);
-/// An operand's elements as floats; f32: rows of floats, in which ops write what a TF32 product
-/// reads.
+/// `rows` x `cols` floats as the operand of a product with such weights.
+Device<std::byte> make_operand(const std::vector<float>& values, int rows, int cols, Kept kept);
+/// An operand's elements as floats; f32: rows of floats, as ops write them for a product of float32
+/// weights.
 std::vector<float> read_operand(const std::vector<std::byte>& operand, int rows, int cols,
                                 DataType type);
 

@@ -32,6 +32,13 @@ std::vector<Shape> shapes(Kept kept) {
 /// activation, are far larger. Sum below has the bound that holds.
 double bound(double magnitude, int cols) { return (cols / 16 + 8) * 0x1p-23 * magnitude + 1e-30; }
 
+/// What rounding makes of an activation, relative to it; of one that stays a float, what is lost as
+/// it is normed and split.
+double activation_step(Kept kept) {
+  if (kept.full_precision) return 0x1p-19;
+  return operand_of(kept) == DataType::bf16 ? 0x1p-8 : 0x1p-11;
+}
+
 int compute_major() {
   int major = 0;
   require_ok(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu().index));
@@ -110,6 +117,29 @@ Sum sum_of(const Side& w, int r, const Side& x, int t, int cols, const TensorCor
   return sum;
 }
 
+/// The same of floats in full precision, eight products at a time. Each float becomes a TF32 and
+/// the nearest TF32 of the rest: off by 2^-23 of it, and both rests, each 2^-11 at most, are not
+/// multiplied. Three runs of a tensor core, cut to floats, make a step's sum, which is added by
+/// rounding to the nearest.
+Sum full_sum_of(const Side& w, int r, const Side& x, int t, int cols, const TensorCore& core) {
+  constexpr int kStep = 8;
+  constexpr double kSplit = 2 * 0x1p-23 + 0x1p-22;
+  const double run = kStep / core.products * ((core.products + 1) * core.grain + 0x1p-23);
+  Sum sum;
+  for (int first = 0; first < cols; first += kStep) {
+    double magnitude = 0;
+    for (int c = first; c < std::min(cols, first + kStep); ++c) {
+      const double product = static_cast<double>(w.values[static_cast<std::size_t>(r) * cols + c]) *
+                             static_cast<double>(x.values[static_cast<std::size_t>(t) * cols + c]);
+      sum.exact += product;
+      magnitude += std::fabs(product);
+    }
+    sum.bound += (kSplit + 3 * run) * magnitude;
+    sum.bound += 0x1p-24 * (std::fabs(sum.exact) + sum.bound);
+  }
+  return sum;
+}
+
 std::vector<float> store(const GpuMatrix& w, const Device<std::byte>& operand, int tokens,
                          const Scratch& scratch, const cuda::ProductSchedule* schedule = nullptr) {
   const Device<float> out(static_cast<std::size_t>(tokens) * w.packed().rows);
@@ -146,16 +176,17 @@ TEST_CASE("cuda product: equals exact arithmetic on the rounded numbers" *
         const TestMatrix matrix(random, type.type, shape.rows, shape.cols);
         Side w{rounded_weights(matrix, type).data, {}};
         Side x{activations(random, tokens, shape.cols), {}};
-        const auto operand = make_operand(x.values, tokens, shape.cols, operand_of(type));
+        const auto operand = make_operand(x.values, tokens, shape.cols, type);
         const auto got = store(GpuMatrix(matrix, type), operand, tokens, scratch);
-        for (float& value : x.values) value = rounded(value, operand_of(type));
+        for (float& value : x.values) value = rounded(value, type);
         w.powers = powers(w.values, operand_of(type));
         x.powers = powers(x.values, operand_of(type));
         double worst = 0;
         int not_as_cut = 0;
         for (int t = 0; t < tokens; ++t)
           for (int r = 0; r < shape.rows; ++r) {
-            const Sum sum = sum_of(w, r, x, t, shape.cols, core);
+            const Sum sum =
+                (type.full_precision ? full_sum_of : sum_of)(w, r, x, t, shape.cols, core);
             const float value = got[static_cast<std::size_t>(t) * shape.rows + r];
             const double difference = std::fabs(sum.exact - value);
             worst = std::isnan(difference) ? INFINITY : std::fmax(worst, difference / sum.bound);
@@ -179,22 +210,19 @@ TEST_CASE("cuda product: a row has the same bits at any width and in any schedul
       const TestMatrix w(random, type.type, shape.rows, shape.cols);
       const GpuMatrix packed(w, type);
       const auto x = activations(random, kMost, shape.cols);
-      const auto all =
-          store(packed, make_operand(x, kMost, shape.cols, operand_of(type)), kMost, scratch);
+      const auto all = store(packed, make_operand(x, kMost, shape.cols, type), kMost, scratch);
       int wrong = 0;
       for (int n = 1; n <= 64; ++n) {
         const int first = random.below(kMost - n + 1);
         const auto part = some_rows(x, first, n, shape.cols);
-        const auto got =
-            store(packed, make_operand(part, n, shape.cols, operand_of(type)), n, scratch);
+        const auto got = store(packed, make_operand(part, n, shape.cols, type), n, scratch);
         wrong +=
             !same_bits(got.data(), &all[static_cast<std::size_t>(first) * shape.rows], got.size());
       }
       for (const int n : {65, 100, 128, 129, 200, 256}) {
         const int first = random.below(kMost - n + 1);
         const auto part = some_rows(x, first, n, shape.cols);
-        const auto got =
-            store(packed, make_operand(part, n, shape.cols, operand_of(type)), n, scratch);
+        const auto got = store(packed, make_operand(part, n, shape.cols, type), n, scratch);
         wrong +=
             !same_bits(got.data(), &all[static_cast<std::size_t>(first) * shape.rows], got.size());
       }
@@ -202,19 +230,18 @@ TEST_CASE("cuda product: a row has the same bits at any width and in any schedul
            {cuda::ProductSchedule{1, 1, 1, 1, 2}, cuda::ProductSchedule{3, 2, 1, 5, 3},
             cuda::ProductSchedule{2, 4, 2, 4, 2}, cuda::ProductSchedule{5, 1, 4, 3, 3},
             cuda::ProductSchedule{1, 1, 1, 16, 1}}) {
-        const auto got = store(packed, make_operand(x, kMost, shape.cols, operand_of(type)), kMost,
-                               scratch, &schedule);
+        const auto got =
+            store(packed, make_operand(x, kMost, shape.cols, type), kMost, scratch, &schedule);
         wrong += !same_bits(got.data(), all.data(), all.size());
       }
       CHECK(wrong == 0);
     }
 }
 
-TEST_CASE("cuda product of TF32: float's range, and what is no number" *
+TEST_CASE("cuda product of float32 weights: float's range, and what is no number" *
           doctest::skip(!has_gpu())) {
   Random random(36);
   const Scratch scratch;
-  const Kept tf32(DataType::f32, DataType::f32);
   const TensorCore core = TensorCore::of_gpu(DataType::f32);
   constexpr int kRows = 40;
   constexpr int kCols = 72;
@@ -226,63 +253,68 @@ TEST_CASE("cuda product of TF32: float's range, and what is no number" *
       w.set(r, c, std::ldexp(random.normal(), (r * 7 + c * 3) % 41 - 20));
   auto x = activations(random, kTokens, kCols);
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = std::ldexp(x[i], static_cast<int>(i % 53) - 26);
-  const auto product = [&](const TestMatrix& matrix, const std::vector<float>& values) {
-    const Device<float> in(values);
-    const Device<float> out(static_cast<std::size_t>(kTokens) * kRows);
-    const GpuMatrix packed(matrix, tf32);
-    require_ok(cuda::project({kTokens, in.get(), packed.packed(), out.get()}, scratch.launch()));
-    return out.host();
-  };
-  const auto got = product(w, x);
-  Side left{rounded_weights(w, tf32).data, {}};
-  Side right{x, {}};
-  for (float& value : right.values) value = rounded(value, DataType::f32);
-  left.powers = powers(left.values, DataType::f32);
-  right.powers = powers(right.values, DataType::f32);
-  double worst = 0;
-  for (int t = 0; t < kTokens; ++t)
-    for (int r = 0; r < kRows; ++r) {
-      const Sum sum = sum_of(left, r, right, t, kCols, core);
-      const double difference = std::fabs(sum.exact - got[static_cast<std::size_t>(t) * kRows + r]);
-      worst = std::isnan(difference) ? INFINITY : std::fmax(worst, difference / sum.bound);
-    }
-  CHECK(worst <= 1.0);
-
-  // A token or a row that holds something else spoils its own sums, no others; a NaN stays one even
-  // where all its bits are among those that TF32 has not.
-  for (const std::uint32_t bits : {0x7f800001u, 0xffc00000u, 0x7f800000u, 0xff7fffffu}) {
-    CAPTURE(bits);
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    constexpr int kToken = 9;
-    constexpr int kRow = 21;
-    auto broken_x = x;
-    broken_x[kToken * kCols + 70] = value;
-    TestMatrix broken_w = w;
-    broken_w.set(kRow, 3, value);
-    const auto by_token = product(w, broken_x);
-    const auto by_row = product(broken_w, x);
-    int finite = 0;
-    int infinite = 0;
-    int changed = 0;
+  for (const Kept kept : {kTf32, kFloat32}) {
+    CAPTURE(name(kept));
+    const auto product = [&](const TestMatrix& matrix, const std::vector<float>& values) {
+      const Device<float> in(values);
+      const Device<float> out(static_cast<std::size_t>(kTokens) * kRows);
+      const GpuMatrix packed(matrix, kept);
+      require_ok(cuda::project({kTokens, in.get(), packed.packed(), out.get()}, scratch.launch()));
+      return out.host();
+    };
+    const auto got = product(w, x);
+    Side left{rounded_weights(w, kept).data, {}};
+    Side right{x, {}};
+    for (float& value : right.values) value = rounded(value, kept);
+    left.powers = powers(left.values, DataType::f32);
+    right.powers = powers(right.values, DataType::f32);
+    double worst = 0;
     for (int t = 0; t < kTokens; ++t)
       for (int r = 0; r < kRows; ++r) {
-        const std::size_t at = static_cast<std::size_t>(t) * kRows + r;
-        const auto look_at = [&](float now, bool broken, float factor) {
-          if (!broken) {
-            changed += !same_bits(&now, &got[at], 1);
-          } else if (factor != 0) {
-            finite += std::isfinite(now);
-            infinite += std::isinf(now);
-          }
-        };
-        look_at(by_token[at], t == kToken,
-                w.dense().data[static_cast<std::size_t>(r) * kCols + 70]);
-        look_at(by_row[at], r == kRow, right.values[static_cast<std::size_t>(t) * kCols + 3]);
+        const Sum sum =
+            (kept.full_precision ? full_sum_of : sum_of)(left, r, right, t, kCols, core);
+        const double difference =
+            std::fabs(sum.exact - got[static_cast<std::size_t>(t) * kRows + r]);
+        worst = std::isnan(difference) ? INFINITY : std::fmax(worst, difference / sum.bound);
       }
-    CHECK(changed == 0);
-    CHECK(finite == 0);  // of -FLT_MAX the nearest TF32 is infinity
-    CHECK((infinite > 0) == !std::isnan(value));
+    CHECK(worst <= 1.0);
+
+    // A token or a row that holds something else spoils its own sums, no others; a NaN stays one
+    // even where all its bits are among those that TF32 has not.
+    for (const std::uint32_t bits : {0x7f800001u, 0xffc00000u, 0x7f800000u, 0xff7fffffu}) {
+      CAPTURE(bits);
+      float value;
+      std::memcpy(&value, &bits, sizeof value);
+      constexpr int kToken = 9;
+      constexpr int kRow = 21;
+      auto broken_x = x;
+      broken_x[kToken * kCols + 70] = value;
+      TestMatrix broken_w = w;
+      broken_w.set(kRow, 3, value);
+      const auto by_token = product(w, broken_x);
+      const auto by_row = product(broken_w, x);
+      int finite = 0;
+      int infinite = 0;
+      int changed = 0;
+      for (int t = 0; t < kTokens; ++t)
+        for (int r = 0; r < kRows; ++r) {
+          const std::size_t at = static_cast<std::size_t>(t) * kRows + r;
+          const auto look_at = [&](float now, bool broken, float factor) {
+            if (!broken) {
+              changed += !same_bits(&now, &got[at], 1);
+            } else if (factor != 0) {
+              finite += std::isfinite(now);
+              infinite += std::isinf(now);
+            }
+          };
+          look_at(by_token[at], t == kToken,
+                  w.dense().data[static_cast<std::size_t>(r) * kCols + 70]);
+          look_at(by_row[at], r == kRow, right.values[static_cast<std::size_t>(t) * kCols + 3]);
+        }
+      CHECK(changed == 0);
+      CHECK(finite == 0);  // of -FLT_MAX the nearest TF32 is infinity
+      CHECK((infinite > 0) == !std::isnan(value));
+    }
   }
 }
 
@@ -326,8 +358,8 @@ TEST_CASE("cuda norm_head, norm_gate_up, project_residual: against the reference
       const auto norm = norm_weights(random, shape.cols);
       const Device<float> x_device(x);
       const Device<float> norm_device(norm);
-      // A relative 2^-11 (f16, TF32) or 2^-8 (bf16) of every activation, plus sums in float.
-      const double step = operand_of(type) == DataType::bf16 ? 0x1p-8 : 0x1p-11;
+      // Of every activation, plus sums in float.
+      const double step = activation_step(type);
       const auto magnitudes = [&](int row, bool with_norm) {
         double square = 0;
         for (int c = 0; c < shape.cols; ++c)
@@ -381,7 +413,7 @@ TEST_CASE("cuda norm_head, norm_gate_up, project_residual: against the reference
       std::vector<float> residual(static_cast<std::size_t>(tokens) * shape.rows);
       for (float& v : residual) v = random.normal();
       const Device<float> sum(residual);
-      const auto operand = make_operand(x, tokens, shape.cols, operand_of(type));
+      const auto operand = make_operand(x, tokens, shape.cols, type);
       const bool floats = operand_of(type) == DataType::f32;
       const auto* in = floats ? x_device.get() : reinterpret_cast<const float*>(operand.get());
       require_ok(cuda::project_residual({tokens, in, plain.packed(), sum.get(), operand_of(type)},
@@ -435,8 +467,8 @@ TEST_CASE("cuda norm_qkv_rope_append: against the reference; every row has its b
   Random random(35);
   const Scratch scratch;
   for (const int d : {16, 64, 80, 96, 128})
-    for (const Kept type : {Kept(DataType::f32, DataType::f32), Kept(DataType::q4_1),
-                            Kept(DataType::bf16), Kept(DataType::q8_0)}) {
+    for (const Kept type :
+         {kTf32, kFloat32, Kept(DataType::q4_1), Kept(DataType::bf16), Kept(DataType::q8_0)}) {
       CAPTURE(d);
       CAPTURE(name(type));
       const int heads = 4;
@@ -493,7 +525,7 @@ TEST_CASE("cuda norm_qkv_rope_append: against the reference; every row has its b
       require_ok(cuda::norm_qkv_rope_append(on_gpu, scratch.launch()));
       const auto got = q.host();
       // Normed activations are about 1; weights up to 2 with outliers.
-      const double step = operand_of(type) == DataType::bf16 ? 0x1p-8 : 0x1p-11;
+      const double step = activation_step(type);
       double worst = 0;
       double largest = 0;
       for (std::size_t i = 0; i < got.size(); ++i) {
@@ -517,7 +549,7 @@ TEST_CASE("cuda norm_qkv_rope_append: against the reference; every row has its b
             most = std::fmax(most, std::fabs(u - v));
         }
         CHECK(misplaced == 0);
-        CHECK(most <= 4 * step * largest);
+        CHECK(most <= 4 * std::fmax(step, 0x1p-11) * largest);  // the cache's f16
       };
       compare(keys, expected_kv.key_bytes());
       compare(values, expected_kv.value_bytes());

@@ -50,10 +50,13 @@ struct RowTypes {
 /// batch so far took; outgrown pieces are kept, since graphs may have been captured with them.
 class StreamBackend final : public CudaBackend {
  public:
-  /// `f32_as`: what weights of float32 are kept as, f16 or f32.
+  /// `float32_weights`: as BackendConfig has it.
   StreamBackend(const cuda::DeviceInfo& device, std::string name, int host_threads,
-                kernels::DataType f32_as)
-      : name_(std::move(name)), f32_as_(f32_as), threads_(host_threads) {
+                const std::string& float32_weights)
+      : name_(std::move(name)),
+        f32_as_(float32_weights == "f16" ? kernels::DataType::f16 : kernels::DataType::f32),
+        full_precision_(float32_weights == "f32"),
+        threads_(host_threads) {
     launch_.device = device;
     select();
     cudaStream_t stream = nullptr;
@@ -262,7 +265,8 @@ class StreamBackend final : public CudaBackend {
   }
 
   std::string name_;
-  kernels::DataType f32_as_;
+  kernels::DataType f32_as_;  // what weights of float32 are kept as
+  bool full_precision_;       // of those that are kept as they are
   kernels::ThreadPool threads_;
   OwnedStream stream_;
   OwnedEvent staged_;  // the copy out of batch_pinned_
@@ -280,11 +284,13 @@ kernels::PackedMatrix StreamBackend::pack(const MatrixSource& source, void* dest
   const RowTypes types = RowTypes::of(source, f32_as_);
   const bool converts = std::ranges::any_of(
       source.parts, [&](const RowSource& part) { return part.type != types.rows; });
-  const kernels::PackedMatrix matrix{.type = types.packed,
-                                     .rows = source.rows(),
-                                     .cols = cols,
-                                     .data = destination,
-                                     .pair_distance = source.pair_distance};
+  const kernels::PackedMatrix matrix{
+      .type = types.packed,
+      .rows = source.rows(),
+      .cols = cols,
+      .data = destination,
+      .pair_distance = source.pair_distance,
+      .full_precision = types.packed == kernels::DataType::f32 && full_precision_};
   const std::vector<RowPointer> rows = row_pointers(source);
   const int tiles = cuda::num_tiles(matrix.rows, matrix.pair_distance);
   const std::size_t tile_bytes = static_cast<std::size_t>(cuda::ceil_div(cols, cuda::kUnitCols)) *
@@ -367,9 +373,8 @@ std::unique_ptr<Backend> make_cuda_backend(const BackendConfig& config, int host
                 " (SPECDEC_CUDA_ARCHITECTURES says what kernels are compiled for)";
       continue;
     }
-    return std::make_unique<StreamBackend>(
-        device, std::string("cuda: ") + properties.name, host_threads,
-        config.float32_weights == "tf32" ? kernels::DataType::f32 : kernels::DataType::f16);
+    return std::make_unique<StreamBackend>(device, std::string("cuda: ") + properties.name,
+                                           host_threads, config.float32_weights);
   }
   return nullptr;
 }
