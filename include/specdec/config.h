@@ -150,7 +150,7 @@ struct BackendConfig {
                                 ///< fastest here, which is never amx
   /// f16 | tf32 | f32: how a GPU keeps and multiplies the matrices that a file has in float32. f16:
   /// two bytes a weight; tf32: four, with float32's range and, like f16, ten bits of fraction; f32:
-  /// with its accuracy, by three products in TF32
+  /// with its accuracy, by three products in TF32.
   std::string float32_weights = "f16";
 
   bool operator==(const BackendConfig&) const = default;

@@ -8,7 +8,7 @@ namespace specdec::kernels::cuda {
 
 /// mma steps of a unit: each takes 32 bytes of a row of operands.
 template <class Operand>
-inline constexpr int kUnitSteps = kUnitCols* static_cast<int>(sizeof(Operand)) / 32;
+inline constexpr int kUnitSteps = static_cast<int>(sizeof(Operand)) * kUnitCols / 32;
 
 /// One format of kernels/cuda/packing.h: how a lane turns its share of a unit into the A operands
 /// of its mma steps, and what one element of a unit is (embedding rows).
