@@ -318,6 +318,51 @@ TEST_CASE("cuda product of float32 weights: float's range, and what is no number
   }
 }
 
+TEST_CASE("cuda product of float32 weights: sums go over the columns in ascending steps" *
+          doctest::skip(!has_gpu())) {
+  // A row has a large product in one step, its negative in another, 1 in a third: what is left says
+  // whether the 1 came while the large one was there.
+  Random random(37);
+  const Scratch scratch;
+  constexpr int kCols = 96;
+  constexpr float kLarge = 0x1p15f;
+  for (const Kept kept : {kTf32, kFloat32, Kept(DataType::f32)}) {
+    CAPTURE(name(kept));
+    const int step = operand_of(kept) == DataType::f32 ? 8 : 16;
+    const int steps = kCols / step;
+    struct Places {
+      int large;
+      int negative;
+      int one;
+    };
+    std::vector<Places> rows;
+    for (int large = 0; large < steps; ++large)
+      for (int negative = large + 1; negative < steps; ++negative)
+        for (int one = 0; one < steps; ++one)
+          if (one != large && one != negative) rows.push_back({large, negative, one});
+    const int count = static_cast<int>(rows.size());
+    TestMatrix w(random, DataType::f32, count, kCols);
+    for (int r = 0; r < count; ++r) {
+      for (int c = 0; c < kCols; ++c) w.set(r, c, 0);
+      const Places& at = rows[static_cast<std::size_t>(r)];
+      w.set(r, at.large * step + random.below(step), kLarge);
+      w.set(r, at.negative * step + random.below(step), -kLarge);
+      w.set(r, at.one * step + random.below(step), 1 / kLarge);
+    }
+    for (const int tokens : {1, 9, 40}) {
+      const std::vector<float> x(static_cast<std::size_t>(tokens) * kCols, kLarge);
+      const auto got =
+          store(GpuMatrix(w, kept), make_operand(x, tokens, kCols, kept), tokens, scratch);
+      int wrong = 0;
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        const Places& at = rows[i % rows.size()];
+        wrong += got[i] != (at.one > at.negative ? 1.0f : 0.0f);
+      }
+      CHECK(wrong == 0);
+    }
+  }
+}
+
 TEST_CASE("cuda embed_rows: the table's rows, dequantised" * doctest::skip(!has_gpu())) {
   Random random(33);
   const Scratch scratch;

@@ -165,6 +165,7 @@ TEST_CASE("weights of float32: TF32 has their range, f32 their accuracy, f16 nei
   // TF32's fraction is f16's: what is nearer is the embedding, which stays float32.
   CHECK(distance(f16, exact) < 5e-3 * size);
   CHECK(distance(tf32, exact) < distance(f16, exact));
+  CHECK(distance(tf32, exact) > 1e-4 * size);
   CHECK(distance(f32, exact) < 1e-5 * size);
 
   CHECK(logits_of(models().stretched, config_of("tf32")) == tf32);
