@@ -53,8 +53,9 @@ std::size_t stage_bytes(const PackedMatrix& weight, const ProductSchedule& sched
 bool normalises(const PackedMatrix& weight, int num_tokens) noexcept {
   constexpr int kMostCols = 8192;  // of one token, which the whole block shares
   constexpr int kMostTokens = 2 * kTokenTile;
+  constexpr std::size_t kMostBytes = std::size_t{32} << 10;  // beside the ring, on any device
   return weight.cols <= (num_tokens == 1 ? kMostCols : kMostNormedCols) &&
-         num_tokens <= kMostTokens;
+         num_tokens <= kMostTokens && normed_bytes(weight, num_tokens) <= kMostBytes;
 }
 
 namespace {
