@@ -26,6 +26,8 @@ struct PackedMatrix {
   /// Rows i and i + pair_distance of each 2 * pair_distance rows are used together (the halves of a
   /// rotated head, gate and up); 0: none are. A backend may lay them side by side.
   int pair_distance = 0;
+  /// Of floats on a GPU: products have float32's accuracy, not TF32's.
+  bool full_precision = false;
 };
 
 /// Bytes of one K or V value in a pool of that type (f16 or f32).

@@ -148,6 +148,10 @@ struct BackendConfig {
   bool step_graphs = true;      ///< on a GPU: run passes of single steps as graphs
   std::string isa = "auto";     ///< auto | avx2 | avx512 | amx: what the CPU kernels use; auto: the
                                 ///< fastest here, which is never amx
+  /// f16 | tf32 | f32: how a GPU keeps and multiplies the matrices that a file has in float32. f16:
+  /// two bytes a weight; tf32: four, with float32's range and, like f16, ten bits of fraction; f32:
+  /// with its accuracy, by three products in TF32.
+  std::string float32_weights = "f16";
 
   bool operator==(const BackendConfig&) const = default;
 };

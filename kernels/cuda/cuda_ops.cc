@@ -17,7 +17,8 @@ cudaError_t set_rows(const NormedRows& rows, int num_rows, const Launch& to, Pro
     product.normed = rows;
     return cudaSuccess;
   }
-  if (operand_bytes(num_rows, product.weight.cols) > to.workspace.operand_bytes)
+  if (operand_bytes(num_rows, product.weight.cols, operand_element_bytes(product.weight.type)) >
+      to.workspace.operand_bytes)
     return cudaErrorInvalidConfiguration;
   product.tokens = to.workspace.operand;
   return write_operand({.num_rows = num_rows,
@@ -27,6 +28,7 @@ cudaError_t set_rows(const NormedRows& rows, int num_rows, const Launch& to, Pro
                         .norm_weight = rows.norm_weight,
                         .norm_eps = rows.norm_eps,
                         .type = operand_type(product.weight.type),
+                        .full_precision = product.weight.full_precision,
                         .operand = to.workspace.operand},
                        to);
 }
@@ -93,8 +95,7 @@ cudaError_t project_residual(const ProjectResidualParams& params, const Launch& 
 }
 
 cudaError_t norm_gate_up(const NormGateUpParams& params, const Launch& to) {
-  if (params.gate_up.pair_distance != params.gate_up.rows / 2 || params.out_type == DataType::f32)
-    return cudaErrorInvalidValue;
+  if (params.gate_up.pair_distance != params.gate_up.rows / 2) return cudaErrorInvalidValue;
   Product product;
   product.weight = params.gate_up;
   const cudaError_t status =

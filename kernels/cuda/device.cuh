@@ -124,6 +124,27 @@ __device__ __forceinline__ __nv_bfloat16 to_operand<__nv_bfloat16>(float value) 
   return __float2bfloat16_rn(value);
 }
 
+/// TF32: a float whose fraction has ten bits; what lies below them is zero.
+struct Tf32 {
+  std::uint32_t bits;
+};
+template <>
+__device__ __forceinline__ Tf32 to_operand<Tf32>(float value) {
+  // cvt makes infinity of a NaN all of whose bits lie where it cuts.
+  Tf32 nearest{0x7fffffff};
+  if (!isnan(value)) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(nearest.bits) : "f"(value));
+  return nearest;
+}
+
+/// A float, multiplied as the sum of two TF32.
+struct SplitFloat {
+  std::uint32_t bits;
+};
+template <>
+__device__ __forceinline__ SplitFloat to_operand<SplitFloat>(float value) {
+  return {__float_as_uint(value)};
+}
+
 /// Two adjacent elements as one word, `a` first.
 template <class T>
 __device__ __forceinline__ std::uint32_t operand_pair(float a, float b) {
@@ -133,7 +154,8 @@ __device__ __forceinline__ std::uint32_t operand_pair(float a, float b) {
          static_cast<std::uint32_t>(reinterpret_cast<const std::uint16_t&>(high)) << 16;
 }
 
-/// c += a b for one step of 16 columns: a [16 rows, 16], b [16, 8 tokens], c [16, 8] in floats.
+/// c += a b for one step of k = 16 columns (8 of four bytes): a [16 rows, k], b [k, 8 tokens],
+/// c [16, 8] in floats.
 template <class T>
 __device__ __forceinline__ void mma(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                     std::uint32_t b1);
@@ -152,6 +174,53 @@ __device__ __forceinline__ void mma<__nv_bfloat16>(float (&c)[4], const std::uin
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+template <>
+__device__ __forceinline__ void mma<Tf32>(float (&c)[4], const std::uint32_t (&a)[4],
+                                          std::uint32_t b0, std::uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// The nearest TF32 of a float, and the nearest of the rest: together 22 bits or more.
+struct Tf32Parts {
+  std::uint32_t high = 0;
+  std::uint32_t low = 0;
+
+  __device__ static Tf32Parts of(std::uint32_t bits) {
+    const float value = __uint_as_float(bits);
+    Tf32Parts parts{.high = to_operand<Tf32>(value).bits};
+    // Of infinity and NaN there is no rest.
+    const float kept = __uint_as_float(parts.high);
+    if (isfinite(kept)) parts.low = to_operand<Tf32>(value - kept).bits;
+    return parts;
+  }
+};
+/// Three products, the small ones first; that of the low parts would be below float's last bit. A
+/// tensor core cuts towards zero as it adds, in long sums always the same way, so each step's sum
+/// is added to the others by rounding to the nearest (Ootomo and Yokota 2022,
+/// arXiv 2203.03341).
+template <>
+__device__ __forceinline__ void mma<SplitFloat>(float (&c)[4], const std::uint32_t (&a)[4],
+                                                std::uint32_t b0, std::uint32_t b1) {
+  const Tf32Parts first = Tf32Parts::of(b0);
+  const Tf32Parts second = Tf32Parts::of(b1);
+  std::uint32_t high[4];
+  std::uint32_t low[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const Tf32Parts parts = Tf32Parts::of(a[i]);
+    high[i] = parts.high;
+    low[i] = parts.low;
+  }
+  float step[4] = {};
+  mma<Tf32>(step, low, first.high, second.high);
+  mma<Tf32>(step, high, first.low, second.low);
+  mma<Tf32>(step, high, first.high, second.high);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) c[i] += step[i];
 }
 
 }  // namespace specdec::kernels::cuda

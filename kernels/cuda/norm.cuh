@@ -55,11 +55,18 @@ __device__ __forceinline__ void scale_group(float (&v)[8], float scale, const fl
 #pragma unroll
   for (int k = 0; k < 8; ++k) v[k] = v[k] * scale * weight[k];
 }
-template <class T>
-__device__ __forceinline__ uint4 normed_group(float (&v)[8], float scale,
-                                              const float (&weight)[8]) {
-  scale_group(v, scale, weight);
-  return operand_group<T>(v);
+/// Puts eight columns into an operand: place(col) says where those from `col` on go, as many as 16
+/// bytes hold.
+template <class T, class Place>
+__device__ __forceinline__ void put_columns(const Place& place, int col, const float (&v)[8]) {
+  if constexpr (sizeof(T) == 2) {
+    *place(col) = operand_group<T>(v);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; i += 4)
+      *place(col + i) = uint4{to_operand<T>(v[i]).bits, to_operand<T>(v[i + 1]).bits,
+                              to_operand<T>(v[i + 2]).bits, to_operand<T>(v[i + 3]).bits};
+  }
 }
 
 /// One warp's norm of one row of at most kMostNormedCols columns. Weights are loaded ahead of the
@@ -78,7 +85,6 @@ struct WarpNorm {
     for (int part = 0; part < kParts; ++part)
       load_group(weight, part * 256 + lane * 8, cols, weights[part]);
   }
-  /// place(col) says where 8 columns go.
   template <class Place>
   __device__ void write(const float* x, float eps, Place place) const {
     float values[kParts][8];
@@ -99,8 +105,10 @@ struct WarpNorm {
     const float scale = norm_scale(total, cols, eps);
 #pragma unroll
     for (int part = 0; part < kParts; ++part)
-      if (const int col = part * 256 + lane * 8; col < padded_cols(cols))
-        *place(col) = normed_group<T>(values[part], scale, weights[part]);
+      if (const int col = part * 256 + lane * 8; col < padded_cols(cols)) {
+        scale_group(values[part], scale, weights[part]);
+        put_columns<T>(place, col, values[part]);
+      }
   }
 };
 
@@ -159,11 +167,11 @@ struct BlockNorm {
       put(col, v);
     }
   }
-  /// As an operand's elements; place(col) says where 8 columns go.
+  /// As an operand's elements.
   template <class T, class Sync, class Place>
   __device__ void write(const float* x, float eps, float* part_sums, Sync sync, Place place) const {
     each(x, eps, part_sums, sync,
-         [&](int col, const float(&v)[8]) { *place(col) = operand_group<T>(v); });
+         [&](int col, const float(&v)[8]) { put_columns<T>(place, col, v); });
   }
 };
 

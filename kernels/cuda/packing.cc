@@ -53,6 +53,19 @@ void pack_dense_unit(DataType type, int cols, int first, const std::byte* const*
       }
 }
 
+void pack_float_unit(int cols, int first, const std::byte* const* rows, std::byte* out) {
+  for (int step = 0; step < kUnitCols / 8; ++step)
+    for (int lane = 0; lane < kLanes; ++lane)
+      for (int i = 0; i < 4; ++i, out += sizeof(float)) {
+        const std::byte* row = rows[lane / 4 + i % 2 * 8];
+        const int col = first + step * 8 + lane % 4 + i / 2 * 4;
+        if (row != nullptr && col < cols)
+          std::memcpy(out, row + static_cast<std::size_t>(col) * sizeof(float), sizeof(float));
+        else
+          std::memset(out, 0, sizeof(float));
+      }
+}
+
 /// Number `i` of a group of 32 as the file has it: q4: 0..15, q8: as an unsigned byte, plus 128.
 unsigned quant(DataType type, const std::byte* group, int i) {
   if (type == DataType::q8_0) return (std::to_integer<unsigned>(group[2 + i]) + 128) & 255;
@@ -101,25 +114,32 @@ bool quantised(DataType type) {
 }  // namespace
 
 std::size_t unit_bytes(DataType type) noexcept {
-  return quantised(type) ? kTileRows * group_bytes(type) : 1024;
+  return quantised(type) ? kTileRows * group_bytes(type) : type == DataType::f32 ? 2048 : 1024;
 }
 
-DataType packed_type(DataType source) noexcept {
-  return source == DataType::f32 ? DataType::f16 : source;
+DataType packed_type(DataType source, DataType f32_as) noexcept {
+  return source == DataType::f32 ? f32_as : source;
 }
 
 DataType operand_type(DataType type) noexcept {
-  return type == DataType::bf16 ? DataType::bf16 : DataType::f16;
+  return type == DataType::bf16 || type == DataType::f32 ? type : DataType::f16;
 }
+
+int operand_element_bytes(DataType type) noexcept { return type == DataType::f32 ? 4 : 2; }
 
 std::size_t packed_bytes(DataType type, int rows, int cols, int pair_distance) noexcept {
   return static_cast<std::size_t>(num_tiles(rows, pair_distance)) *
          static_cast<std::size_t>(ceil_div(cols, kUnitCols)) * unit_bytes(type);
 }
 
-void pack_tile(DataType type, int cols, const std::byte* const rows[kTileRows], std::byte* out) {
-  const std::size_t bytes = unit_bytes(packed_type(type));
+void pack_tile(DataType type, DataType packed, int cols, const std::byte* const rows[kTileRows],
+               std::byte* out) {
+  const std::size_t bytes = unit_bytes(packed);
   for (int unit = 0; unit < ceil_div(cols, kUnitCols); ++unit, out += bytes) {
+    if (packed == DataType::f32) {
+      pack_float_unit(cols, unit * kUnitCols, rows, out);
+      continue;
+    }
     if (!quantised(type)) {
       pack_dense_unit(type, cols, unit * kUnitCols, rows, out);
       continue;

@@ -11,17 +11,24 @@ namespace specdec::kernels::cuda {
 /// the 32 lanes of a warp hold the A operand of mma.m16n8k16, so that each lane reads its share of
 /// a unit with one or two vector loads. Lane (g, c) = (lane / 4, lane % 4) holds, of each step of
 /// 16 columns, rows g and g + 8, columns 2c, 2c + 1, 2c + 8, 2c + 9.
-///   f16, bf16  [2 steps][32 lanes][8]                                       1024 bytes
+///   f32        [4 steps][32 lanes][4], as m16n8k8 has it                     2048 bytes
+///   f16, bf16  [2 steps][32 lanes][8]                                       1024
 ///   q8_0       [32 lanes][2 steps][8] unsigned (q + 128), f16 scales[16]     544
 ///   q4_0       [32 lanes][2 steps] nibbles, f16 scales[16]                   288
 ///   q4_1       [32 lanes][2 steps] nibbles, f16 {scale, minimum}[16]         320
-/// A file's f32 becomes f16.
+/// In m16n8k8, whose steps have 8 columns, lane (g, c) holds rows g and g + 8 of column c, then of
+/// column c + 4. Floats are kept as the file has them and become TF32, one
+/// or a sum of two (PackedMatrix::full_precision), as they are multiplied: so an embedding's rows
+/// are its own.
 std::size_t unit_bytes(DataType packed_type) noexcept;
 
-/// What `source` type is kept as.
-DataType packed_type(DataType source) noexcept;
-/// The type in which a packed matrix is multiplied: bf16 for bf16, f16 for all others.
+/// What `source` type is kept as; f32 as `f32_as`, f16 or f32.
+DataType packed_type(DataType source, DataType f32_as = DataType::f16) noexcept;
+/// How a product with a packed matrix takes its activations: f16 or bf16 operands (bf16 for bf16,
+/// f16 for all others but f32), or, for f32, floats, of which it makes operands itself.
 DataType operand_type(DataType packed_type) noexcept;
+/// Bytes of an element of the operand that the tensor cores then read.
+int operand_element_bytes(DataType packed_type) noexcept;
 
 /// Which matrix rows a tile holds: rows 0..7 of tile t are first, first + 1, .., rows 8..15 those
 /// `distance` further on. With a pair distance, rows that are used together share a thread.
@@ -50,7 +57,9 @@ SPECDEC_HOST_DEVICE int num_tiles(int rows, int pair_distance) {
 std::size_t packed_bytes(DataType packed_type, int rows, int cols, int pair_distance) noexcept;
 
 /// Packs one tile from its 16 rows as they lie in a model file (`type`: the file's; null: a row of
-/// zeros) into `out`, [units of the row]. Quantised rows are whole groups of 32.
-void pack_tile(DataType type, int cols, const std::byte* const rows[kTileRows], std::byte* out);
+/// zeros) into `out`, [units of the row], as `packed`: packed_type(type). Quantised rows are whole
+/// groups of 32.
+void pack_tile(DataType type, DataType packed, int cols, const std::byte* const rows[kTileRows],
+               std::byte* out);
 
 }  // namespace specdec::kernels::cuda

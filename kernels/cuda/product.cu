@@ -6,6 +6,10 @@
 
 namespace specdec::kernels::cuda {
 
+extern template cudaError_t launch_product<DataType::f32>(const ProductArgs&, int, int, int,
+                                                          std::size_t, const Launch&);
+extern template cudaError_t launch_product<DataType::f32, FloatWeights<SplitFloat>>(
+    const ProductArgs&, int, int, int, std::size_t, const Launch&);
 extern template cudaError_t launch_product<DataType::f16>(const ProductArgs&, int, int, int,
                                                           std::size_t, const Launch&);
 extern template cudaError_t launch_product<DataType::bf16>(const ProductArgs&, int, int, int,
@@ -28,14 +32,20 @@ constexpr int kMostWarps = 14;  // that use up the ring; one more fills it
 constexpr int kMostStages = 32;
 
 std::size_t normed_bytes(const PackedMatrix& weight, int num_tokens) {
-  return num_tokens == 1 ? static_cast<std::size_t>(padded_cols(weight.cols)) * 2
-                         : operand_bytes(num_tokens, weight.cols);
+  const int element = operand_element_bytes(weight.type);
+  return num_tokens == 1 ? static_cast<std::size_t>(padded_cols(weight.cols) * element)
+                         : operand_bytes(num_tokens, weight.cols, element);
+}
+
+/// Bytes of a token tile's unit.
+std::size_t token_unit(const PackedMatrix& weight) {
+  return operand_bytes(kTokenTile, kUnitCols, operand_element_bytes(weight.type));
 }
 
 std::size_t stage_bytes(const PackedMatrix& weight, const ProductSchedule& schedule) {
   return static_cast<std::size_t>(schedule.chunk) *
          (static_cast<std::size_t>(schedule.tiles) * unit_bytes(weight.type) +
-          static_cast<std::size_t>(schedule.token_tiles()) * kTokenUnit);
+          static_cast<std::size_t>(schedule.token_tiles()) * token_unit(weight));
 }
 
 }  // namespace
@@ -79,7 +89,7 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
     const std::size_t price = items <= device.num_processors / 2 ? 2 : 4;
     const std::size_t cost = static_cast<std::size_t>(rounds) *
                              (static_cast<std::size_t>(at_once) * unit_bytes(weight.type) * price +
-                              static_cast<std::size_t>(token_tiles) * kTokenUnit);
+                              static_cast<std::size_t>(token_tiles) * token_unit(weight));
     if (at_once * ceil_div(token_tiles, tiles_a_warp(at_once, token_tiles)) > kMostWarps) break;
     if (at_once > 1 && cost >= least) continue;
     least = cost;
@@ -132,7 +142,7 @@ cudaError_t multiply(const Product& product, const Launch& to) {
   constexpr std::size_t kMostCached = std::size_t{8} << 20;
   const bool cached = packed_bytes(product.weight.type, product.weight.rows, product.weight.cols,
                                    product.weight.pair_distance) <= kMostCached;
-  if (!to.device.has_wgmma ||
+  if (!to.device.has_wgmma || product.weight.type == DataType::f32 ||
       product.num_tokens <= (cached ? kMostCachedTokens : kMostNarrowTokens) ||
       args.units % kWideChunk != 0)
     return multiply(product,
@@ -190,6 +200,11 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
   const int threads = (args.workers + 1) * 32;
   const int tiles_a_warp = schedule.tiles_a_warp;
   switch (weight.type) {
+    case DataType::f32:
+      if (weight.full_precision)
+        return launch_product<DataType::f32, FloatWeights<SplitFloat>>(args, tiles_a_warp, blocks,
+                                                                       threads, shared, to);
+      return launch_product<DataType::f32>(args, tiles_a_warp, blocks, threads, shared, to);
     case DataType::f16:
       return launch_product<DataType::f16>(args, tiles_a_warp, blocks, threads, shared, to);
     case DataType::bf16:
@@ -200,8 +215,6 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
       return launch_product<DataType::q4_0>(args, tiles_a_warp, blocks, threads, shared, to);
     case DataType::q4_1:
       return launch_product<DataType::q4_1>(args, tiles_a_warp, blocks, threads, shared, to);
-    case DataType::f32:
-      break;
   }
   return cudaErrorInvalidValue;
 }

@@ -151,7 +151,10 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
   } else if constexpr (kSink == Sink::gated) {
     const float value = silu(sum) * partner_sum;
     const std::size_t at = operand_index(token, row, rows / 2);
-    if (product.gated_type == DataType::bf16)
+    if (product.gated_type == DataType::f32)
+      reinterpret_cast<float*>(
+          product.operand)[static_cast<std::size_t>(token) * (rows / 2) + row] = value;
+    else if (product.gated_type == DataType::bf16)
       reinterpret_cast<__nv_bfloat16*>(product.operand)[at] = to_operand<__nv_bfloat16>(value);
     else
       reinterpret_cast<__half*>(product.operand)[at] = to_operand<__half>(value);
@@ -178,10 +181,12 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
 /// ring of stages, weights before the dependency wait; the others, (tile, token warp), use it up:
 /// each owns one weight tile x kTokenTiles token tiles. Few tokens the block normalises by itself,
 /// a warp a token, while the weights are on their way.
-template <DataType kType, int kTokenTiles>
+template <class Format, int kTokenTiles>
 __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__ ProductArgs args) {
-  using Format = Weights<kType>;
   using Operand = typename Format::Operand;
+  constexpr int kElement = sizeof(Operand);
+  constexpr int kSteps = kUnitSteps<Operand>;
+  constexpr int kTokenBytes = kTokenUnitOf<kElement>;
   extern __shared__ __align__(128) std::byte shared[];
   __shared__ std::uint64_t filled[32];
   __shared__ std::uint64_t used[32];
@@ -192,14 +197,14 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
   const int consumers = args.block_tiles * args.token_warps;
   const int group_tokens = args.token_warps * kTokenTiles;   // token tiles of an item
   const int weight_bytes = args.chunk * Format::kUnitBytes;  // of one tile in a stage
-  const int stage_bytes = args.block_tiles * weight_bytes + group_tokens * args.chunk * kTokenUnit;
+  const int stage_bytes = args.block_tiles * weight_bytes + group_tokens * args.chunk * kTokenBytes;
   const int chunks = ceil_div(args.units, args.chunk);
   const int items = args.weight_groups * args.token_groups;
   const NormedRows& normed = args.product.normed;
   const bool norms = normed.norm_weight != nullptr;
   // One token normed here lies in a row of its own: all eight tokens of the mma read it.
   const bool single = norms && args.product.num_tokens == 1;
-  const int token_unit = single ? kUnitCols * 2 : kTokenUnit;
+  const int token_unit = single ? kUnitCols * kElement : kTokenBytes;
   if (threadIdx.x == 0) {
     for (int i = 0; i < args.stages; ++i) {
       Barrier::init(&filled[i], Barrier::kFillArrivals);
@@ -220,12 +225,12 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
     const int token_tile = lane - args.block_tiles;
     const bool copies_weights = token_tile < 0;
     const bool copies_tokens = !norms && !copies_weights && token_tile < group_tokens;
-    const int unit_bytes = copies_weights ? Format::kUnitBytes : kTokenUnit;
-    const int offset = copies_weights
-                           ? lane * weight_bytes
-                           : args.block_tiles * weight_bytes + token_tile * args.chunk * kTokenUnit;
+    const int unit_bytes = copies_weights ? Format::kUnitBytes : kTokenBytes;
+    const int offset =
+        copies_weights ? lane * weight_bytes
+                       : args.block_tiles * weight_bytes + token_tile * args.chunk * kTokenBytes;
     const int all_bytes =
-        args.block_tiles * Format::kUnitBytes + (norms ? 0 : group_tokens * kTokenUnit);
+        args.block_tiles * Format::kUnitBytes + (norms ? 0 : group_tokens * kTokenBytes);
     const auto tile_of = [&](int item) {
       const int tile =
           copies_weights
@@ -322,8 +327,8 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
     const auto place_of = [&](int token) {
       return [&, token](int col) {
         const std::size_t at =
-            single ? static_cast<std::size_t>(col) : operand_index(token, col, cols);
-        return reinterpret_cast<uint4*>(shared + args.normed_offset + at * 2);
+            single ? static_cast<std::size_t>(col) : operand_index<kElement>(token, col, cols);
+        return reinterpret_cast<uint4*>(shared + args.normed_offset + at * kElement);
       };
     };
     const auto row_of = [&](int token) {
@@ -356,34 +361,37 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
       const std::byte* const operand =
           norms ? shared + args.normed_offset + chunk * args.chunk * token_unit
                 : shared + stage * stage_bytes + args.block_tiles * weight_bytes +
-                      own_tokens * args.chunk * kTokenUnit;
+                      own_tokens * args.chunk * kTokenBytes;
       const std::uint32_t tokens =
           shared_address(operand) + static_cast<std::uint32_t>(single ? lane / 8 : lane) * 16;
-      // Dense weights are loaded a unit ahead, so that they are not between two steps of which one
-      // waits for the other. (Dequantised ones would take registers twice: slower.)
+      // Weights of 16 bits are loaded a unit ahead, so that they are not between two steps of which
+      // one waits for the other. (Others would take registers twice: slower, where they are
+      // dequantised.)
       constexpr bool kAhead = Format::kUnitBytes == kTileRows * kUnitCols * 2;
-      std::uint32_t a[2][4];
+      std::uint32_t a[kSteps][4];
       if constexpr (kAhead) Format::load(weights, lane, a);
 #pragma unroll 4
       for (int unit = 0; unit < units; ++unit) {
-        std::uint32_t next[2][4];
+        std::uint32_t next[kSteps][4];
         if constexpr (kAhead)
           Format::load(weights + min(unit + 1, units - 1) * Format::kUnitBytes, lane, next);
         else
           Format::load(weights + unit * Format::kUnitBytes, lane, a);
 #pragma unroll
-        for (int i = 0; i < kTokenTiles; ++i) {
-          std::uint32_t b[4];
-          asm volatile(
-              "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-              : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-              : "r"(tokens + static_cast<std::uint32_t>((i * args.chunk + unit) * token_unit)));
-          mma<Operand>(sums[i], a[0], b[0], b[1]);
-          mma<Operand>(sums[i], a[1], b[2], b[3]);
-        }
+        for (int i = 0; i < kTokenTiles; ++i)
+#pragma unroll
+          for (int step = 0; step < kSteps; step += 2) {
+            std::uint32_t b[4];
+            const int at = (i * args.chunk + unit) * token_unit + step * token_unit / kSteps;
+            asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                         : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
+                         : "r"(tokens + static_cast<std::uint32_t>(at)));
+            mma<Operand>(sums[i], a[step], b[0], b[1]);
+            mma<Operand>(sums[i], a[step + 1], b[2], b[3]);
+          }
         if constexpr (kAhead)
 #pragma unroll
-          for (int i = 0; i < 8; ++i) a[i / 4][i % 4] = next[i / 4][i % 4];
+          for (int i = 0; i < kSteps * 4; ++i) a[i / 4][i % 4] = next[i / 4][i % 4];
       }
       __syncwarp();
       if (lane == 0) Barrier::arrive(&used[stage]);
@@ -405,13 +413,14 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
   }
 }
 
-/// Instantiated once per weight type, in product_TYPE.cu.
-template <DataType kType>
+/// Instantiated once per weight type, in product_TYPE.cu; of floats once more, for products of full
+/// precision.
+template <DataType kType, class Format = Weights<kType>>
 cudaError_t launch_product(const ProductArgs& args, int tiles_a_warp, int blocks, int threads,
                            std::size_t shared_bytes, const Launch& to) {
-  const auto kernel = tiles_a_warp == 1   ? product_kernel<kType, 1>
-                      : tiles_a_warp == 2 ? product_kernel<kType, 2>
-                                          : product_kernel<kType, 4>;
+  const auto kernel = tiles_a_warp == 1   ? product_kernel<Format, 1>
+                      : tiles_a_warp == 2 ? product_kernel<Format, 2>
+                                          : product_kernel<Format, 4>;
   const cudaError_t status = allow_shared(to, kernel);
   if (status != cudaSuccess) return status;
   return launch(to, kernel, dim3(static_cast<unsigned>(blocks)), threads, shared_bytes, args);

@@ -23,19 +23,22 @@ struct NormedRows {
 };
 
 /// y = W x for `num_tokens` tokens. Every sum is one float accumulator that runs over the columns
-/// in ascending steps of 16 (two mma steps a unit), whatever the number of tokens: the k-order
-/// rule.
+/// in ascending steps of 16 (two mma steps a unit; of float32 weights 8, four a unit), whatever the
+/// number of tokens: the k-order rule.
 struct Product {
   PackedMatrix weight;
-  const std::byte* tokens = nullptr;  // operand of weight.cols columns, in operand_type(weight)
+  /// Operand of weight.cols columns, in operand_type(weight); where that is f32, of TF32, or of
+  /// floats as they are if the weight is of full precision.
+  const std::byte* tokens = nullptr;
   int num_tokens = 0;
   /// With norm_weight set: these, normalised by the product itself, in the place of `tokens`.
   NormedRows normed;
 
   ProductOutput output = ProductOutput::store;
-  float* out = nullptr;                 // add, store: [num_tokens, weight.rows]
-  std::byte* operand = nullptr;         // gated
-  DataType gated_type = DataType::f16;  // type of that operand
+  float* out = nullptr;          // add, store: [num_tokens, weight.rows]
+  std::byte* operand = nullptr;  // gated
+  DataType gated_type =
+      DataType::f16;  // of that operand; f32: floats [num_tokens, weight.rows / 2]
 
   // qkv
   DeviceBatch batch;

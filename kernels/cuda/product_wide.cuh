@@ -174,7 +174,8 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       const int partner = row + rows.distance;
       with_sink(args.product, rows.first, [&](auto sink) {
         constexpr Sink kSink = decltype(sink)::kValue;
-        if (kSink == Sink::gated && rows.valid == kTileRows / 2) {
+        if (kSink == Sink::gated && rows.valid == kTileRows / 2 &&
+            args.product.gated_type != DataType::f32) {
 #pragma unroll
           for (int i = 0; i < kWideTokenTiles; ++i)
             put_gated_tile(args.product, item_token + i * kTokenTile, rows.first, lane, sums[i]);

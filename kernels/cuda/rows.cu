@@ -43,7 +43,9 @@ __global__ void __launch_bounds__(kThreads) operand_kernel(OperandRows rows) {
   const int row = static_cast<int>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x);
   const auto place = [&](int col) {
-    return reinterpret_cast<uint4*>(rows.operand + operand_index(row, col, rows.cols) * 2);
+    constexpr int kElement = sizeof(T);
+    return reinterpret_cast<uint4*>(rows.operand +
+                                    operand_index<kElement>(row, col, rows.cols) * kElement);
   };
   const auto source = [&] {
     return rows.x +
@@ -60,7 +62,7 @@ __global__ void __launch_bounds__(kThreads) operand_kernel(OperandRows rows) {
   for (int col = thread * 8; col < padded_cols(rows.cols); col += kNormStride) {
     float v[8];
     load_group(source(), col, rows.cols, v);
-    *place(col) = operand_group<T>(v);
+    put_columns<T>(place, col, v);
   }
 }
 
@@ -155,14 +157,16 @@ cudaError_t embed_rows(const EmbedRowsParams& params, const Launch& to) {
     case DataType::q4_1:
       return launch(to, embed_kernel<DataType::q4_1>, grid, kThreads, 0, params);
     case DataType::f32:
-      break;
+      return launch(to, embed_kernel<DataType::f32>, grid, kThreads, 0, params);
   }
   return cudaErrorInvalidValue;
 }
 
 cudaError_t write_operand(const OperandRows& rows, const Launch& to) {
-  const auto kernel =
-      rows.type == DataType::bf16 ? operand_kernel<__nv_bfloat16> : operand_kernel<__half>;
+  const auto kernel = rows.type == DataType::bf16  ? operand_kernel<__nv_bfloat16>
+                      : rows.type == DataType::f16 ? operand_kernel<__half>
+                      : rows.full_precision        ? operand_kernel<SplitFloat>
+                                                   : operand_kernel<Tf32>;
   return launch(to, kernel, dim3(static_cast<unsigned>(rows.num_rows)), kThreads, 0, rows);
 }
 

@@ -1,12 +1,17 @@
 #pragma once
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/operand.h"
 #include "kernels/ops.h"
 
 namespace specdec::kernels::cuda {
 
+/// mma steps of a unit: each takes 32 bytes of a row of operands.
+template <class Operand>
+inline constexpr int kUnitSteps = static_cast<int>(sizeof(Operand)) * kUnitCols / 32;
+
 /// One format of kernels/cuda/packing.h: how a lane turns its share of a unit into the A operands
-/// of two mma steps, and what one element of a unit is (embedding rows).
+/// of its mma steps, and what one element of a unit is (embedding rows).
 template <DataType kType>
 struct Weights;
 
@@ -36,6 +41,32 @@ template <>
 struct Weights<DataType::f16> : DenseWeights<__half> {};
 template <>
 struct Weights<DataType::bf16> : DenseWeights<__nv_bfloat16> {};
+
+/// Floats, which become TF32 on their way to the tensor cores, or stay as they are.
+template <class T>
+struct FloatWeights {
+  using Operand = T;
+  static constexpr int kUnitBytes = 2048;
+
+  __device__ static void load(const std::byte* unit, int lane, std::uint32_t (&a)[4][4]) {
+    const float4* lanes = reinterpret_cast<const float4*>(unit) + lane;
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      const float4 v = lanes[step * 32];
+      a[step][0] = to_operand<T>(v.x).bits;
+      a[step][1] = to_operand<T>(v.y).bits;
+      a[step][2] = to_operand<T>(v.z).bits;
+      a[step][3] = to_operand<T>(v.w).bits;
+    }
+  }
+  __device__ static float element(const std::byte* unit, int row, int col) {
+    const int lane = row % 8 * 4 + col % 4;
+    const int i = row / 8 + col % 8 / 4 * 2;
+    return reinterpret_cast<const float*>(unit)[(col / 8 * 32 + lane) * 4 + i];
+  }
+};
+template <>
+struct Weights<DataType::f32> : FloatWeights<Tf32> {};
 
 __device__ __forceinline__ __half2 as_half2(std::uint32_t bits) {
   return reinterpret_cast<const __half2&>(bits);

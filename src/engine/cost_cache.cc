@@ -143,15 +143,17 @@ std::int64_t time_of(const json& entry) {
 }  // namespace
 
 std::string cost_key(const Config& config, std::string_view backend, int num_threads) {
-  const bool graphs = config.backend.step_graphs && backend.substr(0, 4) == "cuda";
-  std::string key = "specdec " SPECDEC_VERSION "; target " + identity(config.target.model) +
-                    "; draft " + identity(config.draft.model) + " " + config.draft.weight_type +
-                    " " + identity(config.draft.vocabulary_list) + " " +
-                    std::to_string(config.draft.early_exit.exit_layer) + "; " +
-                    std::string(backend) + " " + config.backend.isa + " x" +
-                    std::to_string(num_threads) + (graphs ? " graphs" : "") + "; kv " +
-                    config.kv_cache.type + " " + std::to_string(config.kv_cache.block_size) + "; " +
-                    cpu_model();
+  const bool cuda = backend.substr(0, 4) == "cuda";
+  const bool graphs = config.backend.step_graphs && cuda;
+  const std::string& float32 = config.backend.float32_weights;
+  std::string key =
+      "specdec " SPECDEC_VERSION "; target " + identity(config.target.model) + "; draft " +
+      identity(config.draft.model) + " " + config.draft.weight_type + " " +
+      identity(config.draft.vocabulary_list) + " " +
+      std::to_string(config.draft.early_exit.exit_layer) + "; " + std::string(backend) + " " +
+      config.backend.isa + " x" + std::to_string(num_threads) + (graphs ? " graphs" : "") +
+      (cuda && float32 != "f16" ? " " + float32 : "") + "; kv " + config.kv_cache.type + " " +
+      std::to_string(config.kv_cache.block_size) + "; " + cpu_model();
   std::erase_if(key, [](char c) { return static_cast<unsigned char>(c) >= 0x80; });
   return key;
 }

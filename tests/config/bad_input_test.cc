@@ -101,6 +101,7 @@ TEST_CASE("a bad file is refused with file, line, column, key and what is expect
        {"f.toml:2:10", "is \"magic\"", "one of coupled, rejection, block, traversal, typical"}},
       {"[kv_cache]\nblock_size = 17", {"is 17", "one of 16, 32, 64"}},
       {"[kv_cache]\ntype = \"f8\"", {"one of f16, f32"}},
+      {"[backend]\nfloat32_weights = \"f8\"", {"is \"f8\"", "one of f16, tf32, f32"}},
       {"[backend]\nisa = \"neon\"", {"one of auto, avx2, avx512, amx"}},
       {"[log]\nlevel = \"loud\\u001b[2J\"", {"is \"loud\\u001b[2J\"", "one of trace"}},
       {"[draft]\nmethod = \"\"", {"is empty"}},

@@ -49,13 +49,25 @@ Scratch::Scratch()
                        .num_counters = 1 << 16};
 }
 
-GpuMatrix::GpuMatrix(const TestMatrix& matrix, DataType type, int pair_distance) {
+std::vector<Kept> kept_types() {
+  std::vector<Kept> kept = {kTf32, kFloat32};
+  for (const DataType type : weight_types()) kept.emplace_back(type);
+  return kept;
+}
+
+std::string name(Kept kept) {
+  if (kept.packed == DataType::f32) return kept.full_precision ? "f32" : "f32 in TF32";
+  return kept.packed == kept.type ? name(kept.type) : name(kept.type) + " as " + name(kept.packed);
+}
+
+DataType operand_of(Kept kept) { return cuda::operand_type(kept.packed); }
+
+GpuMatrix::GpuMatrix(const TestMatrix& matrix, Kept kept, int pair_distance) {
   const int rows = matrix.dense().rows;
   const int cols = matrix.dense().cols;
-  const DataType packed_type = cuda::packed_type(type);
   const int tiles = cuda::num_tiles(rows, pair_distance);
   const std::size_t tile_bytes = static_cast<std::size_t>(cuda::ceil_div(cols, cuda::kUnitCols)) *
-                                 cuda::unit_bytes(packed_type);
+                                 cuda::unit_bytes(kept.packed);
   std::vector<std::byte> packed(static_cast<std::size_t>(tiles) * tile_bytes);
   for (int tile = 0; tile < tiles; ++tile) {
     const cuda::TileRows of = cuda::TileRows::of(tile, pair_distance);
@@ -64,11 +76,20 @@ GpuMatrix::GpuMatrix(const TestMatrix& matrix, DataType type, int pair_distance)
       const int row = of.first + i % 8 + i / 8 * of.distance;
       if (i % 8 < of.valid && row < rows) pointers[i] = matrix.row(row);
     }
-    cuda::pack_tile(type, cols, pointers,
+    cuda::pack_tile(kept.type, kept.packed, cols, pointers,
                     packed.data() + static_cast<std::size_t>(tile) * tile_bytes);
   }
   data_.emplace(packed);
-  packed_ = {packed_type, rows, cols, data_->get(), pair_distance};
+  packed_ = {kept.packed, rows, cols, data_->get(), pair_distance, kept.full_precision};
+}
+
+float rounded(float value, Kept kept) {
+  if (operand_of(kept) != DataType::f32) return rounded(value, operand_of(kept));
+  if (kept.full_precision || value == 0 || !std::isfinite(value)) return value;
+  // To whole units of the tenth bit of fraction; std::round takes ties away from zero.
+  const int last = std::max(std::ilogb(value), -126) - 10;
+  return static_cast<float>(
+      std::ldexp(std::round(std::ldexp(static_cast<double>(value), -last)), last));
 }
 
 float rounded(float value, DataType type) {
@@ -86,19 +107,23 @@ float rounded(float value, DataType type) {
   return value;
 }
 
-reference::DenseMatrix rounded_weights(const TestMatrix& matrix, DataType type) {
+reference::DenseMatrix rounded_weights(const TestMatrix& matrix, Kept kept) {
   reference::DenseMatrix dense = matrix.dense();
-  const DataType operand = cuda::operand_type(cuda::packed_type(type));
-  for (float& value : dense.data) value = rounded(value, operand);
+  for (float& value : dense.data) value = rounded(value, kept);
   return dense;
 }
 
-Device<std::byte> make_operand(const std::vector<float>& values, int rows, int cols,
-                               DataType type) {
-  std::vector<std::byte> bytes(cuda::operand_bytes(rows, cols));
+Device<std::byte> make_operand(const std::vector<float>& values, int rows, int cols, Kept kept) {
+  const DataType type = operand_of(kept);
+  const bool floats = type == DataType::f32;
+  std::vector<std::byte> bytes(cuda::operand_bytes(rows, cols, floats ? 4 : 2));
   for (int r = 0; r < rows; ++r)
     for (int c = 0; c < cols; ++c) {
-      const float value = rounded(values[static_cast<std::size_t>(r) * cols + c], type);
+      const float value = rounded(values[static_cast<std::size_t>(r) * cols + c], kept);
+      if (floats) {
+        std::memcpy(bytes.data() + cuda::operand_index<4>(r, c, cols) * 4, &value, 4);
+        continue;
+      }
       std::byte* at = bytes.data() + cuda::operand_index(r, c, cols) * 2;
       if (type == DataType::f16) {
         reference::store_element(at, DataType::f16, 0, value);
@@ -117,10 +142,14 @@ std::vector<float> read_operand(const std::vector<std::byte>& operand, int rows,
   std::vector<float> values(static_cast<std::size_t>(rows) * cols);
   for (int r = 0; r < rows; ++r)
     for (int c = 0; c < cols; ++c) {
+      const std::size_t at = static_cast<std::size_t>(r) * cols + c;
+      if (type == DataType::f32) {
+        std::memcpy(&values[at], operand.data() + at * 4, 4);
+        continue;
+      }
       std::uint16_t bits;
       std::memcpy(&bits, operand.data() + cuda::operand_index(r, c, cols) * 2, sizeof bits);
-      values[static_cast<std::size_t>(r) * cols + c] =
-          type == DataType::f16 ? f16_to_f32(bits) : bf16_to_f32(bits);
+      values[at] = type == DataType::f16 ? f16_to_f32(bits) : bf16_to_f32(bits);
     }
   return values;
 }

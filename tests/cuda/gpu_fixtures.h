@@ -68,10 +68,28 @@ class Scratch {
   cuda::Launch launch_;
 };
 
+/// A file's weight type and how it is kept on the device: float32 as f16, or as it is, to be
+/// multiplied in TF32 or as float32.
+struct Kept {
+  DataType type;
+  DataType packed;
+  bool full_precision = false;
+
+  explicit Kept(DataType of) : type(of), packed(cuda::packed_type(of)) {}
+  Kept(DataType of, DataType as, bool full) : type(of), packed(as), full_precision(full) {}
+};
+inline const Kept kTf32(DataType::f32, DataType::f32, false);
+inline const Kept kFloat32(DataType::f32, DataType::f32, true);
+/// Every weight type, each way.
+std::vector<Kept> kept_types();
+std::string name(Kept kept);
+/// cuda::operand_type
+DataType operand_of(Kept kept);
+
 /// A test matrix packed on the device.
 class GpuMatrix {
  public:
-  GpuMatrix(const TestMatrix& matrix, DataType type, int pair_distance = 0);
+  GpuMatrix(const TestMatrix& matrix, Kept kept, int pair_distance = 0);
   const PackedMatrix& packed() const { return packed_; }
 
  private:
@@ -80,13 +98,15 @@ class GpuMatrix {
 };
 
 /// The weights as the kernels multiply them: rounded to the operand's type.
-reference::DenseMatrix rounded_weights(const TestMatrix& matrix, DataType type);
-/// A float as the operand's type has it.
+reference::DenseMatrix rounded_weights(const TestMatrix& matrix, Kept kept);
+/// A float as the tensor cores see it, and as an operand's type has it (f16, bf16).
+float rounded(float value, Kept kept);
 float rounded(float value, DataType operand_type);
 
-/// `rows` x `cols` floats as an operand.
-Device<std::byte> make_operand(const std::vector<float>& values, int rows, int cols, DataType type);
-/// An operand's elements as floats.
+/// `rows` x `cols` floats as the operand of a product with such weights.
+Device<std::byte> make_operand(const std::vector<float>& values, int rows, int cols, Kept kept);
+/// An operand's elements as floats; f32: rows of floats, as ops write them for a product of float32
+/// weights.
 std::vector<float> read_operand(const std::vector<std::byte>& operand, int rows, int cols,
                                 DataType type);
 

@@ -23,16 +23,21 @@ struct Shape {
   int cols;
 };
 
-std::vector<Shape> shapes(DataType type) {
-  if (is_quantised(type)) return {{48, 64}, {37, 32}, {16, 160}, {960, 576}};
+std::vector<Shape> shapes(Kept kept) {
+  if (is_quantised(kept.type)) return {{48, 64}, {37, 32}, {16, 160}, {960, 576}};
   return {{48, 64}, {37, 1}, {5, 33}, {130, 200}, {960, 576}};
 }
-
-DataType operand_of(DataType type) { return cuda::operand_type(cuda::packed_type(type)); }
 
 /// About what the sums lose where all numbers are normal: for tests whose own roundings, of every
 /// activation, are far larger. Sum below has the bound that holds.
 double bound(double magnitude, int cols) { return (cols / 16 + 8) * 0x1p-23 * magnitude + 1e-30; }
+
+/// What rounding makes of an activation, relative to it; of one that stays a float, what is lost as
+/// it is normed and split.
+double activation_step(Kept kept) {
+  if (kept.full_precision) return 0x1p-19;
+  return operand_of(kept) == DataType::bf16 ? 0x1p-8 : 0x1p-11;
+}
 
 int compute_major() {
   int major = 0;
@@ -46,12 +51,14 @@ int compute_major() {
 /// factor having the exponent of the smallest normal number: sums of products of subnormals alone
 /// lose bits that float arithmetic would keep. Fasi et al. 2021 (doi.org/10.7717/peerj-cs.330),
 /// Khattak and Mikaitis 2025 (arXiv 2512.07004).
+/// Of TF32, twice as wide, it takes half as many at a time.
 struct TensorCore {
   int products;
   double grain;
-  static TensorCore of_gpu() {
-    if (compute_major() == 9) return {16, 0x1p-25};
-    return {8, 0x1p-24};
+  static TensorCore of_gpu(DataType operand_type) {
+    const int narrower = operand_type == DataType::f32 ? 2 : 1;
+    if (compute_major() == 9) return {16 / narrower, 0x1p-25};
+    return {8 / narrower, 0x1p-24};
   }
 };
 
@@ -110,6 +117,29 @@ Sum sum_of(const Side& w, int r, const Side& x, int t, int cols, const TensorCor
   return sum;
 }
 
+/// The same of floats in full precision, eight products at a time. Each float becomes a TF32 and
+/// the nearest TF32 of the rest: off by 2^-23 of it, and both rests, each 2^-11 at most, are not
+/// multiplied. Three runs of a tensor core, cut to floats, make a step's sum, which is added by
+/// rounding to the nearest.
+Sum full_sum_of(const Side& w, int r, const Side& x, int t, int cols, const TensorCore& core) {
+  constexpr int kStep = 8;
+  constexpr double kSplit = 2 * 0x1p-23 + 0x1p-22;
+  const double run = kStep / core.products * ((core.products + 1) * core.grain + 0x1p-23);
+  Sum sum;
+  for (int first = 0; first < cols; first += kStep) {
+    double magnitude = 0;
+    for (int c = first; c < std::min(cols, first + kStep); ++c) {
+      const double product = static_cast<double>(w.values[static_cast<std::size_t>(r) * cols + c]) *
+                             static_cast<double>(x.values[static_cast<std::size_t>(t) * cols + c]);
+      sum.exact += product;
+      magnitude += std::fabs(product);
+    }
+    sum.bound += (kSplit + 3 * run) * magnitude;
+    sum.bound += 0x1p-24 * (std::fabs(sum.exact) + sum.bound);
+  }
+  return sum;
+}
+
 std::vector<float> store(const GpuMatrix& w, const Device<std::byte>& operand, int tokens,
                          const Scratch& scratch, const cuda::ProductSchedule* schedule = nullptr) {
   const Device<float> out(static_cast<std::size_t>(tokens) * w.packed().rows);
@@ -136,34 +166,35 @@ TEST_CASE("cuda product: equals exact arithmetic on the rounded numbers" *
           doctest::skip(!has_gpu())) {
   Random random(31);
   const Scratch scratch;
-  const TensorCore core = TensorCore::of_gpu();
-  for (const DataType type : weight_types())
+  for (const Kept type : kept_types())
     for (const Shape shape : shapes(type))
       for (const int tokens : {1, 7, 8, 9, 33, 64, 65, 150}) {
         CAPTURE(name(type));
         CAPTURE(shape.rows);
         CAPTURE(tokens);
-        const TestMatrix matrix(random, type, shape.rows, shape.cols);
+        const TensorCore core = TensorCore::of_gpu(operand_of(type));
+        const TestMatrix matrix(random, type.type, shape.rows, shape.cols);
         Side w{rounded_weights(matrix, type).data, {}};
         Side x{activations(random, tokens, shape.cols), {}};
-        const auto operand = make_operand(x.values, tokens, shape.cols, operand_of(type));
+        const auto operand = make_operand(x.values, tokens, shape.cols, type);
         const auto got = store(GpuMatrix(matrix, type), operand, tokens, scratch);
-        for (float& value : x.values) value = rounded(value, operand_of(type));
+        for (float& value : x.values) value = rounded(value, type);
         w.powers = powers(w.values, operand_of(type));
         x.powers = powers(x.values, operand_of(type));
         double worst = 0;
         int not_as_cut = 0;
         for (int t = 0; t < tokens; ++t)
           for (int r = 0; r < shape.rows; ++r) {
-            const Sum sum = sum_of(w, r, x, t, shape.cols, core);
+            const Sum sum =
+                (type.full_precision ? full_sum_of : sum_of)(w, r, x, t, shape.cols, core);
             const float value = got[static_cast<std::size_t>(t) * shape.rows + r];
             const double difference = std::fabs(sum.exact - value);
             worst = std::isnan(difference) ? INFINITY : std::fmax(worst, difference / sum.bound);
             not_as_cut += value != sum.cut;
           }
         CHECK(worst <= 1.0);
-        // Measured on sm_90 to be so to the bit; of others only the bound is checked.
-        if (compute_major() == 9) CHECK(not_as_cut == 0);
+        // Measured on sm_90 to be so to the bit, but for TF32; of others only the bound is checked.
+        if (compute_major() == 9 && operand_of(type) != DataType::f32) CHECK(not_as_cut == 0);
       }
 }
 
@@ -172,50 +203,172 @@ TEST_CASE("cuda product: a row has the same bits at any width and in any schedul
   Random random(32);
   const Scratch scratch;
   constexpr int kMost = 300;
-  for (const DataType type : weight_types())
+  for (const Kept type : kept_types())
     for (const Shape shape : {Shape{960, 576}, Shape{200, 1536}, Shape{64, 4096}}) {
       CAPTURE(name(type));
       CAPTURE(shape.cols);
-      const TestMatrix w(random, type, shape.rows, shape.cols);
+      const TestMatrix w(random, type.type, shape.rows, shape.cols);
       const GpuMatrix packed(w, type);
       const auto x = activations(random, kMost, shape.cols);
-      const auto all =
-          store(packed, make_operand(x, kMost, shape.cols, operand_of(type)), kMost, scratch);
+      const auto all = store(packed, make_operand(x, kMost, shape.cols, type), kMost, scratch);
       int wrong = 0;
       for (int n = 1; n <= 64; ++n) {
         const int first = random.below(kMost - n + 1);
         const auto part = some_rows(x, first, n, shape.cols);
-        const auto got =
-            store(packed, make_operand(part, n, shape.cols, operand_of(type)), n, scratch);
+        const auto got = store(packed, make_operand(part, n, shape.cols, type), n, scratch);
         wrong +=
             !same_bits(got.data(), &all[static_cast<std::size_t>(first) * shape.rows], got.size());
       }
       for (const int n : {65, 100, 128, 129, 200, 256}) {
         const int first = random.below(kMost - n + 1);
         const auto part = some_rows(x, first, n, shape.cols);
-        const auto got =
-            store(packed, make_operand(part, n, shape.cols, operand_of(type)), n, scratch);
+        const auto got = store(packed, make_operand(part, n, shape.cols, type), n, scratch);
         wrong +=
             !same_bits(got.data(), &all[static_cast<std::size_t>(first) * shape.rows], got.size());
       }
       for (const cuda::ProductSchedule& schedule :
            {cuda::ProductSchedule{1, 1, 1, 1, 2}, cuda::ProductSchedule{3, 2, 1, 5, 3},
-            cuda::ProductSchedule{2, 4, 2, 4, 2}, cuda::ProductSchedule{5, 1, 4, 3, 4},
+            cuda::ProductSchedule{2, 4, 2, 4, 2}, cuda::ProductSchedule{5, 1, 4, 3, 3},
             cuda::ProductSchedule{1, 1, 1, 16, 1}}) {
-        const auto got = store(packed, make_operand(x, kMost, shape.cols, operand_of(type)), kMost,
-                               scratch, &schedule);
+        const auto got =
+            store(packed, make_operand(x, kMost, shape.cols, type), kMost, scratch, &schedule);
         wrong += !same_bits(got.data(), all.data(), all.size());
       }
       CHECK(wrong == 0);
     }
 }
 
+TEST_CASE("cuda product of float32 weights: float's range, and what is no number" *
+          doctest::skip(!has_gpu())) {
+  Random random(36);
+  const Scratch scratch;
+  const TensorCore core = TensorCore::of_gpu(DataType::f32);
+  constexpr int kRows = 40;
+  constexpr int kCols = 72;
+  constexpr int kTokens = 11;
+  TestMatrix w(random, DataType::f32, kRows, kCols);
+  // Far below f16's smallest number and far above its largest, in each row and column.
+  for (int r = 0; r < kRows; ++r)
+    for (int c = 0; c < kCols; ++c)
+      w.set(r, c, std::ldexp(random.normal(), (r * 7 + c * 3) % 41 - 20));
+  auto x = activations(random, kTokens, kCols);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = std::ldexp(x[i], static_cast<int>(i % 53) - 26);
+  for (const Kept kept : {kTf32, kFloat32}) {
+    CAPTURE(name(kept));
+    const auto product = [&](const TestMatrix& matrix, const std::vector<float>& values) {
+      const Device<float> in(values);
+      const Device<float> out(static_cast<std::size_t>(kTokens) * kRows);
+      const GpuMatrix packed(matrix, kept);
+      require_ok(cuda::project({kTokens, in.get(), packed.packed(), out.get()}, scratch.launch()));
+      return out.host();
+    };
+    const auto got = product(w, x);
+    Side left{rounded_weights(w, kept).data, {}};
+    Side right{x, {}};
+    for (float& value : right.values) value = rounded(value, kept);
+    left.powers = powers(left.values, DataType::f32);
+    right.powers = powers(right.values, DataType::f32);
+    double worst = 0;
+    for (int t = 0; t < kTokens; ++t)
+      for (int r = 0; r < kRows; ++r) {
+        const Sum sum =
+            (kept.full_precision ? full_sum_of : sum_of)(left, r, right, t, kCols, core);
+        const double difference =
+            std::fabs(sum.exact - got[static_cast<std::size_t>(t) * kRows + r]);
+        worst = std::isnan(difference) ? INFINITY : std::fmax(worst, difference / sum.bound);
+      }
+    CHECK(worst <= 1.0);
+
+    // A token or a row that holds something else spoils its own sums, no others; a NaN stays one
+    // even where all its bits are among those that TF32 has not.
+    for (const std::uint32_t bits : {0x7f800001u, 0xffc00000u, 0x7f800000u, 0xff7fffffu}) {
+      CAPTURE(bits);
+      float value;
+      std::memcpy(&value, &bits, sizeof value);
+      constexpr int kToken = 9;
+      constexpr int kRow = 21;
+      auto broken_x = x;
+      broken_x[kToken * kCols + 70] = value;
+      TestMatrix broken_w = w;
+      broken_w.set(kRow, 3, value);
+      const auto by_token = product(w, broken_x);
+      const auto by_row = product(broken_w, x);
+      int finite = 0;
+      int infinite = 0;
+      int changed = 0;
+      for (int t = 0; t < kTokens; ++t)
+        for (int r = 0; r < kRows; ++r) {
+          const std::size_t at = static_cast<std::size_t>(t) * kRows + r;
+          const auto look_at = [&](float now, bool broken, float factor) {
+            if (!broken) {
+              changed += !same_bits(&now, &got[at], 1);
+            } else if (factor != 0) {
+              finite += std::isfinite(now);
+              infinite += std::isinf(now);
+            }
+          };
+          look_at(by_token[at], t == kToken,
+                  w.dense().data[static_cast<std::size_t>(r) * kCols + 70]);
+          look_at(by_row[at], r == kRow, right.values[static_cast<std::size_t>(t) * kCols + 3]);
+        }
+      CHECK(changed == 0);
+      CHECK(finite == 0);  // of -FLT_MAX the nearest TF32 is infinity
+      CHECK((infinite > 0) == !std::isnan(value));
+    }
+  }
+}
+
+TEST_CASE("cuda product of float32 weights: sums go over the columns in ascending steps" *
+          doctest::skip(!has_gpu())) {
+  // A row has a large product in one step, its negative in another, 1 in a third: what is left says
+  // whether the 1 came while the large one was there.
+  Random random(37);
+  const Scratch scratch;
+  constexpr int kCols = 96;
+  constexpr float kLarge = 0x1p15f;
+  for (const Kept kept : {kTf32, kFloat32, Kept(DataType::f32)}) {
+    CAPTURE(name(kept));
+    const int step = operand_of(kept) == DataType::f32 ? 8 : 16;
+    const int steps = kCols / step;
+    struct Places {
+      int large;
+      int negative;
+      int one;
+    };
+    std::vector<Places> rows;
+    for (int large = 0; large < steps; ++large)
+      for (int negative = large + 1; negative < steps; ++negative)
+        for (int one = 0; one < steps; ++one)
+          if (one != large && one != negative) rows.push_back({large, negative, one});
+    const int count = static_cast<int>(rows.size());
+    TestMatrix w(random, DataType::f32, count, kCols);
+    for (int r = 0; r < count; ++r) {
+      for (int c = 0; c < kCols; ++c) w.set(r, c, 0);
+      const Places& at = rows[static_cast<std::size_t>(r)];
+      w.set(r, at.large * step + random.below(step), kLarge);
+      w.set(r, at.negative * step + random.below(step), -kLarge);
+      w.set(r, at.one * step + random.below(step), 1 / kLarge);
+    }
+    for (const int tokens : {1, 9, 40}) {
+      const std::vector<float> x(static_cast<std::size_t>(tokens) * kCols, kLarge);
+      const auto got =
+          store(GpuMatrix(w, kept), make_operand(x, tokens, kCols, kept), tokens, scratch);
+      int wrong = 0;
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        const Places& at = rows[i % rows.size()];
+        wrong += got[i] != (at.one > at.negative ? 1.0f : 0.0f);
+      }
+      CHECK(wrong == 0);
+    }
+  }
+}
+
 TEST_CASE("cuda embed_rows: the table's rows, dequantised" * doctest::skip(!has_gpu())) {
   Random random(33);
   const Scratch scratch;
-  for (const DataType type : weight_types()) {
+  for (const Kept type : kept_types()) {
     CAPTURE(name(type));
-    const TestMatrix table(random, type, 70, 96);
+    const TestMatrix table(random, type.type, 70, 96);
     const GpuMatrix packed(table, type);
     const std::vector<std::int32_t> tokens = {0, 69, 15, 16, 33, 33, 7};
     const Device<std::int32_t> ids(tokens);
@@ -224,13 +377,15 @@ TEST_CASE("cuda embed_rows: the table's rows, dequantised" * doctest::skip(!has_
         cuda::embed_rows({static_cast<int>(tokens.size()), ids.get(), packed.packed(), out.get()},
                          scratch.launch()));
     const auto got = out.host();
-    const auto dense = type == DataType::f32 ? rounded_weights(table, type) : table.dense();
+    const bool as_f16 = type.type == DataType::f32 && type.packed == DataType::f16;
+    const auto dense = as_f16 ? rounded_weights(table, type) : table.dense();
     double worst = 0;
     for (std::size_t i = 0; i < got.size(); ++i) {
       const double expected = dense.data[static_cast<std::size_t>(tokens[i / 96]) * 96 + i % 96];
       worst = std::fmax(worst, std::fabs(got[i] - expected) / (std::fabs(expected) + 0.02));
     }
     CHECK(worst < 2e-7);  // q4_1's multiply-add rounds once, the reference twice
+    if (type.packed == DataType::f32) CHECK(worst == 0);
   }
 }
 
@@ -238,18 +393,18 @@ TEST_CASE("cuda norm_head, norm_gate_up, project_residual: against the reference
           doctest::skip(!has_gpu())) {
   Random random(34);
   const Scratch scratch;
-  for (const DataType type : weight_types())
+  for (const Kept type : kept_types())
     for (const Shape shape : {Shape{96, 64}, Shape{130, 576}}) {
       CAPTURE(name(type));
       const int tokens = 11;
-      const TestMatrix w(random, type, shape.rows, shape.cols);
+      const TestMatrix w(random, type.type, shape.rows, shape.cols);
       const auto dense = rounded_weights(w, type);
       const auto x = activations(random, tokens, shape.cols);
       const auto norm = norm_weights(random, shape.cols);
       const Device<float> x_device(x);
       const Device<float> norm_device(norm);
-      // A relative 2^-11 (f16) or 2^-8 (bf16) of every activation, plus sums in float.
-      const double step = operand_of(type) == DataType::bf16 ? 0x1p-8 : 0x1p-11;
+      // Of every activation, plus sums in float.
+      const double step = activation_step(type);
       const auto magnitudes = [&](int row, bool with_norm) {
         double square = 0;
         for (int c = 0; c < shape.cols; ++c)
@@ -303,17 +458,18 @@ TEST_CASE("cuda norm_head, norm_gate_up, project_residual: against the reference
       std::vector<float> residual(static_cast<std::size_t>(tokens) * shape.rows);
       for (float& v : residual) v = random.normal();
       const Device<float> sum(residual);
-      const auto operand = make_operand(x, tokens, shape.cols, operand_of(type));
-      require_ok(cuda::project_residual({tokens, reinterpret_cast<const float*>(operand.get()),
-                                         plain.packed(), sum.get(), operand_of(type)},
+      const auto operand = make_operand(x, tokens, shape.cols, type);
+      const bool floats = operand_of(type) == DataType::f32;
+      const auto* in = floats ? x_device.get() : reinterpret_cast<const float*>(operand.get());
+      require_ok(cuda::project_residual({tokens, in, plain.packed(), sum.get(), operand_of(type)},
                                         scratch.launch()));
       reference::project_residual({tokens, x.data(), {}, residual.data()}, dense);
       check(sum.host(), residual, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, false);
 
       const int ffn = shape.rows / 2;
       const GpuMatrix pairs(w, type, ffn);
-      for (const DataType out_type : {DataType::f16, DataType::bf16}) {
-        const Device<std::byte> gated(cuda::operand_bytes(tokens, ffn));
+      for (const DataType out_type : {DataType::f16, DataType::bf16, DataType::f32}) {
+        const Device<std::byte> gated(cuda::operand_bytes(tokens, ffn, 4));
         require_ok(
             cuda::norm_gate_up({tokens, x_device.get(), norm_device.get(), 1e-5f, pairs.packed(),
                                 reinterpret_cast<float*>(gated.get()), out_type},
@@ -332,7 +488,9 @@ TEST_CASE("cuda norm_head, norm_gate_up, project_residual: against the reference
             // |silu'| <= 1.1, |silu(g)| <= |g| <= sums.
             const double limit = 1.1 * error_gate * (sums[ffn + i] + error_up) +
                                  sums[i] * error_up +
-                                 (out_type == DataType::bf16 ? 0x1p-8 : 0x1p-11) *
+                                 (out_type == DataType::bf16  ? 0x1p-8
+                                  : out_type == DataType::f16 ? 0x1p-11
+                                                              : 0x1p-20) *  // exp and division
                                      std::fabs(exact[static_cast<std::size_t>(t) * ffn + i]) +
                                  1e-6;
             const double difference =
@@ -354,14 +512,15 @@ TEST_CASE("cuda norm_qkv_rope_append: against the reference; every row has its b
   Random random(35);
   const Scratch scratch;
   for (const int d : {16, 64, 80, 96, 128})
-    for (const DataType type : {DataType::q4_1, DataType::bf16, DataType::q8_0}) {
+    for (const Kept type :
+         {kTf32, kFloat32, Kept(DataType::q4_1), Kept(DataType::bf16), Kept(DataType::q8_0)}) {
       CAPTURE(d);
       CAPTURE(name(type));
       const int heads = 4;
       const int kv_heads = 2;
       const int cols = 96;
       const int block_size = 16;
-      const TestMatrix w(random, type, (heads + 2 * kv_heads) * d, cols);
+      const TestMatrix w(random, type.type, (heads + 2 * kv_heads) * d, cols);
       const auto dense = rounded_weights(w, type);
       const GpuMatrix packed(w, type, d / 2);
       const int n = 9;
@@ -411,7 +570,7 @@ TEST_CASE("cuda norm_qkv_rope_append: against the reference; every row has its b
       require_ok(cuda::norm_qkv_rope_append(on_gpu, scratch.launch()));
       const auto got = q.host();
       // Normed activations are about 1; weights up to 2 with outliers.
-      const double step = cuda::operand_type(type) == DataType::bf16 ? 0x1p-8 : 0x1p-11;
+      const double step = activation_step(type);
       double worst = 0;
       double largest = 0;
       for (std::size_t i = 0; i < got.size(); ++i) {
@@ -435,7 +594,7 @@ TEST_CASE("cuda norm_qkv_rope_append: against the reference; every row has its b
             most = std::fmax(most, std::fabs(u - v));
         }
         CHECK(misplaced == 0);
-        CHECK(most <= 4 * step * largest);
+        CHECK(most <= 4 * std::fmax(step, 0x1p-11) * largest);  // the cache's f16
       };
       compare(keys, expected_kv.key_bytes());
       compare(values, expected_kv.value_bytes());

@@ -198,6 +198,15 @@ TEST_CASE("the key follows the model's file, the device and the threads") {
   config.backend.step_graphs = false;
   CHECK(cost_key(config, "cuda: a GPU", 2) != on_gpu);
   CHECK(cost_key(config, "cpu", 2) == on_cpu);
+  // So do its weights of float32 as f16.
+  config.backend.step_graphs = true;
+  config.backend.float32_weights = "tf32";
+  const std::string tf32 = cost_key(config, "cuda: a GPU", 2);
+  CHECK(tf32 != on_gpu);
+  CHECK(cost_key(config, "cpu", 2) == on_cpu);
+  config.backend.float32_weights = "f32";
+  CHECK(cost_key(config, "cuda: a GPU", 2) != on_gpu);
+  CHECK(cost_key(config, "cuda: a GPU", 2) != tf32);
 }
 
 TEST_CASE("an adaptive engine takes costs from its cache, and measures where there are none") {

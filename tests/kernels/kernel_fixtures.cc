@@ -136,6 +136,13 @@ TestMatrix::TestMatrix(Random& random, DataType type, int rows, int cols)
   ops.pack_rows(type, cols, first, rows - first, pointers.data() + first, out);
 }
 
+void TestMatrix::set(int r, int c, float value) {
+  std::memcpy(file_.data() + static_cast<std::size_t>(r) * row_bytes_ +
+                  static_cast<std::size_t>(c) * sizeof value,
+              &value, sizeof value);
+  dense_.data[static_cast<std::size_t>(r) * dense_.cols + c] = value;
+}
+
 PackedMatrix TestMatrix::packed() const {
   const auto address = reinterpret_cast<std::uintptr_t>(packed_.data());
   const std::size_t skip = (kPackAlignment - address % kPackAlignment) % kPackAlignment;

@@ -39,6 +39,8 @@ class TestMatrix {
   const reference::DenseMatrix& dense() const { return dense_; }
   PackedMatrix packed() const;
   const std::byte* row(int r) const { return file_.data() + r * row_bytes_; }
+  /// Changes an element of a float32 matrix: its exact value and its row, not packed().
+  void set(int r, int c, float value);
 
  private:
   std::size_t row_bytes_;

@@ -368,6 +368,36 @@ TEST_CASE("16-bit floats round to the nearest") {
   }
 }
 
+TEST_CASE("TF32 is the nearest of ten bits of fraction, of two the larger") {
+  std::vector<float> a = kFloats;
+  std::mt19937 random(4);
+  for (const float x : {std::numeric_limits<float>::max(), 0x1.FFDFFEp127F, 0x1.FFEp127F, 0x1p-126F,
+                        0x1p-136F, 0x1p-137F, 0x1.8p-136F})
+    a.insert(a.end(), {x, -x});
+  while (a.size() < 1000) {
+    // All exponents, a quarter of them ties, another a bit beside one.
+    const auto next = [&] { return static_cast<std::uint32_t>(random()); };
+    std::uint32_t bits = next() % 255 << 23u | (next() & 0x7FFFFFu);
+    if (next() % 2 == 0) bits = (bits & ~0x1FFFu) | 0x1000u;
+    if (next() % 2 == 0) bits += next() % 3 - 1;
+    a.push_back(std::bit_cast<float>(bits | (next() & 1u) << 31u));
+  }
+  check(apply<std::uint32_t>("cvt.rna.tf32.f32 %d, %a;", a), [&](std::size_t i) {
+    if (!(std::fabs(a[i]) < kInf)) return std::bit_cast<std::uint32_t>(a[i]) & 0xFFFFE000u;
+    // Units of the last place; std::round takes ties away from zero. Past float's largest:
+    // infinity.
+    const int last = a[i] == 0 ? 0 : std::max(std::ilogb(a[i]), -126) - 10;
+    const double whole = std::round(std::ldexp(static_cast<double>(a[i]), -last));
+    return std::bit_cast<std::uint32_t>(
+        static_cast<float>(std::copysign(std::ldexp(whole, last), static_cast<double>(a[i]))));
+  });
+  // What a NaN has below the ten bits is cut like everything else.
+  const auto cut = apply<std::uint32_t>(
+      "cvt.rna.tf32.f32 %d, %a;",
+      std::vector<float>{std::bit_cast<float>(0x7F801FFFu), std::bit_cast<float>(0xFF802001u)});
+  CHECK(cut == std::vector<std::uint32_t>{0x7F800000u, 0xFF802000u});
+}
+
 TEST_CASE("approximate and rounded functions") {
   std::vector<float> a = kFloats;
   for (int i = 0; i < 900; ++i) a.push_back(static_cast<float>(i - 450) / 3.0F);

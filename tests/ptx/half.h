@@ -1,4 +1,4 @@
-// 16-bit floats as the host computes with them: through float.
+// 16-bit floats, and TF32, as the host computes with them: through float.
 #pragma once
 
 #include <immintrin.h>
@@ -31,6 +31,9 @@ inline std::uint16_t float_to_bfloat(float value) {
   const std::uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16u) & 1u)) >> 16u;
   return static_cast<std::uint16_t>(value != value ? 0x7FFFu : rounded);
 }
+
+/// What of a float is TF32: sign, exponent and ten bits of its fraction.
+inline constexpr std::uint32_t kTf32Bits = 0xFFFFE000u;
 
 struct HalfFormat {
   static float widen(std::uint16_t bits) { return half_to_float(bits); }

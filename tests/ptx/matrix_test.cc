@@ -95,6 +95,65 @@ TEST_CASE("mma m16n8k16 is a product of matrices") {
         code(Fault::Kind::kDeadlock));
 }
 
+TEST_CASE("mma m16n8k8 of TF32 is a product of matrices") {
+  std::mt19937 random(6);
+  float a[16][8], b[8][8], c[16][8];
+  for (auto& row : a)
+    for (float& x : row) x = small_value(random);
+  for (auto& row : b)
+    for (float& x : row) x = small_value(random);
+  for (auto& row : c)
+    for (float& x : row) x = small_value(random);
+  // Ten bits of fraction count, and float's exponents.
+  a[3][5] = 0x1.FFCp100F;
+  b[5][6] = 0x1.004p-90F;
+  const auto bits = [](float x) {
+    std::uint32_t word;
+    std::memcpy(&word, &x, 4);
+    return word;
+  };
+  // Below them nothing does: whatever lies there is ignored.
+  const auto factor = [&](float x) {
+    return bits(x) | static_cast<std::uint32_t>(random() % 8192);
+  };
+  // Per lane: four registers of A, two of B, four of C; PTX ISA, "Matrix fragments for
+  // mma.m16n8k8", .tf32.
+  std::vector<std::uint32_t> fragments(32 * 10);
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    const unsigned group = lane >> 2u, in_group = lane % 4;
+    std::uint32_t* own = &fragments[lane * std::size_t{10}];
+    own[0] = factor(a[group][in_group]);
+    own[1] = factor(a[group + 8][in_group]);
+    own[2] = factor(a[group][in_group + 4]);
+    own[3] = factor(a[group + 8][in_group + 4]);
+    own[4] = factor(b[in_group][group]);
+    own[5] = factor(b[in_group + 4][group]);
+    own[6] = bits(c[group][in_group * 2]);
+    own[7] = bits(c[group][in_group * 2 + 1]);
+    own[8] = bits(c[group + 8][in_group * 2]);
+    own[9] = bits(c[group + 8][in_group * 2 + 1]);
+  }
+  std::string body = "mad.wide.u32 %rd10, %r0, 40, %rd0;\n";
+  for (int i = 0; i < 10; ++i)
+    body += (i < 6 ? "ld.global.u32 %r" + std::to_string(10 + i)
+                   : "ld.global.f32 %f" + std::to_string(i - 6)) +
+            ", [%rd10+" + std::to_string(4 * i) + "];\n";
+  body +=
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f0,%f1,%f2,%f3}, "
+      "{%r10,%r11,%r12,%r13}, {%r14,%r15}, {%f0,%f1,%f2,%f3};\n"
+      "mad.wide.u32 %rd11, %r0, 16, %rd1; st.global.v4.f32 [%rd11], {%f0,%f1,%f2,%f3};\n";
+  Machine machine(kernel(body));
+  float* out = machine.zeros<float>(128);
+  machine.launch(32, machine.upload(fragments), out);
+  for (unsigned lane = 0; lane < 32; ++lane)
+    for (unsigned i = 0; i < 4; ++i) {
+      const unsigned row = (i < 2 ? 0 : 8) + lane / 4, column = 2 * (lane % 4) + i % 2;
+      float sum = c[row][column];
+      for (unsigned k = 0; k < 8; ++k) sum = std::fma(a[row][k], b[k][column], sum);
+      CHECK(out[lane * 4 + i] == sum);
+    }
+}
+
 TEST_CASE("ldmatrix and movmatrix") {
   for (const bool transposed : {false, true}) {
     // Four matrices with rows of 48 bytes; element (m, row, column) is 64 m + 8 row + column.

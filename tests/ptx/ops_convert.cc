@@ -183,6 +183,24 @@ Handler float_to_float(Type to, Type from, const Modifiers& how) {
   return nullptr;
 }
 
+// To TF32, to the nearest, ties away from zero, as devices do it: half of the last place that stays
+// is added to the bits of what is finite, then the thirteen below are cut. So a NaN all of whose
+// bits lie there becomes infinity.
+struct ToTf32 {
+  static std::uint32_t run(float value) {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    const bool finite = (bits & 0x7F800000u) != 0x7F800000u;
+    return (bits + (finite ? 0x1000u : 0u)) & kTf32Bits;
+  }
+};
+
+void decode_to_tf32(Decoder& decoder, const Statement& statement, Words& words) {
+  const Type from = words.type();
+  if (from.kind != Type::Kind::kFloat || from.bits != 32 || !words.take("rna"))
+    decoder.unknown(statement);
+  emit_simple(decoder, statement, &unary<ToTf32, std::uint32_t, float>, kU32, {from});
+}
+
 // A source register may be wider than the type: its low bits count.
 Place narrowed(Decoder& decoder, const Operand& operand, Type type) {
   if (operand.kind == Operand::Kind::kNumber) return decoder.use(operand, type);
@@ -198,6 +216,7 @@ Place narrowed(Decoder& decoder, const Operand& operand, Type type) {
 }
 
 void decode_cvt(Decoder& decoder, const Statement& statement, Words& words) {
+  if (words.take("tf32")) return decode_to_tf32(decoder, statement, words);
   const Type to = words.type();
   const Type from = words.type();
   const Modifiers how(words);

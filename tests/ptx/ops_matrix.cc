@@ -1,6 +1,6 @@
-// Tensor core instructions of a warp. A product of two 16-bit floats is exact in float; each
-// element of the result adds its products in the order of k, rounding to float each time. A device
-// adds them in another order with other rounding: the last bits differ, but here as there an
+// Tensor core instructions of a warp. A product of two 16-bit floats, or TF32, is exact in float;
+// each element of the result adds its products in the order of k, rounding to float each time. A
+// device adds them in another order with other rounding: the last bits differ, but here as there an
 // element depends on its own row and column alone.
 #include <array>
 #include <cstring>
@@ -28,24 +28,31 @@ void widen(const std::uint16_t* from, float* to, std::size_t count, BfloatFormat
   for (std::size_t i = 0; i < count; ++i) to[i] = format.widen(from[i]);
 }
 
-// m16n8k16. Lane: group = lane / 4, place = lane % 4. Registers hold two neighbouring columns (of
-// B: rows), so the four lanes of a group hold eight in order.
-template <class Format>
-void mma_16816(Warp& warp, const Instr& instr) {
-  require_full(warp, "mma");
-  const Place* operands = &warp.launch->program->operands[instr.more];
-  alignas(32) std::uint16_t left16[16][16], right16[8][16];
-  alignas(32) float left[16][16], right[8][16], by_k[16][8];
-  __m256 sum[16];
+// Lane: group = lane / 4, place = lane % 4. A register of A or B is a word of four bytes: two
+// neighbouring columns (of B: rows) of 16-bit floats, one of TF32; the four lanes of a group hold
+// sixteen bytes in order. So A is 16 rows, B 8 columns of 32 bytes.
+using WordRows = std::uint32_t[8];
+
+void gather_factors(Warp& warp, const Place* operands, WordRows* left, WordRows* right) {
   for (std::size_t group = 0; group < 8; ++group) {
     for (std::size_t i = 0; i < 4; ++i) {
       const std::uint32_t* a = warp.row<std::uint32_t>(operands[i]);
-      std::memcpy(&left16[group + 8 * (i % 2)][8 * (i / 2)], a + 4 * group, 16);
+      std::memcpy(&left[group + 8 * (i % 2)][4 * (i / 2)], a + 4 * group, 16);
     }
     for (std::size_t i = 0; i < 2; ++i) {
       const std::uint32_t* b = warp.row<std::uint32_t>(operands[4 + i]);
-      std::memcpy(&right16[group][8 * i], b + 4 * group, 16);
+      std::memcpy(&right[group][4 * i], b + 4 * group, 16);
     }
+  }
+}
+
+/// operands[10..13] = left x right + operands[6..9], the products in the order of k.
+template <int kDepth>
+void multiply_add(Warp& warp, const Place* operands, const float (&left)[16][kDepth],
+                  const float (&right)[8][kDepth]) {
+  alignas(32) float by_k[kDepth][8];
+  __m256 sum[16];
+  for (std::size_t group = 0; group < 8; ++group) {
     for (std::size_t half = 0; half < 2; ++half) {  // even and odd columns
       const __m128 even = _mm_loadu_ps(warp.row<float>(operands[6 + 2 * half]) + 4 * group);
       const __m128 odd = _mm_loadu_ps(warp.row<float>(operands[7 + 2 * half]) + 4 * group);
@@ -53,15 +60,13 @@ void mma_16816(Warp& warp, const Instr& instr) {
           _mm256_set_m128(_mm_unpackhi_ps(even, odd), _mm_unpacklo_ps(even, odd));
     }
   }
-  widen(left16[0], left[0], 256, Format());
-  widen(right16[0], right[0], 128, Format());
-  for (int k = 0; k < 16; ++k) {
+  for (int k = 0; k < kDepth; ++k) {
     for (int column = 0; column < 8; ++column) by_k[k][column] = right[column][k];
   }
   for (int row = 0; row < 16; row += 8) {
     __m256 own[8];
     for (int r = 0; r < 8; ++r) own[r] = sum[row + r];
-    for (int k = 0; k < 16; ++k) {
+    for (int k = 0; k < kDepth; ++k) {
       const __m256 b = _mm256_load_ps(by_k[k]);
 #pragma GCC unroll 8
       for (int r = 0; r < 8; ++r)
@@ -81,19 +86,56 @@ void mma_16816(Warp& warp, const Instr& instr) {
   }
 }
 
+template <class Format>
+void mma_16816(Warp& warp, const Instr& instr) {
+  require_full(warp, "mma");
+  const Place* operands = &warp.launch->program->operands[instr.more];
+  alignas(32) std::uint32_t left_words[16][8], right_words[8][8];
+  alignas(32) std::uint16_t left16[16][16], right16[8][16];
+  alignas(32) float left[16][16], right[8][16];
+  gather_factors(warp, operands, left_words, right_words);
+  std::memcpy(left16, left_words, sizeof left16);
+  std::memcpy(right16, right_words, sizeof right16);
+  widen(left16[0], left[0], 256, Format());
+  widen(right16[0], right[0], 128, Format());
+  multiply_add(warp, operands, left, right);
+}
+
+// Of TF32: the factors' other bits do not count.
+void mma_1688(Warp& warp, const Instr& instr) {
+  require_full(warp, "mma");
+  const Place* operands = &warp.launch->program->operands[instr.more];
+  alignas(32) std::uint32_t left_words[16][8], right_words[8][8];
+  alignas(32) float left[16][8], right[8][8];
+  gather_factors(warp, operands, left_words, right_words);
+  for (auto& row : left_words)
+    for (std::uint32_t& word : row) word &= kTf32Bits;
+  for (auto& row : right_words)
+    for (std::uint32_t& word : row) word &= kTf32Bits;
+  std::memcpy(left, left_words, sizeof left);
+  std::memcpy(right, right_words, sizeof right);
+  multiply_add(warp, operands, left, right);
+}
+
 void decode_mma(Decoder& decoder, const Statement& statement, Words& words) {
   Instr instr;
   instr.flow = Flow::kMeet;
-  if (!words.take("sync") || !words.take("aligned") || !words.take("m16n8k16") ||
-      !words.take("row") || !words.take("col")) {
+  if (!words.take("sync") || !words.take("aligned") || !words.take("row") || !words.take("col"))
     decoder.unknown(statement);
+  const bool tf32 = words.take("m16n8k8");
+  const bool known = tf32 ? words.take("tf32") && words.take("tf32") : words.take("m16n8k16");
+  if (!known) decoder.unknown(statement);
+  const Type result = words.type();
+  if (tf32) {
+    instr.run = &mma_1688;
+  } else {
+    const Type left = words.type(), right = words.type();
+    if (left.bits != 16 || right.kind != left.kind || right.bits != 16) decoder.unknown(statement);
+    instr.run =
+        left.kind == Type::Kind::kBfloat ? &mma_16816<BfloatFormat> : &mma_16816<HalfFormat>;
   }
-  const Type result = words.type(), left = words.type(), right = words.type(), sum = words.type();
-  if (result.bits != 32 || sum.bits != 32 || left.bits != 16 || right.kind != left.kind ||
-      right.bits != 16) {
-    decoder.unknown(statement);
-  }
-  instr.run = left.kind == Type::Kind::kBfloat ? &mma_16816<BfloatFormat> : &mma_16816<HalfFormat>;
+  const Type sum = words.type();
+  if (result.bits != 32 || sum.bits != 32) decoder.unknown(statement);
   std::vector<Place> reads, writes;
   const std::size_t lengths[] = {4, 4, 2, 4};
   for (std::size_t i = 0; i < 4; ++i) {

@@ -60,7 +60,8 @@ std::unique_ptr<Backend> make_backend(const BackendConfig& config) {
   if (config.device != "cpu") {
     std::string why_not = "specdec was built without CUDA";
 #ifdef SPECDEC_HAS_CUDA
-    if (std::unique_ptr<Backend> backend = make_cuda_backend(threads, why_not)) return backend;
+    if (std::unique_ptr<Backend> backend = make_cuda_backend(config, threads, why_not))
+      return backend;
 #endif
     if (config.device == "cuda")
       throw Error(ErrorCode::unsupported, "backend.device = \"cuda\": " + why_not +

@@ -25,20 +25,38 @@ namespace cuda = kernels::cuda;
 
 constexpr std::size_t kMaxPartialBytes = std::size_t{96} << 20;
 
-/// The packed matrix's type: the sources' own (f32 is kept as f16), or f16 where they differ.
-kernels::DataType common_type(const MatrixSource& source) {
-  const kernels::DataType first = source.parts.front().type;
-  const bool same = std::all_of(source.parts.begin(), source.parts.end(),
-                                [&](const RowSource& part) { return part.type == first; });
-  return same ? first : kernels::DataType::f32;
-}
+/// What a matrix's rows are packed from and kept as: their own type, or, where the file mixes types
+/// within one matrix, floats, which are kept as float32 is if there is some among them, else as
+/// f16.
+struct RowTypes {
+  kernels::DataType rows;
+  kernels::DataType packed;
+
+  /// `f32_as`: what float32 is kept as.
+  static RowTypes of(const MatrixSource& source, kernels::DataType f32_as) {
+    const auto all_are = [&](kernels::DataType type) {
+      return std::ranges::all_of(source.parts,
+                                 [&](const RowSource& part) { return part.type == type; });
+    };
+    const kernels::DataType first = source.parts.front().type;
+    if (all_are(first)) return {first, cuda::packed_type(first, f32_as)};
+    const bool some_f32 = std::ranges::any_of(
+        source.parts, [](const RowSource& part) { return part.type == kernels::DataType::f32; });
+    return {kernels::DataType::f32, some_f32 ? f32_as : kernels::DataType::f16};
+  }
+};
 
 /// The operations on one GPU, in order on one stream. Scratch memory grows to what the largest
 /// batch so far took; outgrown pieces are kept, since graphs may have been captured with them.
 class StreamBackend final : public CudaBackend {
  public:
-  StreamBackend(const cuda::DeviceInfo& device, std::string name, int host_threads)
-      : name_(std::move(name)), threads_(host_threads) {
+  /// `float32_weights`: as BackendConfig has it.
+  StreamBackend(const cuda::DeviceInfo& device, std::string name, int host_threads,
+                const std::string& float32_weights)
+      : name_(std::move(name)),
+        f32_as_(float32_weights == "f16" ? kernels::DataType::f16 : kernels::DataType::f32),
+        full_precision_(float32_weights == "f32"),
+        threads_(host_threads) {
     launch_.device = device;
     select();
     cudaStream_t stream = nullptr;
@@ -108,7 +126,7 @@ class StreamBackend final : public CudaBackend {
 
   std::size_t packed_bytes(const MatrixSource& source) const override {
     const std::size_t bytes = cuda::packed_bytes(
-        cuda::packed_type(common_type(source)), source.rows(), source.cols(), source.pair_distance);
+        RowTypes::of(source, f32_as_).packed, source.rows(), source.cols(), source.pair_distance);
     return (bytes + 255) / 256 * 256;
   }
   kernels::PackedMatrix pack(const MatrixSource& source, void* destination) override;
@@ -125,7 +143,7 @@ class StreamBackend final : public CudaBackend {
       throw Error(ErrorCode::unsupported,
                   "the CUDA backend needs a head size that is a multiple of 8 and at most 128, and "
                   "at most 16 query heads a KV head");
-    reserve_operand(params.batch.num_rows, params.qkv.cols);
+    reserve_operand(params.batch.num_rows, params.qkv);
     run(cuda::norm_qkv_rope_append(params, on(stream)));
   }
   void tree_attention(const kernels::TreeAttentionParams& params, Stream stream) override {
@@ -133,20 +151,19 @@ class StreamBackend final : public CudaBackend {
     run(cuda::tree_attention(params, on(stream)));
   }
   void project(const kernels::ProjectParams& params, Stream stream) override {
-    reserve_operand(params.num_rows, params.weight.cols);
+    reserve_operand(params.num_rows, params.weight);
     run(cuda::project(params, on(stream)));
   }
   void project_residual(const kernels::ProjectResidualParams& params, Stream stream) override {
-    if (params.in_type == kernels::DataType::f32)
-      reserve_operand(params.num_rows, params.weight.cols);
+    if (params.in_type == kernels::DataType::f32) reserve_operand(params.num_rows, params.weight);
     run(cuda::project_residual(params, on(stream)));
   }
   void norm_gate_up(const kernels::NormGateUpParams& params, Stream stream) override {
-    reserve_operand(params.num_rows, params.gate_up.cols);
+    reserve_operand(params.num_rows, params.gate_up);
     run(cuda::norm_gate_up(params, on(stream)));
   }
   void norm_head(const kernels::NormHeadParams& params, Stream stream) override {
-    reserve_operand(params.num_outputs, params.head.cols);
+    reserve_operand(params.num_outputs, params.head);
     run(cuda::norm_head(params, on(stream)));
   }
   void norm_concat(const kernels::NormConcatParams& params, Stream stream) override {
@@ -207,9 +224,10 @@ class StreamBackend final : public CudaBackend {
     batch_pinned_ = allocate_pinned(bytes);
     batch_ = cuda::BatchBuffers(needed, batch_memory_.get(), batch_pinned_.get());
   }
-  void reserve_operand(int rows, int cols) {
+  void reserve_operand(int rows, const kernels::PackedMatrix& weight) {
     cuda::Workspace& workspace = launch_.workspace;
-    const std::size_t bytes = cuda::operand_bytes(rows, cols);
+    const std::size_t bytes =
+        cuda::operand_bytes(rows, weight.cols, cuda::operand_element_bytes(weight.type));
     if (bytes <= workspace.operand_bytes) return;
     const std::size_t grown = std::max(bytes, 2 * workspace.operand_bytes);
     workspace.operand = scratch_.emplace_back(allocate_device(grown)).get();
@@ -247,6 +265,8 @@ class StreamBackend final : public CudaBackend {
   }
 
   std::string name_;
+  kernels::DataType f32_as_;  // what weights of float32 are kept as
+  bool full_precision_;       // of those that are kept as they are
   kernels::ThreadPool threads_;
   OwnedStream stream_;
   OwnedEvent staged_;  // the copy out of batch_pinned_
@@ -261,12 +281,16 @@ class StreamBackend final : public CudaBackend {
 
 kernels::PackedMatrix StreamBackend::pack(const MatrixSource& source, void* destination) {
   const int cols = source.cols();
-  const kernels::DataType type = common_type(source);
-  const kernels::PackedMatrix matrix{.type = cuda::packed_type(type),
-                                     .rows = source.rows(),
-                                     .cols = cols,
-                                     .data = destination,
-                                     .pair_distance = source.pair_distance};
+  const RowTypes types = RowTypes::of(source, f32_as_);
+  const bool converts = std::ranges::any_of(
+      source.parts, [&](const RowSource& part) { return part.type != types.rows; });
+  const kernels::PackedMatrix matrix{
+      .type = types.packed,
+      .rows = source.rows(),
+      .cols = cols,
+      .data = destination,
+      .pair_distance = source.pair_distance,
+      .full_precision = types.packed == kernels::DataType::f32 && full_precision_};
   const std::vector<RowPointer> rows = row_pointers(source);
   const int tiles = cuda::num_tiles(matrix.rows, matrix.pair_distance);
   const std::size_t tile_bytes = static_cast<std::size_t>(cuda::ceil_div(cols, cuda::kUnitCols)) *
@@ -276,8 +300,6 @@ kernels::PackedMatrix StreamBackend::pack(const MatrixSource& source, void* dest
     const cuda::TileRows of = cuda::TileRows::of(tile, matrix.pair_distance);
     const std::byte* pointers[cuda::kTileRows] = {};
     std::vector<float> converted;  // only where the file mixes types within one matrix
-    const bool converts = type == kernels::DataType::f32 && source.parts.size() > 1 &&
-                          common_type({{}, {source.parts.front()}}) != kernels::DataType::f32;
     if (converts) converted.resize(static_cast<std::size_t>(cuda::kTileRows * cols));
     for (int i = 0; i < cuda::kTileRows; ++i) {
       const int row = of.first + i % 8 + (i < 8 ? 0 : of.distance);
@@ -289,7 +311,7 @@ kernels::PackedMatrix StreamBackend::pack(const MatrixSource& source, void* dest
       kernels::convert_row_to_f32(from.part->type, cols, from.data, to);
       pointers[i] = reinterpret_cast<const std::byte*>(to);
     }
-    cuda::pack_tile(type, cols, pointers, out);
+    cuda::pack_tile(types.rows, types.packed, cols, pointers, out);
   };
 
   constexpr std::size_t kAtOnce = std::size_t{32} << 20;
@@ -325,7 +347,8 @@ void StreamBackend::move_kv(const kernels::MoveKvParams& params, Stream stream) 
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cuda_backend(int host_threads, std::string& why_not) {
+std::unique_ptr<Backend> make_cuda_backend(const BackendConfig& config, int host_threads,
+                                           std::string& why_not) {
   int count = 0;
   const cudaError_t status = ::cudaGetDeviceCount(&count);
   if (status != cudaSuccess || count == 0) {
@@ -351,7 +374,7 @@ std::unique_ptr<Backend> make_cuda_backend(int host_threads, std::string& why_no
       continue;
     }
     return std::make_unique<StreamBackend>(device, std::string("cuda: ") + properties.name,
-                                           host_threads);
+                                           host_threads, config.float32_weights);
   }
   return nullptr;
 }

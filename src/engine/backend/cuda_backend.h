@@ -18,7 +18,9 @@ class CudaBackend : public Backend {
 };
 
 /// The first GPU that the kernels run on (compute capability 8.0 or later), or a null pointer with
-/// `why_not` saying what is missing: no driver, no device, one that is too old.
-std::unique_ptr<Backend> make_cuda_backend(int host_threads, std::string& why_not);
+/// `why_not` saying what is missing: no driver, no device, one that is too old. Weights of float32
+/// are kept as `config.float32_weights` says; `host_threads` stands for config.threads.
+std::unique_ptr<Backend> make_cuda_backend(const BackendConfig& config, int host_threads,
+                                           std::string& why_not);
 
 }  // namespace specdec

@@ -117,6 +117,10 @@ constexpr std::array kKeys = {
               "on a GPU, passes of single steps run as graphs where they can"},
     ConfigKey{"backend.isa", SPECDEC_FIELD(backend.isa), "what the CPU kernels use", 0, 0,
               "auto|avx2|avx512|amx"},
+    ConfigKey{"backend.float32_weights", SPECDEC_FIELD(backend.float32_weights),
+              "on a GPU, weights of float32 become f16, or stay and are multiplied in TF32 or as "
+              "float32",
+              0, 0, "f16|tf32|f32"},
     ConfigKey{"grammar.cache_mb", SPECDEC_FIELD(grammar.cache_mb),
               "MiB for compiled grammars that are kept for requests to come", 0, 1 << 20},
     ConfigKey{"grammar.cache_entries", SPECDEC_FIELD(grammar.cache_entries),
