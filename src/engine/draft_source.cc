@@ -74,26 +74,22 @@ void check_draft_kind(const Config& config, const DraftKind& kind) {
                                                ": leave it out");
 }
 
-/// Four bits were measured where they pay: an EAGLE-3 head on a CPU.
-HeadWeights head_weights(const Config& config, const DraftKind& kind, bool on_host) {
-  const std::string& type = config.draft.weight_type;
+HeadWeights head_weights(const std::string& type) {
   if (type == "file") return HeadWeights::as_stored;
-  if (type == "auto")
-    return on_host && kind.method == "eagle3" ? HeadWeights::q4_1 : HeadWeights::q8_0;
   return type == "q4_1" ? HeadWeights::q4_1 : HeadWeights::q8_0;
 }
 
 }  // namespace
 
-DraftSource open_draft(const Config& config, const ModelConfig& target, const Tokenizer& tokenizer,
-                       bool on_host) {
+DraftSource open_draft(const Config& config, const ModelConfig& target,
+                       const Tokenizer& tokenizer) {
   check_exit_layer(config, target);
   DraftSource source;
   const std::string& path = config.draft.model;
   if (path.empty()) return source;
   const DraftKind& kind = kind_of(path);
   check_draft_kind(config, kind);
-  const HeadWeights weights = head_weights(config, kind, on_host);
+  const HeadWeights weights = head_weights(config.draft.weight_type);
   if (kind.method == "eagle3") {
     source.head = open_eagle_head(path, target, weights);
     return source;

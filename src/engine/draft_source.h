@@ -37,9 +37,8 @@ struct DraftSource {
   void install(DraftStage& drafts, const Parts& parts);
 };
 
-/// Opens what draft.model names; early exits of the target need no file. `on_host`: for a backend
-/// that computes there. Throws Error(invalid_config, invalid_model, unsupported, io).
-DraftSource open_draft(const Config& config, const ModelConfig& target, const Tokenizer& tokenizer,
-                       bool on_host);
+/// Opens what draft.model names; early exits of the target need no file. Throws
+/// Error(invalid_config, invalid_model, unsupported, io).
+DraftSource open_draft(const Config& config, const ModelConfig& target, const Tokenizer& tokenizer);
 
 }  // namespace specdec

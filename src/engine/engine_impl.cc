@@ -27,7 +27,7 @@ Engine::Impl::Impl(const Config& engine_config)
                 config.target.model + ": the tokenizer has " +
                     std::to_string(tokenizer->vocab_size()) + " tokens, the embedding " +
                     std::to_string(source->config().vocab_size) + " rows");
-  DraftSource draft = open_draft(config, source->config(), *tokenizer, backend->computes_on_host());
+  DraftSource draft = open_draft(config, source->config(), *tokenizer);
   const CacheShape shape = shape_cache(config, source->config(), draft.config());
   max_context = shape.max_context;
   cache = std::make_unique<KvCacheManager>(cache_options(config, shape));

@@ -55,7 +55,7 @@ class Decoder {
         backend_(make_backend(config_.backend)),
         source_(open_model(config_.target.model)),
         tokenizer_(source_->load_tokenizer()),
-        draft_(open_draft(config_, source_->config(), *tokenizer_, backend_->computes_on_host())),
+        draft_(open_draft(config_, source_->config(), *tokenizer_)),
         shape_(shape_cache(config_, source_->config(), draft_.config())),
         cache_(cache_options(config_, shape_)),
         target_(make_transformer(*backend_, *source_, config_, shape_.num_blocks)),

@@ -34,11 +34,9 @@ constexpr std::array kKeys = {
     ConfigKey{"draft.vocabulary", SPECDEC_FIELD(draft.vocabulary),
               "a draft model's: the target's, or another whose text is translated", 0, 0,
               "same|translate"},
-    ConfigKey{
-        "draft.weight_type", SPECDEC_FIELD(draft.weight_type),
-        "what the matrices of an EAGLE-3 head or of Medusa heads are kept in; auto: q4_1 for an "
-        "EAGLE-3 head on a CPU, else q8_0",
-        0, 0, "auto|q4_1|q8_0|file"},
+    ConfigKey{"draft.weight_type", SPECDEC_FIELD(draft.weight_type),
+              "what the matrices of an EAGLE-3 head or of Medusa heads are kept in", 0, 0,
+              "q4_1|q8_0|file"},
     ConfigKey{"draft.vocabulary_list", SPECDEC_FIELD(draft.vocabulary_list),
               "file with the tokens, a number a line, that a draft model's head is cut down to", 0,
               0, "", ConfigKey::Kind::path},
