@@ -1,7 +1,7 @@
 // How often an EAGLE-3 head is right, position by position along the target's own greedy answers
 // (teacher-forced): the figures of models/README.md, without the engine's stepping in between.
 //
-//   eagle_acceptance TARGET HEAD PROMPTS.jsonl MAX_TOKENS LIMIT [file|q8_0]
+//   eagle_acceptance TARGET HEAD PROMPTS.jsonl MAX_TOKENS LIMIT [file|q8_0|q4_1]
 
 #include <algorithm>
 #include <cstdio>
@@ -149,7 +149,10 @@ int main(int argc, char** argv) {
   }
   try {
     const std::string type = argc > 6 ? argv[6] : "q8_0";
-    Measure measure(argv[1], argv[2], type == "file" ? HeadWeights::as_stored : HeadWeights::q8_0);
+    const HeadWeights weights = type == "file"   ? HeadWeights::as_stored
+                                : type == "q4_1" ? HeadWeights::q4_1
+                                                 : HeadWeights::q8_0;
+    Measure measure(argv[1], argv[2], weights);
     Config config;
     config.target.model = argv[1];
     Engine engine = Engine::load(config);

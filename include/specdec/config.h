@@ -97,7 +97,9 @@ struct DraftConfig {
   /// same | translate: what a draft model of another vocabulary gets: an error that shows the first
   /// difference, or its text in the target's tokens (string-level exact match, arXiv 2502.05202).
   std::string vocabulary = "same";
-  std::string weight_type = "q8_0";  ///< q8_0 | file: what the matrices of heads are kept in
+  /// q4_1 | q8_0 | file: what the matrices of heads are kept in. q4_1 leaves 8 bits to what reads
+  /// the target's features.
+  std::string weight_type = "q8_0";
   /// A file of token numbers, one a line: a draft model's head knows these alone (FR-Spec, arXiv
   /// 2502.14856), and is read that much faster. Empty: all of them.
   std::string vocabulary_list;

@@ -11,9 +11,9 @@ namespace specdec::kernels {
 namespace {
 
 // Queries and vectors that fill the registers without spilling.
-constexpr int kScoreQueries = kVectorRegisters == 32 ? 8 : 5;
-constexpr int kWeighQueries = kVectorRegisters == 32 ? 6 : 4;
-constexpr int kWeighVectors = kVectorRegisters == 32 ? 4 : 2;
+constexpr int kScoreQueries = kVectorRegisters == 32 ? 12 : 5;
+constexpr int kWeighQueries = kVectorRegisters == 32 ? 12 : 4;
+constexpr int weigh_vectors(int queries) { return kVectorRegisters == 32 && queries <= 6 ? 4 : 2; }
 
 template <typename T>
 inline F load_kv(const T* at) {
@@ -192,9 +192,10 @@ void weigh_dims(const KvUnit& values, int begin, int end, int dim, const float* 
 
 template <typename T, int Q>
 void weigh_of(const KvUnit& values, int begin, int end, const float* weights, float* out) {
+  constexpr int kVectors = weigh_vectors(Q);
   int dim = 0;
-  for (; dim + kWeighVectors * kLanes <= values.head_dim; dim += kWeighVectors * kLanes) {
-    weigh_dims<T, Q, kWeighVectors, false>(values, begin, end, dim, weights, out);
+  for (; dim + kVectors * kLanes <= values.head_dim; dim += kVectors * kLanes) {
+    weigh_dims<T, Q, kVectors, false>(values, begin, end, dim, weights, out);
   }
   for (; dim + kLanes <= values.head_dim; dim += kLanes) {
     weigh_dims<T, Q, 1, false>(values, begin, end, dim, weights, out);

@@ -30,10 +30,13 @@ class DraftModel {
  public:
   virtual ~DraftModel() = default;
 
-  virtual int vocab_size() const = 0;
+  virtual int vocab_size() const = 0;  // the target's
+  /// The target's tokens that logits are of; empty: all of them.
+  virtual std::span<const TokenId> tokens() const { return {}; }
   virtual int max_rows() const = 0;
   virtual int max_position() const = 0;
-  /// Logits [rows that want them, vocab], in order; valid until the next call.
+  /// Logits [rows that want them, tokens() or all of the vocabulary], in order; valid until the
+  /// next call.
   virtual std::span<const float> forward(std::span<const DraftRows> batch) = 0;
 };
 

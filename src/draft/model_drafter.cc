@@ -73,7 +73,8 @@ struct ModelDrafter::Growth {
 ModelDrafter::ModelDrafter(DraftModel& model, kernels::Executor& executor,
                            const ModelDrafterOptions& options)
     : model_(model), executor_(executor), options_(options) {
-  for (int i = 0; i < executor.num_threads(); ++i) samplers_.emplace_back(model.vocab_size());
+  for (int i = 0; i < executor.num_threads(); ++i)
+    samplers_.emplace_back(model.vocab_size(), model.tokens());
 }
 
 bool ModelDrafter::is_chain() const noexcept {
@@ -184,7 +185,9 @@ void ModelDrafter::propose(std::span<ModelDraftSequence> sequences, GrowthContro
     if (batch.empty()) break;
 
     const std::span<const float> logits = model_.forward(batch);
-    const auto vocab = static_cast<std::size_t>(model_.vocab_size());
+    const std::size_t vocab = model_.tokens().empty()
+                                  ? static_cast<std::size_t>(model_.vocab_size())
+                                  : model_.tokens().size();
     for (Growth& growth : growths) growth.level_begin = static_cast<int>(growth.nodes.size());
     // Rows of one sequence stay on one thread: they append to the same tree.
     const int tasks = std::min(executor_.num_threads(), static_cast<int>(batch.size()));
@@ -230,7 +233,7 @@ bool ModelDrafter::go_on(std::span<const Growth> growths,
 }
 
 void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequence, int parent,
-                                std::span<const float> logits, RowSampler& sampler) const {
+                                std::span<const float> logits, DraftSampler& sampler) const {
   Node& from = growth.nodes[static_cast<std::size_t>(parent)];
   const std::vector<Child> children = children_of(from);
   const std::vector<TokenId> path = growth.path_to(parent);
@@ -251,7 +254,7 @@ void ModelDrafter::add_children(Growth& growth, const ModelDraftSequence& sequen
   if (options_.sampled && row.options->temperature > 0) {
     const int budget = sequence.max_nodes - (static_cast<int>(growth.nodes.size()) - 1);
     if (budget <= 0 || children.empty()) return;
-    std::vector<float> probs(logits.size());
+    std::vector<float> probs(static_cast<std::size_t>(model_.vocab_size()));
     sampler.probabilities(logits, row, probs);
     if (*std::max_element(probs.begin(), probs.end()) < options_.min_confidence) return;
     std::vector<TokenId> drawn;

@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "draft/draft_model.h"
+#include "draft/draft_sampler.h"
 #include "draft/draft_tree.h"
 #include "draft/static_tree.h"
 #include "kernels/executor.h"
-#include "sampling/sampler.h"
 #include "specdec/grammar.h"
 
 namespace specdec {
@@ -90,7 +90,7 @@ class ModelDrafter {
 
   void catch_up(std::span<ModelDraftSequence> sequences);
   void add_children(Growth& growth, const ModelDraftSequence& sequence, int parent,
-                    std::span<const float> logits, RowSampler& sampler) const;
+                    std::span<const float> logits, DraftSampler& sampler) const;
   bool go_on(std::span<const Growth> growths, std::span<const ModelDraftSequence> sequences,
              int depth, GrowthControl& control) const;
   bool is_chain() const noexcept;
@@ -101,7 +101,7 @@ class ModelDrafter {
   DraftModel& model_;
   kernels::Executor& executor_;
   ModelDrafterOptions options_;
-  std::vector<RowSampler> samplers_;  // one per thread
+  std::vector<DraftSampler> samplers_;  // one per thread
 };
 
 }  // namespace specdec

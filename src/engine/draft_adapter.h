@@ -52,12 +52,6 @@ class TokenAdapter : public DraftAdapter {
   ForwardBatch batch_;
 };
 
-/// Logits under the target's numbers: `logits` [rows, tokens] of a reduced vocabulary become
-/// [rows, vocab_size] in `spread`; tokens that the draft does not know have probability 0. Without
-/// `tokens` they are what they are.
-std::span<const float> spread_logits(std::span<const float> logits, std::span<const TokenId> tokens,
-                                     int vocab_size, std::vector<float>& spread);
-
 /// A Llama model as a draft, with the head of all tokens or of some (FR-Spec, arXiv 2502.14856).
 class TransformerAdapter final : public TokenAdapter {
  public:
@@ -65,6 +59,7 @@ class TransformerAdapter final : public TokenAdapter {
 
   const KvPoolStorage* pool() const noexcept override { return &transformer_->pool(); }
   int vocab_size() const override { return transformer_->config().vocab_size; }
+  std::span<const TokenId> tokens() const override { return transformer_->head_tokens(); }
   int max_rows() const override { return transformer_->max_rows(); }
   int max_position() const override { return max_position_; }
   std::span<const float> run(const ForwardBatch& batch) override;
@@ -72,7 +67,6 @@ class TransformerAdapter final : public TokenAdapter {
  private:
   std::unique_ptr<Transformer> transformer_;
   int max_position_;
-  std::vector<float> logits_;  // [outputs, vocab]; unused with the whole head
 };
 
 }  // namespace specdec

@@ -74,6 +74,11 @@ void check_draft_kind(const Config& config, const DraftKind& kind) {
                                                ": leave it out");
 }
 
+HeadWeights head_weights(const std::string& type) {
+  if (type == "file") return HeadWeights::as_stored;
+  return type == "q4_1" ? HeadWeights::q4_1 : HeadWeights::q8_0;
+}
+
 }  // namespace
 
 DraftSource open_draft(const Config& config, const ModelConfig& target,
@@ -84,8 +89,7 @@ DraftSource open_draft(const Config& config, const ModelConfig& target,
   if (path.empty()) return source;
   const DraftKind& kind = kind_of(path);
   check_draft_kind(config, kind);
-  const HeadWeights weights =
-      config.draft.weight_type == "q8_0" ? HeadWeights::q8_0 : HeadWeights::as_stored;
+  const HeadWeights weights = head_weights(config.draft.weight_type);
   if (kind.method == "eagle3") {
     source.head = open_eagle_head(path, target, weights);
     return source;

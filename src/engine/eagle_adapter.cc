@@ -59,7 +59,7 @@ std::span<const float> EagleAdapter::forward(std::span<const DraftRows> batch) {
   const std::span<const float> logits = head_->forward(batch_, Stream{});
   if (batch_.num_outputs() == 0) return {};
   outputs_.keep(batch, head_->hidden(), batch_.output_rows(), Stream{});
-  return spread_logits(logits, head_->target_tokens(), vocab_size(), logits_);
+  return logits;
 }
 
 void EagleAdapter::fill_hidden() {

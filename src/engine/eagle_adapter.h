@@ -21,6 +21,7 @@ class EagleAdapter final : public FeatureAdapter {
   void begin(std::span<Sequence* const> sequences) override;
   const KvPoolStorage* pool() const noexcept override { return &head_->pool(); }
   int vocab_size() const override { return head_->vocab_size(); }
+  std::span<const TokenId> tokens() const override { return head_->target_tokens(); }
   int max_rows() const override { return head_->max_rows(); }
   int max_position() const override { return max_position_; }
   /// Rows of position 0 are not allowed: the head has no such entry.
@@ -52,8 +53,7 @@ class EagleAdapter final : public FeatureAdapter {
   };
   Gather from_features_;
   Gather from_outputs_;
-  SlotStates outputs_;         // the head's, since begin()
-  std::vector<float> logits_;  // [outputs, vocab]
+  SlotStates outputs_;  // the head's, since begin()
 };
 
 }  // namespace specdec

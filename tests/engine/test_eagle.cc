@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "engine/backend/backend.h"
+#include "engine/draft_source.h"
 #include "engine/feature_store.h"
 #include "engine/guessed_requests.h"
 #include "engine/micro_models.h"
@@ -45,6 +46,21 @@ std::vector<TokenId> answer(Engine& engine, const Request& request) {
 }
 
 }  // namespace
+
+TEST_CASE("a head's weights: 4 bits where the configuration says so") {
+  using kernels::DataType;
+  const auto types = [](const std::string& weight_type) {
+    Config config = micro_eagle_config();
+    config.draft.weight_type = weight_type;
+    const auto source = open_model(config.target.model);
+    const auto tokenizer = source->load_tokenizer();
+    const DraftSource draft = open_draft(config, source->config(), *tokenizer);
+    return std::pair(draft.head->qkv.parts[0].type, draft.head->head.parts[0].type);
+  };
+  CHECK(types("q4_1") == std::pair(DataType::q8_0, DataType::q4_1));
+  CHECK(types(Config().draft.weight_type) == std::pair(DataType::q8_0, DataType::q8_0));
+  CHECK(types("file").second != DataType::q8_0);
+}
 
 TEST_CASE("EAGLE-3 drafts the same trees from a cold cache, a drafted one and a plain one") {
   std::vector<TokenId> prompt;

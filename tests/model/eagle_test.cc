@@ -119,6 +119,34 @@ TEST_CASE("EAGLE-3: q8_0 keeps each weight within half a step") {
   }
 }
 
+TEST_CASE("EAGLE-3: q4_1 leaves 8 bits to what the target's features go through") {
+  const TemporaryFolder folder;
+  const EagleOptions options{.own_embedding = true};
+  write_eagle_folder(folder.path(), random_eagle_head(target_config(), 5, options), options);
+  const auto exact = open_eagle_head(folder.path(), target_config(), HeadWeights::as_stored);
+  const auto small = open_eagle_head(folder.path(), target_config(), HeadWeights::q4_1);
+  for (const MatrixSource* source : {&small->qkv, &small->fc[0], &small->fc[2], &*small->embedding})
+    for (const RowSource& part : source->parts) CHECK(part.type == DataType::q8_0);
+  for (const auto& [a, b] : {std::pair{&exact->attention_output, &small->attention_output},
+                             {&exact->gate_up, &small->gate_up},
+                             {&exact->down, &small->down},
+                             {&exact->head, &small->head}}) {
+    for (const RowSource& part : b->parts) CHECK(part.type == DataType::q4_1);
+    const std::vector<float> want = matrix_values(*a);
+    const std::vector<float> got = matrix_values(*b);
+    REQUIRE(want.size() == got.size());
+    double error = 0;
+    double square = 0;
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      error += std::pow(static_cast<double>(want[i] - got[i]), 2);
+      square += std::pow(static_cast<double>(want[i]), 2);
+    }
+    // 16 levels over a range of two to four standard deviations: a tenth of one at most.
+    CHECK(error < 0.01 * square);
+    CHECK(error > 0);
+  }
+}
+
 TEST_CASE("EAGLE-3: what does not fit the target or is no head is refused, with its name") {
   const EagleOptions forge{.draft_vocab_size = 90};
   const EagleOptions spec{.speculators = true, .draft_vocab_size = 90};

@@ -36,7 +36,7 @@ constexpr std::array kKeys = {
               "same|translate"},
     ConfigKey{"draft.weight_type", SPECDEC_FIELD(draft.weight_type),
               "what the matrices of an EAGLE-3 head or of Medusa heads are kept in", 0, 0,
-              "q8_0|file"},
+              "q4_1|q8_0|file"},
     ConfigKey{"draft.vocabulary_list", SPECDEC_FIELD(draft.vocabulary_list),
               "file with the tokens, a number a line, that a draft model's head is cut down to", 0,
               0, "", ConfigKey::Kind::path},

@@ -124,7 +124,8 @@ class Loader {
     const int kv_rows = layer.num_kv_heads * layer.head_dim;
     if (tensors_.contains("embed_tokens.weight"))
       source_.embedding =
-          tensors_.matrix("embedding", hidden, {{"embed_tokens.weight", layer.vocab_size}});
+          tensors_.matrix("embedding", hidden, {{"embed_tokens.weight", layer.vocab_size}},
+                          HeadTensors::Bits::eight);  // a row of it is all that a token reads
     else if (hidden != source_.target_hidden_size)
       tensors_.fail("tensor 'embed_tokens.weight' is missing, and the target's embedding has " +
                     std::to_string(source_.target_hidden_size) + " columns, the head " +
@@ -137,7 +138,8 @@ class Loader {
     source_.qkv = tensors_.matrix("qkv", 2 * hidden,
                                   {{prefix_ + "self_attn.q_proj.weight", q_rows},
                                    {prefix_ + "self_attn.k_proj.weight", kv_rows},
-                                   {prefix_ + "self_attn.v_proj.weight", kv_rows}});
+                                   {prefix_ + "self_attn.v_proj.weight", kv_rows}},
+                                  kFeatureBits);
     source_.qkv.pair_distance = source_.layer.head_dim / 2;
     source_.attention_output = tensors_.matrix("attention_output", q_rows,
                                                {{prefix_ + "self_attn.o_proj.weight", hidden}});
@@ -154,6 +156,10 @@ class Loader {
   }
 
  private:
+  // What the target's features go through: with 4 bits drafts are wrong more often than the bytes
+  // are worth (docs/decisions.md).
+  static constexpr HeadTensors::Bits kFeatureBits = HeadTensors::Bits::eight;
+
   /// fc takes the features side by side: cut into one matrix for each, so that a feature is
   /// projected as it goes by and nothing is gathered.
   void load_fc() {
@@ -163,7 +169,8 @@ class Loader {
     const TensorView& fc =
         tensors_.take_weights("fc.weight", {hidden, std::int64_t{count} * width});
     for (int i = 0; i < count; ++i)
-      source_.fc.push_back({"fc", {tensors_.rows(fc, hidden, width, i * width, count * width)}});
+      source_.fc.push_back(
+          {"fc", {tensors_.rows(fc, hidden, width, i * width, count * width, kFeatureBits)}});
   }
 
   /// d2t holds the distance from each draft token to the target's token.

@@ -47,10 +47,12 @@ std::vector<float> HeadTensors::vector(const std::string& name, int size) {
 }
 
 RowSource HeadTensors::rows(const TensorView& tensor, int num_rows, int cols, int offset,
-                            int stride) {
+                            int stride, Bits least) {
   RowSource result{.type = *tensor.type, .cols = cols, .num_rows = num_rows};
   const std::size_t element = tensor_bytes(*tensor.type, 1);
-  const bool quantise = weights_ == HeadWeights::q8_0 && cols % block_elements(DataType::q8_0) == 0;
+  const DataType type =
+      weights_ == HeadWeights::q4_1 && least == Bits::four ? DataType::q4_1 : DataType::q8_0;
+  const bool quantise = weights_ != HeadWeights::as_stored && cols % block_elements(type) == 0;
   const bool aligned = reinterpret_cast<std::uintptr_t>(tensor.data.data()) % element == 0;
   if (!quantise && aligned && stride == cols) {
     result.data = tensor.data.data();
@@ -58,9 +60,9 @@ RowSource HeadTensors::rows(const TensorView& tensor, int num_rows, int cols, in
   }
   std::vector<std::byte>& to = converted_.emplace_back();
   if (quantise) {
-    result.type = DataType::q8_0;
-    to.reserve(tensor_bytes(DataType::q8_0,
-                            static_cast<std::size_t>(num_rows) * static_cast<std::size_t>(cols)));
+    result.type = type;
+    to.reserve(
+        tensor_bytes(type, static_cast<std::size_t>(num_rows) * static_cast<std::size_t>(cols)));
   }
   TensorView row = tensor;
   for (int r = 0; r < num_rows; ++r) {
@@ -69,7 +71,7 @@ RowSource HeadTensors::rows(const TensorView& tensor, int num_rows, int cols, in
     row.shape = {cols};
     row.data = tensor.data.subspan(begin * element, static_cast<std::size_t>(cols) * element);
     if (quantise)
-      append_q8_0(read_floats(row), to);
+      append_quantised(type, read_floats(row), to);
     else
       to.insert(to.end(), row.data.begin(), row.data.end());
   }
@@ -77,11 +79,12 @@ RowSource HeadTensors::rows(const TensorView& tensor, int num_rows, int cols, in
   return result;
 }
 
-MatrixSource HeadTensors::matrix(std::string name, int cols, const std::vector<Part>& parts) {
+MatrixSource HeadTensors::matrix(std::string name, int cols, const std::vector<Part>& parts,
+                                 Bits least) {
   MatrixSource result{std::move(name), {}};
   for (const Part& part : parts)
     result.parts.push_back(
-        rows(take_weights(part.name, {part.rows, cols}), part.rows, cols, 0, cols));
+        rows(take_weights(part.name, {part.rows, cols}), part.rows, cols, 0, cols, least));
   return result;
 }
 

@@ -17,6 +17,7 @@ namespace specdec {
 enum class HeadWeights : std::uint8_t {
   as_stored,
   q8_0,  ///< bf16, f16 and f32 matrices are quantised to 8 bits: half of bf16's bytes a pass
+  q4_1,  ///< ... to 4 bits with a scale and a minimum for 32, but for those that bear it badly
 };
 
 /// The tensors of a head that drafts: taken one by one, checked, and at the end none may be left.
@@ -39,9 +40,13 @@ class HeadTensors {
     std::string name;
     int rows;
   };
-  MatrixSource matrix(std::string name, int cols, const std::vector<Part>& parts);
+  /// The fewest bits that a matrix bears.
+  enum class Bits : std::uint8_t { four, eight };
+  MatrixSource matrix(std::string name, int cols, const std::vector<Part>& parts,
+                      Bits least = Bits::four);
   /// Rows of `cols` elements from `offset` on of a tensor with `stride` elements a row.
-  RowSource rows(const TensorView& tensor, int num_rows, int cols, int offset, int stride);
+  RowSource rows(const TensorView& tensor, int num_rows, int cols, int offset, int stride,
+                 Bits least);
 
   /// A tensor that may be there and is not needed.
   void ignore(const std::string& name) { used_.insert(name); }
