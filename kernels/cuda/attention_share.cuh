@@ -242,13 +242,11 @@ struct TilesShared {
       part = reinterpret_cast<Part*>(memory);
       memory += sizeof(Part) * count;
     };
-    if (powers_replace_queries(sets, turns)) {
-      take(powers, 1);
+    take(powers, 1);
+    if (powers_replace_queries(sets, turns))
       queries = reinterpret_cast<Queries*>(powers);
-    } else {
-      take(powers, 1);
+    else
       take(queries, sets);
-    }
     take(rows, sets * most_tiles * 8);
     take(out, ceil_div(sets * kDimTiles, ranks) * most_tiles * 32);
     take(softmax, 1);
