@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that a GPU has to say about a build, in one go: bench/cuda/run_all.sh BUILD OUT [TARGET.gguf]
-# Tests first, each with a time limit and a log in OUT/logs, then the benchmarks; OUT gets the JSON of bench/results/cuda_*.json and
-# tests.json. A program that fails is named at the end, and the exit code is 1. ONLY=REGEX runs the parts whose names match.
+# Tests first, in shards beside one another, each with a time limit and a log in OUT/logs, then the benchmarks one by one; OUT gets the JSON
+# of bench/results/cuda_*.json. A part that fails is named at the end, and the exit code is 1. ONLY=REGEX runs the parts whose names match.
 set -uo pipefail
 
 build=${1:?usage: run_all.sh BUILD OUT [TARGET.gguf]}
@@ -29,11 +29,41 @@ loop() {
     --target "$SPECDEC_TEST_TARGET" --temperature 0 --json "$out/loop_$name.json" "$@"
 }
 
+# tests NAME SECONDS SHARDS: sets a test program's cases going, beside one another since one hardly fills a GPU; await_tests ends them.
+tests() {
+  local name=$1 limit=$2 shards=$3 program count shard first last
+  [[ $name =~ ${ONLY:-.} ]] || return 0
+  program=$(find "$build/tests" -name "$name" -type f -perm -u+x | head -1)
+  count=$("$program" -c | grep -oE '[0-9]+$' | tail -1)
+  ((count > 0)) || failed+=("$name (no test case runs here)")
+  for ((shard = 0; shard < shards; ++shard)); do
+    first=$((shard * count / shards + 1)) last=$(((shard + 1) * count / shards))
+    ((first <= last)) || continue
+    (
+      status=0
+      begin=$SECONDS
+      log=$name.$shard
+      timeout "$limit" "$program" -f="$first" -l="$last" >"$out/logs/$log" 2>&1 || status=$?
+      ((status == 0 || status == 77)) || echo "$log ($status)" >>"$out/failed"
+      printf '%-28s %4d s  exit %d  %s\n' "$log" $((SECONDS - begin)) "$status" "$(grep -a 'assertions:' "$out/logs/$log" | tail -1)"
+    ) &
+  done
+}
+await_tests() {
+  wait
+  [[ -f $out/failed ]] || return 0
+  mapfile -t -O ${#failed[@]} failed <"$out/failed"
+}
+
 nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.max.memory --format=csv,noheader | tee "$out/machine.txt"
-for test in test_cuda:120 cuda_sampling_test:120 test_device_fault:60 test_engine:240 test_exactness:420; do
-  name=${test%:*}
-  part "$name" "${test#*:}" "$(find "$build/tests" -name "$name" -type f -perm -u+x | head -1)"
-done
+rm -f "$out/failed"
+tests test_cuda 200 8
+tests cuda_sampling_test 200 4
+tests test_engine 300 16
+tests test_exactness 300 12
+tests test_acceptance 120 1
+await_tests
+part test_device_fault 60 "$(find "$build/tests" -name test_device_fault -type f -perm -u+x | head -1)"  # alone: it breaks its GPU
 part bench_cuda 240 "$build/bench/cuda/bench_cuda" --json "$out/cuda_forward.json"
 part bench_eagle 120 "$build/bench/cuda/bench_eagle" --json "$out/cuda_eagle.json"
 part bench_cuda_sampling 60 "$build/bench/cuda_sampling/bench_cuda_sampling" "$out/cuda_sampling.json"
