@@ -29,11 +29,12 @@ loop() {
     --target "$SPECDEC_TEST_TARGET" --temperature 0 --json "$out/loop_$name.json" "$@"
 }
 
+test_program() { find "$build/tests" -name "$1" -type f -perm -u+x | head -1; }
 # tests NAME SECONDS SHARDS: sets a test program's cases going, beside one another since one hardly fills a GPU; await_tests ends them.
 tests() {
   local name=$1 limit=$2 shards=$3 program count shard first last
   [[ $name =~ ${ONLY:-.} ]] || return 0
-  program=$(find "$build/tests" -name "$name" -type f -perm -u+x | head -1)
+  program=$(test_program "$name")
   count=$("$program" -c | grep -oE '[0-9]+$' | tail -1)
   ((count > 0)) || failed+=("$name (no test case runs here)")
   for ((shard = 0; shard < shards; ++shard)); do
@@ -63,7 +64,7 @@ tests test_engine 300 16
 tests test_exactness 300 12
 tests test_acceptance 120 1
 await_tests
-part test_device_fault 60 "$(find "$build/tests" -name test_device_fault -type f -perm -u+x | head -1)"  # alone: it breaks its GPU
+part test_device_fault 60 "$(test_program test_device_fault)"  # alone: it breaks its GPU
 part bench_cuda 240 "$build/bench/cuda/bench_cuda" --json "$out/cuda_forward.json"
 part bench_eagle 120 "$build/bench/cuda/bench_eagle" --json "$out/cuda_eagle.json"
 part bench_cuda_sampling 60 "$build/bench/cuda_sampling/bench_cuda_sampling" "$out/cuda_sampling.json"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/attention_f32.h"
@@ -17,6 +18,20 @@ namespace {
 constexpr float kLog2E = 1.44269504f;
 
 constexpr int kMostBlockTiles = 4;
+
+/// body(chunks) with the head size in 32s, rounded up, as a constant; smaller heads take two.
+template <class Body>
+auto with_chunks(int head_dim, Body body) {
+  switch (ceil_div(head_dim, 32)) {
+    case 1:
+    case 2:
+      return body(std::integral_constant<int, 2>());
+    case 3:
+      return body(std::integral_constant<int, 3>());
+    default:
+      return body(std::integral_constant<int, 4>());
+  }
+}
 
 /// At least as many tiles as find_tile() has, at `tokens` rows each.
 int query_tiles(const DeviceBatch& batch, int tokens) {
@@ -331,9 +346,8 @@ std::size_t attention_partial_bytes(const DeviceBatch& batch, int num_heads,
   const int tokens = kQueries / (num_heads / kv.num_kv_heads);
   const int spare = batch.num_rows > batch.num_sequences ? kMostBlockTiles : 1;
   const int tiles = spare * batch.num_sequences + batch.num_rows / tokens;
-  const std::size_t partial = kv.head_dim <= 64   ? sizeof(Partial<2>)
-                              : kv.head_dim <= 96 ? sizeof(Partial<3>)
-                                                  : sizeof(Partial<4>);
+  const std::size_t partial = with_chunks(
+      kv.head_dim, [](auto chunks) { return sizeof(Partial<decltype(chunks)::value>); });
   return partial * static_cast<std::size_t>(tiles) * static_cast<std::size_t>(kv.num_kv_heads) *
          static_cast<std::size_t>(num_units(batch));
 }
@@ -361,15 +375,9 @@ cudaError_t tree_attention(const TreeAttentionParams& params, AttentionSplit spl
   args.scale_log2 = params.scale * kLog2E;
   args.partials = to.workspace.partials;
   args.counters = to.workspace.counters;
-  switch ((params.kv.head_dim + 31) / 32) {
-    case 1:
-    case 2:
-      return launch_attention<2>(args, split, to);
-    case 3:
-      return launch_attention<3>(args, split, to);
-    default:
-      return launch_attention<4>(args, split, to);
-  }
+  return with_chunks(params.kv.head_dim, [&](auto chunks) {
+    return launch_attention<decltype(chunks)::value>(args, split, to);
+  });
 }
 
 }  // namespace specdec::kernels::cuda

@@ -103,6 +103,10 @@ struct RowState {
   float top[2] = {-INFINITY, -INFINITY};  // of the scores so far, in powers of two
   float total[2] = {0.0f, 0.0f};
 
+  /// As one word, in which it lies in memory.
+  __device__ static RowState of(const float4& v) { return {{v.x, v.y}, {v.z, v.w}}; }
+  __device__ float4 packed() const { return {top[0], top[1], total[0], total[1]}; }
+
   /// Takes another state's rows in; `kept` and `added` are the factors of the two outputs. A state
   /// that saw no position changes nothing.
   __device__ void merge(const RowState& other, float (&kept)[2], float (&added)[2]) {
@@ -133,11 +137,9 @@ struct Partial {
   float4 rows[8];  // tops and totals of two rows, the same in four lanes
   float4 out[kChunks * 4][32];
 
-  __device__ RowState state(int lane) const { return state_of(rows[lane / 4]); }
-  __device__ static RowState state_of(const float4& v) { return {{v.x, v.y}, {v.z, v.w}}; }
+  __device__ RowState state(int lane) const { return RowState::of(rows[lane / 4]); }
   __device__ void set_state(int lane, const RowState& state) {
-    if (lane % 4 == 0)
-      rows[lane / 4] = {state.top[0], state.top[1], state.total[0], state.total[1]};
+    if (lane % 4 == 0) rows[lane / 4] = state.packed();
   }
   __device__ void set(int d, int lane, const float (&sum)[4]) {
     out[d][lane] = {sum[0], sum[1], sum[2], sum[3]};

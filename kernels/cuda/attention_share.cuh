@@ -267,7 +267,7 @@ struct TilesShared {
     __device__ void set_state(int lane, const RowState& state) const {
       float4* const to = shared.rows + (query_set * shared.most_tiles + tile) * 8 + lane / 4;
       for (int rank = lane % 4; rank < shared.ranks; rank += 4)
-        store_to_block(to, rank, {state.top[0], state.top[1], state.total[0], state.total[1]});
+        store_to_block(to, rank, state.packed());
     }
     __device__ void set(int d, int lane, const float (&sum)[4]) const {
       const int item = query_set * kDimTiles + d;
@@ -298,14 +298,14 @@ struct TilesShared {
         v[i] = outs[at * 32];
         if (first + i >= tiles) row[i].x = row[i].y = -INFINITY;  // nobody's: left out
       }
-      RowState state{{row[0].x, row[0].y}, {row[0].z, row[0].w}};
+      RowState state = RowState::of(row[0]);
       float unit_sum[4] = {v[0].x, v[0].y, v[0].z, v[0].w};
       if constexpr (kUnit > 1) {
         state = {};
         unit_sum[0] = unit_sum[1] = unit_sum[2] = unit_sum[3] = 0.0f;
 #pragma unroll
         for (int i = 0; i < kUnit; ++i) {
-          state.merge({{row[i].x, row[i].y}, {row[i].z, row[i].w}}, kept, added);
+          state.merge(RowState::of(row[i]), kept, added);
           merge_outputs(unit_sum, {v[i].x, v[i].y, v[i].z, v[i].w}, kept, added);
         }
       }

@@ -17,9 +17,8 @@ namespace specdec::kernels::cuda {
 ///   q4_0       [32 lanes][2 steps] nibbles, f16 scales[16]                   288
 ///   q4_1       [32 lanes][2 steps] nibbles, f16 {scale, minimum}[16]         320
 /// In m16n8k8, whose steps have 8 columns, lane (g, c) holds rows g and g + 8 of column c, then of
-/// column c + 4. Floats are kept as the file has them and become TF32, one
-/// or a sum of two (PackedMatrix::full_precision), as they are multiplied: so an embedding's rows
-/// are its own.
+/// column c + 4. Floats are kept as the file has them and become TF32, one or a sum of two
+/// (PackedMatrix::full_precision), as they are multiplied: so an embedding's rows are its own.
 std::size_t unit_bytes(DataType packed_type) noexcept;
 
 /// What `source` type is kept as; f32 as `f32_as`, f16 or f32.

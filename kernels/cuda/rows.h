@@ -18,8 +18,8 @@ struct OperandRows {
   int cols = 0;
   const float* norm_weight = nullptr;  // [cols]
   float norm_eps = 0;
-  DataType type = DataType::f16;  // f16, bf16, or f32: TF32, with
-  bool full_precision = false;    // floats as they are
+  DataType type = DataType::f16;  // f16, bf16, or f32: TF32
+  bool full_precision = false;    // of f32: the floats as they are, not TF32
   std::byte* operand = nullptr;
 };
 cudaError_t write_operand(const OperandRows& rows, const Launch& to);

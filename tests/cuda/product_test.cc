@@ -12,6 +12,7 @@
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/reference/kv_access.h"
+#include "product_oracle.h"
 
 using namespace specdec::kernels;
 using namespace specdec::kernels::test;
@@ -37,107 +38,6 @@ double bound(double magnitude, int cols) { return (cols / 16 + 8) * 0x1p-23 * ma
 double activation_step(Kept kept) {
   if (kept.full_precision) return 0x1p-19;
   return operand_of(kept) == DataType::bf16 ? 0x1p-8 : 0x1p-11;
-}
-
-int compute_major() {
-  int major = 0;
-  require_ok(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu().index));
-  return major;
-}
-
-/// How a tensor core adds: so many products at a time and the running sum are cut (towards zero) to
-/// multiples of `grain` times the power of two of the largest of them, added exactly, and the
-/// result cut to a float. The power of a product is that of its factors' exponents, a subnormal
-/// factor having the exponent of the smallest normal number: sums of products of subnormals alone
-/// lose bits that float arithmetic would keep. Fasi et al. 2021 (doi.org/10.7717/peerj-cs.330),
-/// Khattak and Mikaitis 2025 (arXiv 2512.07004).
-/// Of TF32, twice as wide, it takes half as many at a time.
-struct TensorCore {
-  int products;
-  double grain;
-  static TensorCore of_gpu(DataType operand_type) {
-    const int narrower = operand_type == DataType::f32 ? 2 : 1;
-    if (compute_major() == 9) return {16 / narrower, 0x1p-25};
-    return {8 / narrower, 0x1p-24};
-  }
-};
-
-/// Of every value the power of two that a tensor core goes by; 0 of 0.
-std::vector<double> powers(const std::vector<float>& values, DataType operand_type) {
-  const int least = operand_type == DataType::f16 ? -14 : -126;
-  std::vector<double> out;
-  for (const float value : values)
-    out.push_back(value == 0 ? 0 : std::ldexp(1.0, std::max(std::ilogb(value), least)));
-  return out;
-}
-
-/// A matrix that is one side of a product.
-struct Side {
-  std::vector<float> values;  // rounded
-  std::vector<double> powers;
-};
-
-/// One sum of a product.
-struct Sum {
-  double exact = 0;
-  double bound = 1e-30;  // of a tensor core's error
-  float cut = 0;         // the tensor core's sum
-};
-
-/// Row `r` of `w` times row `t` of `x`.
-Sum sum_of(const Side& w, int r, const Side& x, int t, int cols, const TensorCore& core) {
-  const std::size_t w_row = static_cast<std::size_t>(r) * cols;
-  const std::size_t x_row = static_cast<std::size_t>(t) * cols;
-  Sum sum;
-  for (int first = 0; first < cols; first += core.products) {
-    const int end = std::min(cols, first + core.products);
-    double largest = 0;
-    for (int c = first; c < end; ++c)
-      largest = std::max(largest, w.powers[w_row + c] * x.powers[x_row + c]);
-    // Each number added loses less than a grain; |exact| + bound is no less than any sum so far.
-    sum.bound +=
-        (core.products + 1) * core.grain * std::max(largest, std::fabs(sum.exact) + sum.bound);
-    if (sum.cut != 0) largest = std::max(largest, std::ldexp(1.0, std::ilogb(sum.cut)));
-    if (largest == 0) continue;
-    const double grain = core.grain * largest;
-    const double grains = 1 / grain;  // in 1: exact, a power of two
-    auto total = static_cast<std::int64_t>(sum.cut * grains);
-    for (int c = first; c < end; ++c) {
-      const double product =
-          static_cast<double>(w.values[w_row + c]) * static_cast<double>(x.values[x_row + c]);
-      sum.exact += product;
-      total += static_cast<std::int64_t>(product * grains);
-    }
-    const double result = static_cast<double>(total) * grain;
-    sum.cut = static_cast<float>(result);
-    if (std::fabs(static_cast<double>(sum.cut)) > std::fabs(result))
-      sum.cut = std::nextafter(sum.cut, 0.0f);
-    sum.bound += 0x1p-23 * (std::fabs(sum.exact) + sum.bound);
-  }
-  return sum;
-}
-
-/// The same of floats in full precision, eight products at a time. Each float becomes a TF32 and
-/// the nearest TF32 of the rest: off by 2^-23 of it, and both rests, each 2^-11 at most, are not
-/// multiplied. Three runs of a tensor core, cut to floats, make a step's sum, which is added by
-/// rounding to the nearest.
-Sum full_sum_of(const Side& w, int r, const Side& x, int t, int cols, const TensorCore& core) {
-  constexpr int kStep = 8;
-  constexpr double kSplit = 2 * 0x1p-23 + 0x1p-22;
-  const double run = kStep / core.products * ((core.products + 1) * core.grain + 0x1p-23);
-  Sum sum;
-  for (int first = 0; first < cols; first += kStep) {
-    double magnitude = 0;
-    for (int c = first; c < std::min(cols, first + kStep); ++c) {
-      const double product = static_cast<double>(w.values[static_cast<std::size_t>(r) * cols + c]) *
-                             static_cast<double>(x.values[static_cast<std::size_t>(t) * cols + c]);
-      sum.exact += product;
-      magnitude += std::fabs(product);
-    }
-    sum.bound += (kSplit + 3 * run) * magnitude;
-    sum.bound += 0x1p-24 * (std::fabs(sum.exact) + sum.bound);
-  }
-  return sum;
 }
 
 std::vector<float> store(const GpuMatrix& w, const Device<std::byte>& operand, int tokens,

@@ -33,16 +33,36 @@ std::uint16_t to_half(float value) {  // of a value that has one
       (value < 0 ? 0x8000u : 0u) | static_cast<unsigned>(exponent + 14) << 10u | (digits & 0x3FFu));
 }
 
+template <std::size_t kRows, std::size_t kColumns>
+void fill(float (&matrix)[kRows][kColumns], std::mt19937& random) {
+  for (auto& row : matrix)
+    for (float& x : row) x = small_value(random);
+}
+
+/// D of an mma, four registers a lane: `fragments` has each lane's four of A, two of B, four of C.
+/// `shape`: of the instruction, with its types.
+std::vector<float> run_mma(const std::string& shape, const std::vector<std::uint32_t>& fragments) {
+  std::string body = "mad.wide.u32 %rd10, %r0, 40, %rd0;\n";
+  for (int i = 0; i < 10; ++i)
+    body += (i < 6 ? "ld.global.u32 %r" + std::to_string(10 + i)
+                   : "ld.global.f32 %f" + std::to_string(i - 6)) +
+            ", [%rd10+" + std::to_string(4 * i) + "];\n";
+  body += "mma.sync.aligned." + shape +
+          " {%f0,%f1,%f2,%f3}, {%r10,%r11,%r12,%r13}, {%r14,%r15}, {%f0,%f1,%f2,%f3};\n"
+          "mad.wide.u32 %rd11, %r0, 16, %rd1; st.global.v4.f32 [%rd11], {%f0,%f1,%f2,%f3};\n";
+  Machine machine(kernel(body));
+  const float* const out = machine.zeros<float>(128);
+  machine.launch(32, machine.upload(fragments), out);
+  return {out, out + 128};
+}
+
 TEST_CASE("mma m16n8k16 is a product of matrices") {
   for (const bool bfloat : {false, true}) {
     std::mt19937 random(5);
     float a[16][16], b[16][8], c[16][8];
-    for (auto& row : a)
-      for (float& x : row) x = small_value(random);
-    for (auto& row : b)
-      for (float& x : row) x = small_value(random);
-    for (auto& row : c)
-      for (float& x : row) x = small_value(random);
+    fill(a, random);
+    fill(b, random);
+    fill(c, random);
     const auto pair = [&](float low, float high) {
       return bfloat ? to_bfloat(low) | static_cast<std::uint32_t>(to_bfloat(high)) << 16u
                     : to_half(low) | static_cast<std::uint32_t>(to_half(high)) << 16u;
@@ -66,20 +86,9 @@ TEST_CASE("mma m16n8k16 is a product of matrices") {
         std::memcpy(&fragments[lane * 10 + 6 + i], &x, 4);
       }
     }
-    std::string body = "mad.wide.u32 %rd10, %r0, 40, %rd0;\n";
-    for (int i = 0; i < 6; ++i)
-      body += "ld.global.u32 %r" + std::to_string(10 + i) + ", [%rd10+" + std::to_string(4 * i) +
-              "];\n";
-    for (int i = 0; i < 4; ++i)
-      body += "ld.global.f32 %f" + std::to_string(i) + ", [%rd10+" + std::to_string(24 + 4 * i) +
-              "];\n";
-    body += std::string("mma.sync.aligned.m16n8k16.row.col.f32.") +
-            (bfloat ? "bf16.bf16" : "f16.f16") +
-            ".f32 {%f0,%f1,%f2,%f3}, {%r10,%r11,%r12,%r13}, {%r14,%r15}, {%f0,%f1,%f2,%f3};\n"
-            "mad.wide.u32 %rd11, %r0, 16, %rd1; st.global.v4.f32 [%rd11], {%f0,%f1,%f2,%f3};\n";
-    Machine machine(kernel(body));
-    float* out = machine.zeros<float>(128);
-    machine.launch(32, machine.upload(fragments), out);
+    const std::vector<float> out =
+        run_mma(bfloat ? "m16n8k16.row.col.f32.bf16.bf16.f32" : "m16n8k16.row.col.f32.f16.f16.f32",
+                fragments);
     for (unsigned lane = 0; lane < 32; ++lane) {
       for (unsigned i = 0; i < 4; ++i) {
         const unsigned row = (i < 2 ? 0 : 8) + lane / 4, column = 2 * (lane % 4) + i % 2;
@@ -98,12 +107,9 @@ TEST_CASE("mma m16n8k16 is a product of matrices") {
 TEST_CASE("mma m16n8k8 of TF32 is a product of matrices") {
   std::mt19937 random(6);
   float a[16][8], b[8][8], c[16][8];
-  for (auto& row : a)
-    for (float& x : row) x = small_value(random);
-  for (auto& row : b)
-    for (float& x : row) x = small_value(random);
-  for (auto& row : c)
-    for (float& x : row) x = small_value(random);
+  fill(a, random);
+  fill(b, random);
+  fill(c, random);
   // Ten bits of fraction count, and float's exponents.
   a[3][5] = 0x1.FFCp100F;
   b[5][6] = 0x1.004p-90F;
@@ -133,18 +139,7 @@ TEST_CASE("mma m16n8k8 of TF32 is a product of matrices") {
     own[8] = bits(c[group + 8][in_group * 2]);
     own[9] = bits(c[group + 8][in_group * 2 + 1]);
   }
-  std::string body = "mad.wide.u32 %rd10, %r0, 40, %rd0;\n";
-  for (int i = 0; i < 10; ++i)
-    body += (i < 6 ? "ld.global.u32 %r" + std::to_string(10 + i)
-                   : "ld.global.f32 %f" + std::to_string(i - 6)) +
-            ", [%rd10+" + std::to_string(4 * i) + "];\n";
-  body +=
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f0,%f1,%f2,%f3}, "
-      "{%r10,%r11,%r12,%r13}, {%r14,%r15}, {%f0,%f1,%f2,%f3};\n"
-      "mad.wide.u32 %rd11, %r0, 16, %rd1; st.global.v4.f32 [%rd11], {%f0,%f1,%f2,%f3};\n";
-  Machine machine(kernel(body));
-  float* out = machine.zeros<float>(128);
-  machine.launch(32, machine.upload(fragments), out);
+  const std::vector<float> out = run_mma("m16n8k8.row.col.f32.tf32.tf32.f32", fragments);
   for (unsigned lane = 0; lane < 32; ++lane)
     for (unsigned i = 0; i < 4; ++i) {
       const unsigned row = (i < 2 ? 0 : 8) + lane / 4, column = 2 * (lane % 4) + i % 2;
