@@ -157,18 +157,21 @@ struct NormHeadParams {
   float* logits = nullptr;  // [num_outputs, vocab]
 };
 
-/// out[r] = rms_norm(first[r]) followed by rms_norm(second[r]): what an EAGLE head attends with.
-struct NormConcatParams {
+/// out[r] = rms_norm(table[tokens[r]]) followed by rms_norm(states[state_rows[r]]): what an EAGLE
+/// head attends with.
+struct JoinEntriesParams {
   int num_rows = 0;
-  int hidden = 0;
-  const float* first = nullptr;               // [num_rows, hidden]
-  const float* second = nullptr;              // [num_rows, hidden]
-  const float* first_norm_weight = nullptr;   // [hidden]
-  const float* second_norm_weight = nullptr;  // [hidden]
+  const std::int32_t* tokens = nullptr;      // [num_rows]
+  PackedMatrix table = {};                   // [vocab, hidden]
+  const float* states = nullptr;             // [rows, hidden]
+  const std::int32_t* state_rows = nullptr;  // [num_rows]; null: 0, 1, ...
+  const float* token_norm_weight = nullptr;  // [hidden]
+  const float* state_norm_weight = nullptr;  // [hidden]
   float norm_eps = 0;
-  float* out = nullptr;               // [num_rows, 2 * hidden]
-  float* second_out = nullptr;        // [num_rows, hidden]: the normed second rows again; may be
-                                      // `second`; null: not wanted
+  float* out = nullptr;          // [num_rows, 2 * hidden]
+  float* residual = nullptr;     // [num_rows, hidden]: the states once more; `states` itself only
+                                 // without state_rows; null: not wanted
+  bool normed_residual = false;  // ... as they are joined
   DataType out_type = DataType::f32;  // of `out`; see ProjectResidualParams::in_type
 };
 

@@ -34,7 +34,6 @@ SyntheticHead::SyntheticHead(SyntheticModel& model, int draft_vocab, int max_row
   const auto rows = static_cast<std::size_t>(max_rows);
   features_ = model.floats(rows, shape.hidden);
   for (float*& hidden : hidden_) hidden = model.floats(rows, shape.hidden);
-  embedded_ = model.floats(rows, shape.hidden);
   joined_ = model.floats(rows, 2 * shape.hidden);
   q_ = model.floats(rows, attention_cols);
   attention_ = model.floats(rows, attention_cols);
@@ -72,18 +71,18 @@ const float* SyntheticHead::forward(const BatchView& batch, const std::int32_t* 
   const float* const from = at_roots ? features_ : hidden_[last_];
   last_ = 1 - last_;
   float* const hidden = hidden_[last_];
-  require(cuda::gather_rows({rows, shape.hidden, from, sources, hidden}, to));
-  require(cuda::embed_rows({rows, batch.device->tokens, model_.embedding(), embedded_}, to));
-  require(cuda::norm_concat({.num_rows = rows,
-                             .hidden = shape.hidden,
-                             .first = embedded_,
-                             .second = hidden,
-                             .first_norm_weight = norm_,
-                             .second_norm_weight = norm_,
-                             .norm_eps = 1e-5f,
-                             .out = joined_,
-                             .out_type = operand},
-                            to));
+  require(cuda::join_entries({.num_rows = rows,
+                              .tokens = batch.device->tokens,
+                              .table = model_.embedding(),
+                              .states = from,
+                              .state_rows = sources,
+                              .token_norm_weight = norm_,
+                              .state_norm_weight = norm_,
+                              .norm_eps = 1e-5f,
+                              .out = joined_,
+                              .residual = hidden,
+                              .out_type = operand},
+                             to));
   require(cuda::norm_qkv_rope_append({.batch = batch,
                                       .x = joined_,
                                       .x_type = operand,
@@ -114,8 +113,14 @@ const float* SyntheticHead::forward(const BatchView& batch, const std::int32_t* 
                            .head = head_,
                            .logits = draft_logits_},
                           to));
-  require(cuda::spread_logits(
-      {batch.num_outputs, head_.rows, shape.vocab, draft_logits_, tokens_, logits_}, to));
+  return draft_logits_;
+}
+
+const float* SyntheticHead::spread(const float* logits, int outputs, cudaStream_t stream) {
+  cuda::Launch to = model_.launch();
+  to.stream = stream;
+  require(cuda::spread_logits({outputs, head_.rows, model_.shape().vocab, logits, tokens_, logits_},
+                              to));
   return logits_;
 }
 

@@ -16,9 +16,13 @@ class SyntheticHead {
   /// Projects what layers 2, L / 2 and L - 3 read, as the model's pass goes by.
   void observe(int layer, const float* x, int rows, cudaStream_t stream);
   /// Rows go on from the features (at_roots) or the outputs of the pass before. Returns logits
-  /// [batch.num_outputs, the model's vocabulary].
+  /// [batch.num_outputs, draft_vocab()].
   const float* forward(const BatchView& batch, const std::int32_t* sources, bool at_roots,
                        cudaStream_t stream);
+  /// ... under the model's numbers.
+  const float* spread(const float* logits, int outputs, cudaStream_t stream);
+  const std::int32_t* tokens() const { return tokens_; }  // [draft_vocab()]
+  int draft_vocab() const { return head_.rows; }
   std::size_t weight_bytes() const { return weight_bytes_; }  // that a pass reads
 
  private:
@@ -27,7 +31,7 @@ class SyntheticHead {
   PackedMatrix qkv_, output_, gate_up_, down_, head_;
   KvLayer kv_;
   std::size_t weight_bytes_ = 0;
-  float *norm_ = nullptr, *features_ = nullptr, *hidden_[2] = {}, *embedded_ = nullptr;
+  float *norm_ = nullptr, *features_ = nullptr, *hidden_[2] = {};
   float *joined_ = nullptr, *q_ = nullptr, *attention_ = nullptr, *ffn_ = nullptr;
   float *draft_logits_ = nullptr, *logits_ = nullptr;
   std::int32_t* tokens_ = nullptr;

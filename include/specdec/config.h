@@ -154,6 +154,10 @@ struct BackendConfig {
   /// two bytes a weight; tf32: four, with float32's range and, like f16, ten bits of fraction; f32:
   /// with its accuracy, by three products in TF32.
   std::string float32_weights = "f16";
+  /// On a GPU, quantised matrices that take at most so many MiB in f16 are kept as that: products
+  /// have the same bits, and small ones, which wait for each other rather than for memory, are
+  /// quicker. Tables (embeddings, tied heads) stay quantised. 0: none.
+  int dequantise_mb = 4;
 
   bool operator==(const BackendConfig&) const = default;
 };

@@ -221,19 +221,22 @@ void CpuOps::norm_head(const NormHeadParams& params) {
            tiles_of(params.head.rows));
 }
 
-void CpuOps::norm_concat(const NormConcatParams& params) {
+void CpuOps::join_entries(const JoinEntriesParams& params) {
   constexpr int kChunk = 8;
   parallel((params.num_rows + kChunk - 1) / kChunk, [&](int i) {
     const int end = std::min(params.num_rows, (i + 1) * kChunk);
-    const std::size_t hidden = size(params.hidden);
+    const int hidden = params.table.cols;
     for (int r = i * kChunk; r < end; ++r) {
-      float* out = params.out + size(r) * 2 * hidden;
-      kernels_->rms_norm(params.first + size(r) * hidden, params.first_norm_weight, params.norm_eps,
-                         params.hidden, out);
-      kernels_->rms_norm(params.second + size(r) * hidden, params.second_norm_weight,
-                         params.norm_eps, params.hidden, out + hidden);
-      if (params.second_out != nullptr)
-        std::copy_n(out + hidden, hidden, params.second_out + size(r) * hidden);
+      float* const token = params.out + size(r) * 2 * size(hidden);
+      float* const joined = token + hidden;
+      const int state_row = params.state_rows == nullptr ? r : params.state_rows[r];
+      const float* const state = params.states + size(state_row) * size(hidden);
+      unpack_row(params.table, params.tokens[r], token);
+      kernels_->rms_norm(token, params.token_norm_weight, params.norm_eps, hidden, token);
+      kernels_->rms_norm(state, params.state_norm_weight, params.norm_eps, hidden, joined);
+      const float* const residual = params.normed_residual ? joined : state;
+      float* const to = params.residual + size(r) * size(hidden);
+      if (params.residual != nullptr && to != residual) std::copy_n(residual, hidden, to);
     }
   });
 }

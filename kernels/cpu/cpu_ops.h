@@ -62,7 +62,7 @@ class CpuOps {
   void project_residual(const ProjectResidualParams& params);
   void norm_gate_up(const NormGateUpParams& params);
   void norm_head(const NormHeadParams& params);
-  void norm_concat(const NormConcatParams& params);
+  void join_entries(const JoinEntriesParams& params);
   void copy_rows(const CopyRowsParams& params);
   void move_kv(const MoveKvParams& params);
 

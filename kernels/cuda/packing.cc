@@ -9,20 +9,33 @@ namespace {
 
 constexpr int kLanes = 32;
 
-/// Round to nearest even; what is too large for f16 becomes its largest number, not infinity.
-std::uint16_t to_f16(float value) {
-  std::uint32_t bits;
+/// Round to nearest even; `too_large` for what f16's largest number is too small for.
+std::uint16_t to_f16(double value, std::uint16_t too_large) {
+  std::uint64_t bits;
   std::memcpy(&bits, &value, sizeof bits);
-  const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000);
-  const std::uint32_t magnitude = bits & 0x7fffffff;
-  if (magnitude > 0x7f800000) return static_cast<std::uint16_t>(sign | 0x7e00);
-  if (magnitude >= 0x477ff000) return static_cast<std::uint16_t>(sign | 0x7bff);
-  if (magnitude < 0x38800000) {  // subnormal: units of 2^-24
-    const float units = std::nearbyint(std::fabs(value) * 0x1p24f);
-    return static_cast<std::uint16_t>(sign | static_cast<std::uint16_t>(units));
-  }
-  const std::uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
-  return static_cast<std::uint16_t>(sign | ((rounded - 0x38000000) >> 13));
+  const auto sign = static_cast<std::uint16_t>(bits >> 48 & 0x8000);
+  const double magnitude = std::fabs(value);
+  if (std::isnan(value)) return static_cast<std::uint16_t>(sign | 0x7e00);
+  if (magnitude >= 65520) return static_cast<std::uint16_t>(sign | too_large);
+  if (magnitude < 0x1p-14)  // subnormal: units of 2^-24
+    return static_cast<std::uint16_t>(
+        sign | static_cast<std::uint16_t>(std::nearbyint(magnitude * 0x1p24)));
+  bits &= ~(std::uint64_t{1} << 63);
+  constexpr int kDropped = 42;  // bits of the fraction
+  constexpr std::uint64_t kBias = std::uint64_t{1023 - 15} << 52;
+  const std::uint64_t half = (std::uint64_t{1} << (kDropped - 1)) - 1 + (bits >> kDropped & 1);
+  return static_cast<std::uint16_t>(sign | ((bits + half - kBias) >> kDropped));
+}
+
+double from_f16(const std::byte* at) {
+  std::uint16_t bits;
+  std::memcpy(&bits, at, sizeof bits);
+  const int exponent = bits >> 10 & 31;
+  const int fraction = bits & 1023;
+  const double magnitude = exponent == 31  ? (fraction == 0 ? INFINITY : NAN)
+                           : exponent == 0 ? fraction * 0x1p-24
+                                           : std::ldexp(1024 + fraction, exponent - 25);
+  return (bits & 0x8000) != 0 ? -magnitude : magnitude;
 }
 
 /// The two columns of pair `pair` (0: row g, 1: row g + 8, 2 and 3: the same, 8 columns on).
@@ -34,7 +47,8 @@ std::uint16_t dense_element(DataType type, const std::byte* row, int col) {
   if (type == DataType::f32) {
     float value;
     std::memcpy(&value, row + static_cast<std::size_t>(col) * sizeof value, sizeof value);
-    return to_f16(value);
+    constexpr std::uint16_t kLargest = 0x7bff;  // rather than infinity
+    return to_f16(value, kLargest);
   }
   std::memcpy(&half, row + static_cast<std::size_t>(col) * sizeof half, sizeof half);
   return half;
@@ -107,6 +121,26 @@ std::size_t group_bytes(DataType type) {
   return type == DataType::q8_0 ? 34 : type == DataType::q4_1 ? 20 : 18;
 }
 
+/// A weight of a group as tensor cores get it (weights.cuh): f16 arithmetic rounds q * scale (+
+/// minimum), which is exact here, once, and makes infinity of what is too large.
+std::uint16_t unpacked(DataType type, const std::byte* group, int i) {
+  constexpr std::uint16_t kInfinity = 0x7c00;
+  const int bias = type == DataType::q8_0 ? 128 : type == DataType::q4_0 ? 8 : 0;
+  const double product = (static_cast<int>(quant(type, group, i)) - bias) * from_f16(group);
+  return to_f16(type == DataType::q4_1 ? product + from_f16(group + 2) : product, kInfinity);
+}
+
+void unpack_unit(DataType type, const std::byte* const* groups, std::byte* out) {
+  auto* elements = reinterpret_cast<std::uint16_t*>(out);
+  for (int step = 0; step < 2; ++step)
+    for (int lane = 0; lane < kLanes; ++lane)
+      for (int i = 0; i < 8; ++i, ++elements) {
+        const std::byte* group = groups[pair_row(lane, i / 2)];
+        const int col = step * 16 + pair_col(lane, i / 2) + i % 2;
+        *elements = group == nullptr ? std::uint16_t{0} : unpacked(type, group, col);
+      }
+}
+
 bool quantised(DataType type) {
   return type == DataType::q8_0 || type == DataType::q4_0 || type == DataType::q4_1;
 }
@@ -148,7 +182,10 @@ void pack_tile(DataType type, DataType packed, int cols, const std::byte* const 
     for (int i = 0; i < kTileRows; ++i)
       groups[i] = rows[i] == nullptr ? nullptr
                                      : rows[i] + static_cast<std::size_t>(unit) * group_bytes(type);
-    pack_quantised_unit(type, groups, out);
+    if (packed == DataType::f16)
+      unpack_unit(type, groups, out);
+    else
+      pack_quantised_unit(type, groups, out);
   }
 }
 

@@ -21,7 +21,7 @@ namespace specdec::kernels::cuda {
 /// (PackedMatrix::full_precision), as they are multiplied: so an embedding's rows are its own.
 std::size_t unit_bytes(DataType packed_type) noexcept;
 
-/// What `source` type is kept as; f32 as `f32_as`, f16 or f32.
+/// What `source` type is kept as, if it is not unpacked to f16; f32 as `f32_as`, f16 or f32.
 DataType packed_type(DataType source, DataType f32_as = DataType::f16) noexcept;
 /// How a product with a packed matrix takes its activations: f16 or bf16 operands (bf16 for bf16,
 /// f16 for all others but f32), or, for f32, floats, of which it makes operands itself.
@@ -56,8 +56,10 @@ SPECDEC_HOST_DEVICE int num_tiles(int rows, int pair_distance) {
 std::size_t packed_bytes(DataType packed_type, int rows, int cols, int pair_distance) noexcept;
 
 /// Packs one tile from its 16 rows as they lie in a model file (`type`: the file's; null: a row of
-/// zeros) into `out`, [units of the row], as `packed`: packed_type(type). Quantised rows are whole
-/// groups of 32.
+/// zeros) into `out`, [units of the row], as `packed`: packed_type(type), or f16 for quantised
+/// types. Then every weight is what the kernels make of it as they multiply: products keep their
+/// bits (an embedding's rows, which are never rounded, do not). Quantised rows are whole groups
+/// of 32.
 void pack_tile(DataType type, DataType packed, int cols, const std::byte* const rows[kTileRows],
                std::byte* out);
 

@@ -12,6 +12,20 @@ namespace {
 
 constexpr int kThreads = 256;
 
+/// Dequantises a row of the table, by a block.
+template <DataType kType>
+__device__ __forceinline__ void unpack_row(const PackedMatrix& table, int token, float* out) {
+  using Format = Weights<kType>;
+  const int units = ceil_div(table.cols, kUnitCols);
+  const int in_tile = token % kTileRows;
+  const std::byte* tile = static_cast<const std::byte*>(table.data) +
+                          static_cast<std::size_t>(token / kTileRows) * units * Format::kUnitBytes;
+  for (int col = static_cast<int>(threadIdx.x); col < table.cols; col += kThreads)
+    out[col] =
+        Format::element(tile + static_cast<std::size_t>(col / kUnitCols) * Format::kUnitBytes,
+                        in_tile, col % kUnitCols);
+}
+
 /// grid: [num_rows]; a block dequantises one row of the table. The first kernel of a pass: it lets
 /// the next one start only when all before it are done, so that what lay in memory before the pass
 /// (the batch, committed keys and values) may be read by the pass's kernels without waiting.
@@ -19,19 +33,9 @@ template <DataType kType>
 __global__ void __launch_bounds__(kThreads) embed_kernel(EmbedRowsParams params) {
   wait_for_previous();
   let_next_start();
-  using Format = Weights<kType>;
   const int row = static_cast<int>(blockIdx.x);
-  const int token = params.tokens[row];
-  const int cols = params.table.cols;
-  const int units = ceil_div(cols, kUnitCols);
-  const int in_tile = token % kTileRows;
-  const std::byte* tile = static_cast<const std::byte*>(params.table.data) +
-                          static_cast<std::size_t>(token / kTileRows) * units * Format::kUnitBytes;
-  float* out = params.out + static_cast<std::size_t>(row) * cols;
-  for (int col = static_cast<int>(threadIdx.x); col < cols; col += kThreads)
-    out[col] =
-        Format::element(tile + static_cast<std::size_t>(col / kUnitCols) * Format::kUnitBytes,
-                        in_tile, col % kUnitCols);
+  unpack_row<kType>(params.table, params.tokens[row],
+                    params.out + static_cast<std::size_t>(row) * params.table.cols);
 }
 
 /// grid: [num_rows]; a block writes one row, normalised where there are weights.
@@ -66,7 +70,7 @@ __global__ void __launch_bounds__(kThreads) operand_kernel(OperandRows rows) {
   }
 }
 
-/// Where norm_concat puts 8 columns of a row: floats, or a place in an operand.
+/// Where join_entries puts 8 columns of a row: floats, or a place in an operand.
 template <class T>
 __device__ __forceinline__ void put_group(T* out, int row, int col, int cols, const float (&v)[8]) {
   *reinterpret_cast<uint4*>(out + operand_index(row, col, cols)) = operand_group<T>(v);
@@ -82,32 +86,63 @@ __device__ __forceinline__ void put_group<float>(float* out, int row, int col, i
   put_floats(out + static_cast<std::size_t>(row) * cols + col, v);
 }
 
-/// grid: [num_rows, 2]; a block normalises one row of one of the two.
-template <class T>
-__global__ void __launch_bounds__(kThreads) concat_kernel(NormConcatParams params) {
+/// grid: [num_rows, 2]; a block normalises one half of one row. The first kernel of a pass, like
+/// embed_kernel. shared: float[cols], the embedding.
+template <DataType kType, class T>
+__global__ void __launch_bounds__(kThreads) join_kernel(JoinEntriesParams params) {
+  extern __shared__ __align__(16) float embedded[];
   __shared__ float part_sums[kNormParts];
-  let_next_start();
   const int row = static_cast<int>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x);
-  const bool second = blockIdx.y == 1;
-  const int hidden = params.hidden;
-  const std::size_t begin = static_cast<std::size_t>(row) * hidden;
-  T* const out = reinterpret_cast<T*>(params.out);
-  const BlockNorm norm(second ? params.second_norm_weight : params.first_norm_weight, hidden,
+  const bool of_state = blockIdx.y == 1;
+  const int hidden = params.table.cols;
+  const BlockNorm norm(of_state ? params.state_norm_weight : params.token_norm_weight, hidden,
                        thread);
   wait_for_previous();
-  norm.each((second ? params.second : params.first) + begin, params.norm_eps, part_sums,
-            [] { __syncthreads(); },
-            [&](int col, const float(&v)[8]) {
-              if (col >= hidden) return;  // padding of half a row
-              put_group(out, row, second ? hidden + col : col, 2 * hidden, v);
-              if (second && params.second_out != nullptr)
-                put_floats(params.second_out + begin + col, v);
-            });
+  let_next_start();
+  const float* x = embedded;
+  float* residual = nullptr;
+  if (of_state) {
+    const int state_row = params.state_rows == nullptr ? row : params.state_rows[row];
+    x = params.states + static_cast<std::size_t>(state_row) * hidden;
+    if (params.residual != nullptr)
+      residual = params.residual + static_cast<std::size_t>(row) * hidden;
+  } else {
+    unpack_row<kType>(params.table, params.tokens[row], embedded);
+    __syncthreads();
+  }
+  T* const out = reinterpret_cast<T*>(params.out);
+  norm.each(
+      x, params.norm_eps, part_sums, [] { __syncthreads(); },
+      [&](int col, const float(&v)[8]) {
+        if (col >= hidden) return;  // padding of half a row
+        put_group(out, row, of_state ? hidden + col : col, 2 * hidden, v);
+        if (residual == nullptr) return;
+        if (params.normed_residual) {
+          put_floats(residual + col, v);
+        } else if (residual != x) {
+          float raw[8];
+          load_group(x, col, hidden, raw);
+          put_floats(residual + col, raw);
+        }
+      });
   if constexpr (sizeof(T) < sizeof(float))  // an operand's padding
-    if (second)
+    if (of_state)
       for (int col = 2 * hidden + thread * 8; col < padded_cols(2 * hidden); col += kNormStride)
         put_group(out, row, col, 2 * hidden, {});
+}
+
+template <DataType kType>
+cudaError_t launch_join(const JoinEntriesParams& params, const Launch& to) {
+  const auto kernel = params.out_type == DataType::bf16  ? join_kernel<kType, __nv_bfloat16>
+                      : params.out_type == DataType::f16 ? join_kernel<kType, __half>
+                                                         : join_kernel<kType, float>;
+  const std::size_t shared = static_cast<std::size_t>(params.table.cols) * sizeof(float);
+  constexpr std::size_t kAlwaysThere = std::size_t{47} << 10;
+  if (shared > kAlwaysThere)
+    if (const cudaError_t status = allow_shared(to, kernel); status != cudaSuccess) return status;
+  return launch(to, kernel, dim3(static_cast<unsigned>(params.num_rows), 2), kThreads, shared,
+                params);
 }
 
 /// Row ids travel with the launch (4 KiB of parameters).
@@ -170,12 +205,23 @@ cudaError_t write_operand(const OperandRows& rows, const Launch& to) {
   return launch(to, kernel, dim3(static_cast<unsigned>(rows.num_rows)), kThreads, 0, rows);
 }
 
-cudaError_t norm_concat(const NormConcatParams& params, const Launch& to) {
-  if (params.hidden % 8 != 0) return cudaErrorInvalidValue;
-  const auto kernel = params.out_type == DataType::bf16  ? concat_kernel<__nv_bfloat16>
-                      : params.out_type == DataType::f16 ? concat_kernel<__half>
-                                                         : concat_kernel<float>;
-  return launch(to, kernel, dim3(static_cast<unsigned>(params.num_rows), 2), kThreads, 0, params);
+cudaError_t join_entries(const JoinEntriesParams& params, const Launch& to) {
+  if (params.table.cols % 8 != 0) return cudaErrorInvalidValue;
+  switch (params.table.type) {
+    case DataType::f16:
+      return launch_join<DataType::f16>(params, to);
+    case DataType::bf16:
+      return launch_join<DataType::bf16>(params, to);
+    case DataType::q8_0:
+      return launch_join<DataType::q8_0>(params, to);
+    case DataType::q4_0:
+      return launch_join<DataType::q4_0>(params, to);
+    case DataType::q4_1:
+      return launch_join<DataType::q4_1>(params, to);
+    case DataType::f32:
+      return launch_join<DataType::f32>(params, to);
+  }
+  return cudaErrorInvalidValue;
 }
 
 cudaError_t copy_rows(const CopyRowsParams& params, const Launch& to) {

@@ -24,8 +24,8 @@ struct OperandRows {
 };
 cudaError_t write_operand(const OperandRows& rows, const Launch& to);
 
-/// kernels/ops.h; `hidden` is a multiple of 8.
-cudaError_t norm_concat(const NormConcatParams& params, const Launch& to);
+/// kernels/ops.h; the table's columns are a multiple of 8. state_rows is device memory.
+cudaError_t join_entries(const JoinEntriesParams& params, const Launch& to);
 /// Row ids are host memory.
 cudaError_t copy_rows(const CopyRowsParams& params, const Launch& to);
 

@@ -174,18 +174,22 @@ void norm_head(const NormHeadParams& params, const DenseMatrix& head) {
   }
 }
 
-void norm_concat(const NormConcatParams& params) {
-  const auto hidden = static_cast<std::size_t>(params.hidden);
+void join_entries(const JoinEntriesParams& params, const DenseMatrix& table) {
+  const int hidden = table.cols;
+  const auto width = static_cast<std::size_t>(hidden);
   for (std::size_t r = 0; r < static_cast<std::size_t>(params.num_rows); ++r) {
-    const auto first = rms_norm(params.first + r * hidden, params.first_norm_weight,
-                                params.norm_eps, params.hidden);
-    const auto second = rms_norm(params.second + r * hidden, params.second_norm_weight,
-                                 params.norm_eps, params.hidden);
-    for (std::size_t i = 0; i < hidden; ++i) {
-      params.out[r * 2 * hidden + i] = static_cast<float>(first[i]);
-      params.out[r * 2 * hidden + hidden + i] = static_cast<float>(second[i]);
-      if (params.second_out != nullptr)
-        params.second_out[r * hidden + i] = static_cast<float>(second[i]);
+    const auto state_row =
+        params.state_rows == nullptr ? r : static_cast<std::size_t>(params.state_rows[r]);
+    const float* const embedded = &table.data[static_cast<std::size_t>(params.tokens[r]) * width];
+    const float* const state = params.states + state_row * width;
+    const auto token = rms_norm(embedded, params.token_norm_weight, params.norm_eps, hidden);
+    const auto normed = rms_norm(state, params.state_norm_weight, params.norm_eps, hidden);
+    for (std::size_t i = 0; i < width; ++i) {
+      params.out[r * 2 * width + i] = static_cast<float>(token[i]);
+      params.out[r * 2 * width + width + i] = static_cast<float>(normed[i]);
+      if (params.residual != nullptr)
+        params.residual[r * width + i] =
+            params.normed_residual ? static_cast<float>(normed[i]) : state[i];
     }
   }
 }

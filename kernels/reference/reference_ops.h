@@ -25,7 +25,7 @@ void project(const ProjectParams& params, const DenseMatrix& weight);
 void project_residual(const ProjectResidualParams& params, const DenseMatrix& weight);
 void norm_gate_up(const NormGateUpParams& params, const DenseMatrix& gate_up);
 void norm_head(const NormHeadParams& params, const DenseMatrix& head);
-void norm_concat(const NormConcatParams& params);
+void join_entries(const JoinEntriesParams& params, const DenseMatrix& table);
 void copy_rows(const CopyRowsParams& params);
 void move_kv(const MoveKvParams& params);
 

@@ -152,8 +152,9 @@ std::string cost_key(const Config& config, std::string_view backend, int num_thr
       identity(config.draft.vocabulary_list) + " " +
       std::to_string(config.draft.early_exit.exit_layer) + "; " + std::string(backend) + " " +
       config.backend.isa + " x" + std::to_string(num_threads) + (graphs ? " graphs" : "") +
-      (cuda && float32 != "f16" ? " " + float32 : "") + "; kv " + config.kv_cache.type + " " +
-      std::to_string(config.kv_cache.block_size) + "; " + cpu_model();
+      (cuda && float32 != "f16" ? " " + float32 : "") +
+      (cuda ? " f16 to " + std::to_string(config.backend.dequantise_mb) : "") + "; kv " +
+      config.kv_cache.type + " " + std::to_string(config.kv_cache.block_size) + "; " + cpu_model();
   std::erase_if(key, [](char c) { return static_cast<unsigned char>(c) >= 0x80; });
   return key;
 }

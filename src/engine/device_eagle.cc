@@ -1,5 +1,6 @@
 #include "engine/device_eagle.h"
 
+#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -24,12 +25,11 @@ kernels::BatchView view_of(const cuda::DeviceBatch& batch) {
 
 DeviceEagle::DeviceEagle(CudaBackend& backend, EagleAdapter& adapter, int rows, int outputs)
     : backend_(backend), adapter_(adapter), head_(adapter.head()) {
-  if (head_.hidden_size() % 4 != 0)
-    throw Error(ErrorCode::unsupported, "the head's hidden size is no multiple of 4");
   head_.reserve(outputs, Stream{});
   for (DeviceBuffer& hidden : hidden_) hidden = allocate_rows(backend, rows, head_.hidden_size());
   const std::span<const TokenId> tokens = head_.target_tokens();
   if (tokens.empty()) return;
+  ascending_ = std::is_sorted(tokens.begin(), tokens.end());
   tokens_ = backend.allocate(tokens.size_bytes(), MemoryUse::weights);
   backend.write(tokens_.as<void>(), tokens.data(), tokens.size_bytes(), Stream{});
   // Tokens that the head does not know keep probability 0.
@@ -42,32 +42,31 @@ DeviceEagle::DeviceEagle(CudaBackend& backend, EagleAdapter& adapter, int rows, 
                   vocab * sizeof(float), Stream{});
 }
 
-const float* DeviceEagle::forward(const cuda::DeviceBatch& batch, const std::int32_t* sources,
-                                  bool at_roots, cudaStream_t stream) {
-  constexpr const char* kDoing = "capturing an EAGLE head";
-  cuda::Launch to;
-  to.stream = stream;
-  to.device = backend_.device();
+DraftLogits DeviceEagle::forward(const cuda::DeviceBatch& batch, const std::int32_t* sources,
+                                 bool at_roots, cudaStream_t stream) {
   const float* const from = at_roots ? head_.features() : hidden_[last_].as<float>();
   last_ = 1 - last_;
   float* const hidden = hidden_[last_].as<float>();
-  check_cuda(cuda::gather_rows({.num_rows = batch.num_rows,
-                                .cols = head_.hidden_size(),
-                                .source = from,
-                                .rows = sources,
-                                .out = hidden},
-                               to),
-             kDoing);
-  const float* const logits = head_.enqueue(view_of(batch), hidden, Stream{stream});
-  if (logits_.bytes() == 0) return logits;
-  check_cuda(cuda::spread_logits({.num_rows = batch.num_outputs,
-                                  .draft_vocab = head_.draft_vocab_size(),
+  const DraftLogits own = {
+      .logits = head_.enqueue(view_of(batch), {from, sources}, hidden, Stream{stream}),
+      .tokens = tokens_.as<std::int32_t>(),
+      .vocab = head_.draft_vocab_size()};
+  if (ascending_) return own;
+  return {.logits = spread(own, batch.num_outputs, stream), .vocab = head_.vocab_size()};
+}
+
+const float* DeviceEagle::spread(const DraftLogits& logits, int outputs, cudaStream_t stream) {
+  cuda::Launch to;
+  to.stream = stream;
+  to.device = backend_.device();
+  check_cuda(cuda::spread_logits({.num_rows = outputs,
+                                  .draft_vocab = logits.vocab,
                                   .vocab = head_.vocab_size(),
-                                  .logits = logits,
-                                  .tokens = tokens_.as<std::int32_t>(),
+                                  .logits = logits.logits,
+                                  .tokens = logits.tokens,
                                   .out = logits_.as<float>()},
                                  to),
-             kDoing);
+             "capturing an EAGLE head");
   return logits_.as<float>();
 }
 

@@ -9,16 +9,16 @@ namespace specdec {
 /// A batch on the device as models take it; `batch` must outlive the view.
 kernels::BatchView view_of(const kernels::cuda::DeviceBatch& batch);
 
-/// An EAGLE head's passes in the device loop: hidden states that go back and forth between two
-/// buffers, logits under the target's numbers.
+/// An EAGLE head's passes in the device loop: hidden states go back and forth between two buffers.
 class DeviceEagle {
  public:
   /// `rows`, `outputs`: the most of a pass. Throws Error(unsupported, out_of_memory, device).
   DeviceEagle(CudaBackend& backend, EagleAdapter& adapter, int rows, int outputs);
 
-  /// DeviceHead::forward.
-  const float* forward(const kernels::cuda::DeviceBatch& batch, const std::int32_t* sources,
-                       bool at_roots, cudaStream_t stream);
+  // DeviceHead's.
+  DraftLogits forward(const kernels::cuda::DeviceBatch& batch, const std::int32_t* sources,
+                      bool at_roots, cudaStream_t stream);
+  const float* spread(const DraftLogits& logits, int outputs, cudaStream_t stream);
   EagleAdapter& adapter() noexcept { return adapter_; }
   int max_position() const { return adapter_.max_position(); }
 
@@ -29,6 +29,7 @@ class DeviceEagle {
   DeviceBuffer hidden_[2];  // [rows, hidden]
   int last_ = 0;            // the one that the pass before left its outputs in
   DeviceBuffer tokens_;     // [draft vocabulary]; empty: the same numbers as the target's
+  bool ascending_ = true;   // the tokens are
   DeviceBuffer logits_;     // [outputs, the target's vocabulary]
 };
 

@@ -165,12 +165,12 @@ void DeviceLoop::Impl::place(Arena& arena) {
     const int depth = options_.depths[i];
     const std::size_t target_rows = times_sequences(rows_per_sequence(depth));
     place_batch(target_batches_[i], target_rows, target_rows);
-    target_batches_[i].has_paths = depth > 0;
+    target_batches_[i].has_paths = !with_chains() && depth > 0;
     if (with_passes()) place_batch(root_batches_[i], times_sequences(root_rows(depth)), frontier);
     root_batches_[i].has_paths = false;  // roots follow what is committed
   }
   place_batch(level_batch_, frontier, frontier);
-  level_batch_.has_paths = options_.topk > 1;  // a chain's nodes lie at their positions
+  level_batch_.has_paths = !with_chains();
   arena.take(sources_, std::max(times_sequences(root_rows(options_.depth)), frontier));
 }
 

@@ -24,13 +24,22 @@ struct DeviceModel {
   kernels::cuda::KvPoolView pool;
 };
 
+/// Where a draft's pass leaves its logits, in device memory.
+struct DraftLogits {
+  const float* logits = nullptr;         // [outputs, vocab]
+  const std::int32_t* tokens = nullptr;  // [vocab] the target's, ascending; null: the same numbers
+  int vocab = 0;
+};
+
 /// An EAGLE head as the loop runs it. Row i of a pass goes on from row sources[i] (device memory)
 /// of the features of the target's last pass (the pass at the roots), or else of the head's outputs
-/// of its own pass before. Logits are [batch.num_outputs, the target's vocabulary].
+/// of its own pass before.
 struct DeviceHead {
-  std::function<const float*(const kernels::cuda::DeviceBatch& batch, const std::int32_t* sources,
-                             bool at_roots, cudaStream_t stream)>
+  std::function<DraftLogits(const kernels::cuda::DeviceBatch& batch, const std::int32_t* sources,
+                            bool at_roots, cudaStream_t stream)>
       forward;
+  /// Enqueues what puts such logits of a reduced vocabulary under the target's numbers.
+  std::function<const float*(const DraftLogits& logits, int outputs, cudaStream_t stream)> spread;
   /// The target's pass that leaves these features; DeviceModel::forward leaves none.
   std::function<const float*(const kernels::cuda::DeviceBatch& batch, cudaStream_t stream)> target;
   /// A run begins: enqueues what puts the features of the sequences' feature_rows there. (Captures

@@ -3,6 +3,7 @@
 #include "engine/backend/cuda_graph.h"
 #include "engine/device_loop_impl.h"
 #include "kernels/cuda/draft/candidates.h"
+#include "kernels/cuda/draft/chain.h"
 
 namespace specdec {
 
@@ -11,6 +12,12 @@ cuda::TreeBuffers DeviceLoop::Impl::trees(const GraphKey& key) const {
   trees.num_sequences = key.sequences;
   trees.rows_per_sequence = rows_per_sequence(key.depth);
   return trees;
+}
+
+cuda::TargetRows DeviceLoop::Impl::target_rows(const GraphKey& key) const {
+  const int rows = key.sequences * rows_per_sequence(key.depth);
+  return {.batch = batch(target_batches_[depth_index(key.depth)], key, rows, rows),
+          .path_stride = options_.depth + 1};
 }
 
 cuda::DeviceBatch DeviceLoop::Impl::batch(const cuda::DeviceBatch& buffers, const GraphKey& key,
@@ -25,21 +32,26 @@ cuda::DeviceBatch DeviceLoop::Impl::batch(const cuda::DeviceBatch& buffers, cons
   return batch;
 }
 
-void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
+void DeviceLoop::Impl::propose(const GraphKey& key) {
+  if (with_passes() && key.depth > 0) return grow(key);
   const char* const doing = "capturing a draft";
-  if (!with_passes() || key.depth == 0) {  // max_depths 0: the root alone
-    check_cuda(cuda::propose_ngram({.trees = trees(key),
-                                    .sequences = device_.states,
-                                    .history = device_.history,
-                                    .history_stride = options_.max_context,
-                                    .min_match = options_.ngram_min,
-                                    .max_match = options_.ngram_max,
-                                    .max_tokens = device_.max_depths,
-                                    .limits = device_.limits},
-                                   to),
-               doing);
-    return;
-  }
+  check_cuda(cuda::propose_ngram({.trees = trees(key),  // max_depths 0: the root alone
+                                  .sequences = device_.states,
+                                  .history = device_.history,
+                                  .history_stride = options_.max_context,
+                                  .min_match = options_.ngram_min,
+                                  .max_match = options_.ngram_max,
+                                  .max_tokens = device_.max_depths,
+                                  .limits = device_.limits},
+                                 launch_),
+             doing);
+  check_cuda(cuda::fill_target_batch(trees(key), device_.states, target_rows(key), launch_), doing);
+}
+
+void DeviceLoop::Impl::grow(const GraphKey& key) {
+  const char* const doing = "capturing a draft";
+  const cuda::Launch& to = launch_;
+  const int frontier = key.sequences * options_.topk;
   cuda::GrowParams grow{.growth = growth_,
                         .sequences = device_.states,
                         .options = device_.sampling,
@@ -51,43 +63,57 @@ void DeviceLoop::Impl::propose(const GraphKey& key, const cuda::Launch& to) {
                         .candidate_tokens = candidate_tokens_,
                         .candidate_scores = candidate_scores_};
   grow.growth.num_sequences = key.sequences;
-  const int frontier = key.sequences * options_.topk;
-  check_cuda(cuda::begin_growth(grow, to), doing);
+  const cuda::LevelRows level{.batch = batch(level_batch_, key, frontier, frontier),
+                              .path_stride = options_.depth + 1,
+                              .sources = with_head() ? sources_ : nullptr,
+                              .root_rows = root_rows(key.depth)};
+  const cuda::GrownTrees grown{
+      .trees = trees(key), .draft_slots = draft_slots_, .target = target_rows(key)};
+  const bool greedy = !key.needs.sampled && !key.needs.edits && with_chains() && !scores_wanted();
+
+  const cuda::DeviceBatch roots = batch(root_batches_[depth_index(key.depth)], key,
+                                        root_rows(key.depth) * key.sequences, frontier);
+  check_cuda(with_head()
+                 ? cuda::fill_eagle_roots(grow, pending(device_.pending, key), roots, sources_, to)
+                 : cuda::fill_draft_roots(grow, device_.draft_lengths, roots, to),
+             doing);
   for (int depth = 0; depth < key.depth; ++depth) {
-    cuda::DeviceBatch rows;
-    if (depth == 0) {
-      rows = batch(root_batches_[depth_index(key.depth)], key, root_rows(key.depth) * key.sequences,
-                   frontier);
-      check_cuda(with_head() ? cuda::fill_eagle_roots(grow, pending(device_.pending, key), rows,
-                                                      sources_, to)
-                             : cuda::fill_draft_roots(grow, device_.draft_lengths, rows, to),
-                 doing);
-    } else {
-      rows = batch(level_batch_, key, frontier, frontier);
-      const cuda::DraftSources sources =
-          with_head() ? cuda::DraftSources{sources_, root_rows(key.depth)} : cuda::DraftSources{};
-      check_cuda(cuda::fill_draft_level(grow, rows, options_.depth + 1, sources, to), doing);
+    const DraftLogits logits = run_draft(depth == 0 ? roots : level.batch, depth == 0);
+    const bool last = depth + 1 == key.depth;
+    if (greedy) {
+      const cuda::ChainLevelParams chains{.grow = grow,
+                                          .depth = depth,
+                                          .vocab = logits.vocab,
+                                          .logits = logits.logits,
+                                          .tokens = logits.tokens,
+                                          .states = scratch_.states};
+      check_cuda(
+          last ? cuda::finish_chains(chains, grown, to) : cuda::grow_chains(chains, level, to),
+          doing);
+      continue;
     }
-    const float* const logits = run_draft(rows, depth == 0);
     check_cuda(
-        cuda::draft_candidates({.rows = {.vocab = options_.vocab,
-                                         .tree = grow.growth.rows(),
-                                         .logits = logits,
-                                         .options = device_.sampling,
-                                         .sequences = device_.states,
-                                         .scratch = scratch_},
-                                .k = options_.topk,
-                                .min_confidence = options_.min_confidence,
-                                .counts = candidate_counts_,
-                                .tokens = candidate_tokens_,
-                                .scores = candidate_scores_,
-                                .chunk_sums = candidate_sums_,
-                                .scores_wanted = options_.topk > 1 || options_.min_confidence > 0},
-                               key.needs, to),
+        cuda::draft_candidates(
+            {.rows = {.vocab = options_.vocab,
+                      .tree = grow.growth.rows(),
+                      .logits = logits.tokens == nullptr ? logits.logits
+                                                         : head_.spread(logits, frontier, stream_),
+                      .options = device_.sampling,
+                      .sequences = device_.states,
+                      .scratch = scratch_},
+             .k = options_.topk,
+             .min_confidence = options_.min_confidence,
+             .counts = candidate_counts_,
+             .tokens = candidate_tokens_,
+             .scores = candidate_scores_,
+             .chunk_sums = candidate_sums_,
+             .scores_wanted = scores_wanted()},
+            key.needs, to),
         doing);
-    check_cuda(cuda::grow_level(grow, depth, to), doing);
+    check_cuda(last ? cuda::finish_growth(grow, depth, grown, to)
+                    : cuda::grow_level(grow, depth, level, to),
+               doing);
   }
-  check_cuda(cuda::finish_growth(grow, trees(key), draft_slots_, to), doing);
 }
 
 cudaError_t DeviceLoop::Impl::accept(const cuda::SampleRowsParams& rows, const GraphKey& key,
@@ -106,17 +132,11 @@ cudaError_t DeviceLoop::Impl::accept(const cuda::SampleRowsParams& rows, const G
 
 void DeviceLoop::Impl::enqueue_turn(const GraphKey& key, cudaGraphConditionalHandle condition) {
   const cuda::Launch& to = launch_;
-  propose(key, to);
-
-  const cuda::TreeBuffers tree = trees(key);
-  const int rows = key.sequences * rows_per_sequence(key.depth);
-  const cuda::DeviceBatch target = batch(target_batches_[depth_index(key.depth)], key, rows, rows);
-  check_cuda(cuda::fill_target_batch(tree, device_.states, target, options_.depth + 1, to),
-             "capturing a batch");
-  const float* const logits = run_target(target, key);
+  propose(key);
+  const float* const logits = run_target(target_rows(key).batch, key);
 
   const cuda::SampleRowsParams sample_rows{.vocab = options_.vocab,
-                                           .tree = tree.rows(),
+                                           .tree = trees(key).rows(),
                                            .logits = logits,
                                            .options = device_.sampling,
                                            .sequences = device_.states,
@@ -135,7 +155,7 @@ void DeviceLoop::Impl::enqueue_turn(const GraphKey& key, cudaGraphConditionalHan
                                     .turn_entries = options_.max_sequences * paths_.capacity},
                                    to),
                "capturing log-probabilities");
-  if (key.depth > 0)
+  if (key.depth > 0 && !with_chains())
     check_cuda(cuda::commit_kv({.num_sequences = key.sequences,
                                 .target = target_.pool,
                                 .draft = with_model() ? draft_.pool : cuda::KvPoolView{},
@@ -165,13 +185,11 @@ void DeviceLoop::Impl::enqueue_turn(const GraphKey& key, cudaGraphConditionalHan
                   .turn = device_.turn,
                   .leave = const_cast<const std::int32_t*>(leave_),
                   .in_loop = key.loop,
-                  .condition = condition},
+                  .condition = condition,
+                  .pending = with_head() && key.depth > 0 ? pending(device_.pending, key)
+                                                          : cuda::PendingFeatures{}},
                  to),
              "capturing publication");
-  if (with_head() && key.depth > 0)
-    check_cuda(cuda::keep_features(pending(device_.pending, key), key.sequences, paths_,
-                                   trees_.first_rows, to),
-               "capturing features");
 }
 
 // One pass of each model over rows of padding, outside of any capture: scratch memory takes its

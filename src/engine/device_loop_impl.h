@@ -109,16 +109,18 @@ class DeviceLoop::Impl {
   void fill_constants();
   void enter(std::span<const DeviceSequence> sequences, const GraphKey& key);
   void enqueue_turn(const GraphKey& key, cudaGraphConditionalHandle condition);
-  void propose(const GraphKey& key, const cuda::Launch& to);
-  const float* run_draft(const cuda::DeviceBatch& rows, bool at_roots) {
-    return with_head() ? head_.forward(rows, sources_, at_roots, stream_)
-                       : draft_.forward(rows, stream_);
+  void propose(const GraphKey& key);
+  void grow(const GraphKey& key);
+  DraftLogits run_draft(const cuda::DeviceBatch& rows, bool at_roots) {
+    if (with_head()) return head_.forward(rows, sources_, at_roots, stream_);
+    return {.logits = draft_.forward(rows, stream_), .vocab = options_.vocab};
   }
   const float* run_target(const cuda::DeviceBatch& rows, const GraphKey& key) {
     return with_head() && key.depth > 0 ? head_.target(rows, stream_)
                                         : target_.forward(rows, stream_);
   }
   cuda::TreeBuffers trees(const GraphKey& key) const;
+  cuda::TargetRows target_rows(const GraphKey& key) const;
   cuda::DeviceBatch batch(const cuda::DeviceBatch& buffers, const GraphKey& key, int rows,
                           int outputs) const;
   void grow_workspace(const GraphKey& key);
@@ -133,6 +135,10 @@ class DeviceLoop::Impl {
   bool with_head() const { return options_.draft == DeviceDraft::eagle; }
   /// Drafts come out of passes, level by level.
   bool with_passes() const { return with_model() || with_head(); }
+  /// No draft has branches: nodes lie at their positions.
+  bool with_chains() const { return !with_passes() || options_.topk == 1; }
+  /// Somebody looks at how good a draft's candidates are.
+  bool scores_wanted() const { return options_.topk > 1 || options_.min_confidence > 0; }
   /// Rows a sequence of the draft's pass at the roots; the last one is the root's.
   int root_rows(int depth) const { return with_head() ? depth + 1 : 2; }
   std::size_t depth_index(int depth) const {

@@ -80,6 +80,9 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
                           bool at_roots, cudaStream_t stream) {
       return eagle_->forward(batch, sources, at_roots, stream);
     };
+    head.spread = [this](const DraftLogits& logits, int outputs, cudaStream_t stream) {
+      return eagle_->spread(logits, outputs, stream);
+    };
     head.target = [&target = parts.target, &tap = adapter.tap()](const cuda::DeviceBatch& batch,
                                                                  cudaStream_t stream) {
       return target.enqueue(view_of(batch), Stream{stream}, &tap);
@@ -121,7 +124,6 @@ MeasuredCosts DeviceStepper::measure_costs() {
 }
 
 TurnCosts DeviceStepper::measure_turns() {
-  constexpr int kTurns = 8;
   const int block_size = parts_.config.kv_cache.block_size;
   const auto capacity = static_cast<int>(
       std::min<std::int64_t>(parts_.max_context - 1, parts_.target.pool().capacity()));
@@ -129,14 +131,43 @@ TurnCosts DeviceStepper::measure_turns() {
   std::vector<BlockId> table(static_cast<std::size_t>((capacity - 1) / block_size + 1));
   std::iota(table.begin(), table.end(), 0);
   const std::vector<TokenId> tokens(static_cast<std::size_t>(std::min(128, capacity / 2)), 0);
-  TurnCosts costs;
   batch_ = {};
+  constexpr int kFewTurns = 4;
+  constexpr int kManyTurns = 16;
+  // Seconds of a run's turns from the fifth on: a run's beginning and end are not a turn's, and
+  // take the longer the more kernels a turn has.
+  const auto seconds_a_turn = [&](int depth) {
+    const auto run = [&](int turns, int trials) {
+      double least = std::numeric_limits<double>::infinity();
+      int done = 0;
+      for (int trial = 0; trial < trials; ++trial) {
+        std::vector<DeviceSequence> sequences = sequences_;
+        const DeviceRunDone of = loop_->run(sequences, {}, {.turns = turns, .depth = depth},
+                                            [](const DeviceLoop::Turn&) { return true; });
+        least = std::min(least, of.seconds);
+        done = std::max(1, of.turns);
+      }
+      return std::pair(least, done);
+    };
+    run(kFewTurns, 1);  // captures and warms up
+    const auto [few_seconds, few] = run(kFewTurns, 2);
+    const auto [many_seconds, many] = run(kManyTurns, 2);
+    return many > few && many_seconds > few_seconds ? (many_seconds - few_seconds) / (many - few)
+                                                    : many_seconds / many;
+  };
+  TurnCosts costs;
   // Between them costs are close to a line; beyond eight, products change their ways.
   std::vector<int> counts = {1};
   for (int count = 8; count < options_.max_sequences; count *= 2) counts.push_back(count);
   if (options_.max_sequences > 1) counts.push_back(options_.max_sequences);
   for (const int depth : loop_->depths())
     for (const int count : counts) {
+      // Kernels are launched for what is reserved: a short context, as most begin with. What a
+      // longer one takes LoopPacing learns.
+      constexpr int kShort = 512;
+      const int needed =
+          static_cast<int>(tokens.size()) + (kManyTurns + 1) * loop_->slots_per_turn(depth);
+      const int reserved = std::min(capacity, std::max(kShort, needed));
       sequences_.clear();
       for (int i = 0; i < count; ++i) {
         DeviceSequence sequence{
@@ -144,19 +175,11 @@ TurnCosts DeviceStepper::measure_turns() {
             .draft_length = static_cast<int>(tokens.size()) - 1,
             .block_table = table,
             .sampling = {},
-            .limits = {.max_output = INT_MAX, .max_length = INT_MAX, .reserved = capacity}};
+            .limits = {.max_output = INT_MAX, .max_length = INT_MAX, .reserved = reserved}};
         if (eagle_ && depth > 0) sequence.feature_rows = {i * (options_.depth + 1)};
         sequences_.push_back(std::move(sequence));
       }
-      double seconds = 0;
-      for (int trial = 0; trial < 3; ++trial) {  // the first one captures and warms up
-        std::vector<DeviceSequence> sequences = sequences_;
-        const DeviceRunDone done = loop_->run(sequences, {}, {.turns = kTurns, .depth = depth},
-                                              [](const DeviceLoop::Turn&) { return true; });
-        const double each = done.seconds / std::max(1, done.turns);
-        seconds = trial < 2 ? each : std::min(seconds, each);
-      }
-      costs[depth].emplace_back(count, seconds);
+      costs[depth].emplace_back(count, seconds_a_turn(depth));
     }
   return costs;
 }

@@ -31,7 +31,7 @@ struct Drafting {
   std::vector<bool> joins;  // [batch]
   double entry_cost = 0;    // seconds before all of them can
   int left = 0;             // tokens that one of them may still emit
-  bool unknown = false;     // one of them has hardly drafted yet
+  double seen = kStretch;   // drafts of the one of which least is known
 };
 
 /// Those for whom a turn of `seconds` is worth what it takes before they can draft. It is
@@ -40,7 +40,6 @@ struct Drafting {
 template <class Expected>
 Drafting who_drafts(std::span<Sequence* const> batch, std::span<const double> entry_costs,
                     double seconds, const Expected& expected) {
-  constexpr double kKnown = 4;  // drafts
   Drafting drafting;
   for (std::size_t i = 0; i < batch.size(); ++i) {
     const Sequence& sequence = *batch[i];
@@ -52,7 +51,7 @@ Drafting who_drafts(std::span<Sequence* const> batch, std::span<const double> en
     if (!joins) continue;
     drafting.entry_cost += entry_costs[i];
     drafting.left = std::max(drafting.left, left);
-    drafting.unknown = drafting.unknown || sequence.history.num_seen() < kKnown;
+    drafting.seen = std::min(drafting.seen, sequence.history.num_seen());
   }
   return drafting;
 }
@@ -87,12 +86,22 @@ double LoopPacing::survival(int depth) const {
   return depths_.expected(depth, kPrior, kPriorWeight);
 }
 
-/// What a turn is expected to emit for a sequence that drafts.
+/// What a turn is expected to emit for a sequence that drafts. Depths that its drafts have hardly
+/// reached are as much better or worse than everybody's as the one above: short drafts would else
+/// keep drafts short.
 double LoopPacing::tokens(const Sequence& sequence, int depth) const {
+  constexpr double kLeast = 0.02;
   double expected = 0;
   double alive = 1;
+  double lead = 0;  // over everybody
   for (int at = 0; at <= std::min(depth, sequence.draft_depth); ++at) {
-    if (at > 0) alive *= sequence.history.expected(at, survival(at));
+    if (at > 0) {
+      const double common = survival(at);
+      const double share =
+          sequence.history.expected(at, std::clamp(common + lead, kLeast, 1 - kLeast));
+      lead = share - common;
+      alive *= share;
+    }
     expected += alive;
   }
   return expected;
@@ -138,8 +147,11 @@ LoopPacing::Plan LoopPacing::plan(std::span<Sequence* const> batch, int context,
                           (drafted_ ? -kMargin : kMargin) * stretch;
     if (gained > best_gained) {
       best_gained = gained;
+      // As long again as what is known of everybody has taken: a depth that does not suit a
+      // sequence is soon another.
+      const int known = std::max(kFewTurns, static_cast<int>(2 * drafting.seen));
       best = {.depth = depth,
-              .turns = drafting.unknown ? std::min(kFewTurns, turns_for(depth)) : turns_for(depth),
+              .turns = std::min(known, turns_for(depth)),
               .chosen = true,
               .joins = std::move(drafting.joins)};
     }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 
 #include "gpu_fixtures.h"
 #include "kernels/cuda/cuda_ops.h"
@@ -20,42 +21,70 @@ const float* as_floats(const Device<std::byte>& operand) {
   return reinterpret_cast<const float*>(operand.get());
 }
 
-/// `rows` of a head's input: activations with outliers, the norms of both halves.
-struct Halves {
-  Halves(Random& random, int num_rows, int width)
+/// `rows` of a head's input: tokens of a table, states with outliers, the norms of both.
+struct Entries {
+  static constexpr int kVocab = 70;
+
+  Entries(Random& random, Kept type, int num_rows, int width)
       : rows(num_rows),
         hidden(width),
-        first(activations(random, rows, hidden)),
-        second(activations(random, rows, hidden)),
-        first_norm(norm_weights(random, hidden)),
-        second_norm(norm_weights(random, hidden)),
-        first_device(first),
-        second_device(second),
-        first_norm_device(first_norm),
-        second_norm_device(second_norm) {}
+        table(TestMatrix(random, type.type, kVocab, hidden), type),
+        states(activations(random, rows, hidden)),
+        token_norm(norm_weights(random, hidden)),
+        state_norm(norm_weights(random, hidden)),
+        states_device(states),
+        token_norm_device(token_norm),
+        state_norm_device(state_norm) {
+    for (int r = 0; r < rows; ++r) {
+      tokens.push_back(random.below(kVocab));
+      state_rows.push_back(random.below(rows));
+    }
+    tokens_device.emplace(tokens);
+    state_rows_device.emplace(state_rows);
+  }
 
   /// Rows from `begin` on.
-  NormConcatParams on_gpu(int begin, int count) const {
-    const std::size_t at = static_cast<std::size_t>(begin) * hidden;
+  JoinEntriesParams on_gpu(int begin, int count) const {
     return {.num_rows = count,
-            .hidden = hidden,
-            .first = first_device.get() + at,
-            .second = second_device.get() + at,
-            .first_norm_weight = first_norm_device.get(),
-            .second_norm_weight = second_norm_device.get(),
+            .tokens = tokens_device->get() + begin,
+            .table = table.packed(),
+            .states = states_device.get(),
+            .state_rows = state_rows_device->get() + begin,
+            .token_norm_weight = token_norm_device.get(),
+            .state_norm_weight = state_norm_device.get(),
             .norm_eps = 1e-5f};
   }
-  std::vector<float> exact() const {
+  /// From the table as embed_rows() reads it (product_test).
+  std::vector<float> exact(const Scratch& scratch) const {
+    std::vector<std::int32_t> all(kVocab);
+    for (int i = 0; i < kVocab; ++i) all[static_cast<std::size_t>(i)] = i;
+    const Device<std::int32_t> ids(all);
+    const Device<float> embedded(static_cast<std::size_t>(kVocab) * hidden);
+    require_ok(
+        cuda::embed_rows({kVocab, ids.get(), table.packed(), embedded.get()}, scratch.launch()));
     std::vector<float> out(static_cast<std::size_t>(rows) * 2 * hidden);
-    reference::norm_concat({rows, hidden, first.data(), second.data(), first_norm.data(),
-                            second_norm.data(), 1e-5f, out.data()});
+    reference::join_entries({.num_rows = rows,
+                             .tokens = tokens.data(),
+                             .states = states.data(),
+                             .state_rows = state_rows.data(),
+                             .token_norm_weight = token_norm.data(),
+                             .state_norm_weight = state_norm.data(),
+                             .norm_eps = 1e-5f,
+                             .out = out.data()},
+                            {kVocab, hidden, embedded.host()});
     return out;
+  }
+  const float* state(int row) const {
+    return &states[static_cast<std::size_t>(state_rows[static_cast<std::size_t>(row)]) * hidden];
   }
 
   int rows;
   int hidden;
-  std::vector<float> first, second, first_norm, second_norm;
-  Device<float> first_device, second_device, first_norm_device, second_norm_device;
+  GpuMatrix table;
+  std::vector<float> states, token_norm, state_norm;
+  std::vector<std::int32_t> tokens, state_rows;
+  Device<float> states_device, token_norm_device, state_norm_device;
+  std::optional<Device<std::int32_t>> tokens_device, state_rows_device;
 };
 
 }  // namespace
@@ -121,20 +150,34 @@ TEST_CASE("cuda project: floats in; the product of their operand, bit for bit, a
     }
 }
 
-TEST_CASE("cuda norm_concat: both norms side by side, whatever rows ride along" *
+TEST_CASE("cuda join_entries: both norms side by side, whatever rows ride along" *
           doctest::skip(!has_gpu())) {
   Random random(52);
   const Scratch scratch;
+  struct Shape {
+    Kept type;
+    int hidden;
+  };
   // Halves that end within a unit of 32 columns, and more columns than a thread keeps.
-  for (const int hidden : {32, 40, 72, 104, 576, 1032, 4096, 5120}) {
+  std::vector<Shape> shapes = {{Kept(DataType::bf16), 40},   {Kept(DataType::f16), 72},
+                               {Kept(DataType::bf16), 104},  {Kept(DataType::bf16), 1032},
+                               {Kept(DataType::bf16), 4096}, {Kept(DataType::f16), 16384}};
+  for (const Kept type : kept_types()) {
+    shapes.push_back({type, 32});
+    shapes.push_back({type, 576});
+  }
+  for (const auto& [type, hidden] : shapes) {
+    CAPTURE(name(type));
     CAPTURE(hidden);
-    const Halves in(random, 19, hidden);
+    const Entries in(random, type, 19, hidden);
     const std::size_t width = static_cast<std::size_t>(hidden) * 2;
-    const auto expected = in.exact();
+    const auto expected = in.exact(scratch);
     const Device<float> out(expected.size());
-    NormConcatParams params = in.on_gpu(0, in.rows);
+    const Device<float> residual(expected.size() / 2);
+    JoinEntriesParams params = in.on_gpu(0, in.rows);
     params.out = out.get();
-    require_ok(cuda::norm_concat(params, scratch.launch()));
+    params.residual = residual.get();
+    require_ok(cuda::join_entries(params, scratch.launch()));
     const auto got = out.host();
     double worst = 0;
     for (std::size_t i = 0; i < got.size(); ++i) {
@@ -144,21 +187,26 @@ TEST_CASE("cuda norm_concat: both norms side by side, whatever rows ride along" 
                   : std::fmax(worst, difference / (4e-6 * std::fabs(expected[i]) + 1e-37));
     }
     CHECK(worst <= 1.0);
+    const auto kept = residual.host();
+    for (int r = 0; r < in.rows; ++r)
+      CHECK(same_bits(&kept[static_cast<std::size_t>(r) * hidden], in.state(r),
+                      static_cast<std::size_t>(hidden)));
 
-    for (const DataType type : {DataType::f16, DataType::bf16}) {
+    for (const DataType operand_type : {DataType::f16, DataType::bf16}) {
       // An operand holds the same numbers, rounded; its padding is zero.
       const Device<std::byte> operand(cuda::operand_bytes(in.rows, 2 * hidden));
       params.out = reinterpret_cast<float*>(operand.get());
-      params.out_type = type;
-      require_ok(cuda::norm_concat(params, scratch.launch()));
+      params.out_type = operand_type;
+      require_ok(cuda::join_entries(params, scratch.launch()));
       const int padded = cuda::padded_cols(2 * hidden);
-      const auto read = read_operand(operand.host(), in.rows, padded, type);
+      const auto read = read_operand(operand.host(), in.rows, padded, operand_type);
       int wrong = 0;
       for (int r = 0; r < in.rows; ++r)
         for (int c = 0; c < padded; ++c) {
           const float element = read[static_cast<std::size_t>(r) * padded + c];
           const float wanted =
-              c < 2 * hidden ? rounded(got[r * width + static_cast<std::size_t>(c)], type) : 0.0f;
+              c < 2 * hidden ? rounded(got[r * width + static_cast<std::size_t>(c)], operand_type)
+                             : 0.0f;
           wrong += !same_bits(&element, &wanted, 1);
         }
       CHECK(wrong == 0);
@@ -166,30 +214,39 @@ TEST_CASE("cuda norm_concat: both norms side by side, whatever rows ride along" 
 
     int wrong = 0;
     for (int r = 0; r < in.rows; ++r) {
-      NormConcatParams one = in.on_gpu(r, 1);
+      JoinEntriesParams one = in.on_gpu(r, 1);
       const Device<float> alone(width);
       one.out = alone.get();
-      require_ok(cuda::norm_concat(one, scratch.launch()));
+      require_ok(cuda::join_entries(one, scratch.launch()));
       wrong += !same_bits(alone.host().data(), &got[r * width], width);
     }
     CHECK(wrong == 0);
 
-    // In place of the second input, and elsewhere.
-    const Device<float> second(in.second);
-    const Device<float> apart(in.second.size());
-    for (float* const second_out : {apart.get(), second.get()}) {
-      NormConcatParams both = in.on_gpu(0, in.rows);
-      both.second = second.get();
-      both.second_out = second_out;
-      both.out = out.get();
-      require_ok(cuda::norm_concat(both, scratch.launch()));
-      CHECK(same_bits(out.host().data(), got.data(), got.size()));
-    }
-    for (const auto& written : {apart.host(), second.host()})
+    // The residual as it is joined; then in place of the states.
+    JoinEntriesParams normed = in.on_gpu(0, in.rows);
+    normed.out = out.get();
+    normed.residual = residual.get();
+    normed.normed_residual = true;
+    require_ok(cuda::join_entries(normed, scratch.launch()));
+    const auto check_normed = [&](const std::vector<float>& written) {
+      const auto joined = out.host();
       for (int r = 0; r < in.rows; ++r)
         CHECK(same_bits(&written[static_cast<std::size_t>(r) * hidden],
-                        &got[r * width + static_cast<std::size_t>(hidden)],
+                        &joined[r * width + static_cast<std::size_t>(hidden)],
                         static_cast<std::size_t>(hidden)));
+    };
+    check_normed(residual.host());
+    CHECK(same_bits(out.host().data(), got.data(), got.size()));
+    std::vector<float> gathered;
+    for (int r = 0; r < in.rows; ++r)
+      gathered.insert(gathered.end(), in.state(r), in.state(r) + hidden);
+    const Device<float> states(gathered);
+    normed.states = states.get();
+    normed.state_rows = nullptr;
+    normed.residual = states.get();
+    require_ok(cuda::join_entries(normed, scratch.launch()));
+    check_normed(states.host());
+    CHECK(same_bits(out.host().data(), got.data(), got.size()));
   }
 }
 

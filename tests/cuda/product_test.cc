@@ -5,10 +5,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <vector>
 
 #include "gpu_fixtures.h"
 #include "kernels/cpu/row_format.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/packing.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/reference/kv_access.h"
@@ -261,6 +265,56 @@ TEST_CASE("cuda product of float32 weights: sums go over the columns in ascendin
       CHECK(wrong == 0);
     }
   }
+}
+
+TEST_CASE("cuda product: quantised weights that are kept as f16 keep their bits" *
+          doctest::skip(!has_gpu())) {
+  Random random(36);
+  const Scratch scratch;
+  for (const Kept type : kept_types()) {
+    if (!is_quantised(type.type)) continue;
+    const Kept unpacked(type.type, DataType::f16, false);
+    for (const Shape shape : shapes(type)) {
+      CAPTURE(name(type));
+      CAPTURE(shape.rows);
+      const TestMatrix matrix(random, type.type, shape.rows, shape.cols);
+      const GpuMatrix as_stored(matrix, type);
+      const GpuMatrix as_f16(matrix, unpacked);
+      // One column a token: the weights themselves.
+      std::vector<float> unit(static_cast<std::size_t>(shape.cols) * shape.cols);
+      for (std::size_t i = 0; i < unit.size(); i += static_cast<std::size_t>(shape.cols) + 1)
+        unit[i] = 1;
+      for (const auto& [x, tokens] :
+           {std::pair{unit, shape.cols}, {activations(random, 9, shape.cols), 9}}) {
+        const auto operand = make_operand(x, tokens, shape.cols, type);
+        const auto expected = store(as_stored, operand, tokens, scratch);
+        CHECK(same_bits(store(as_f16, operand, tokens, scratch).data(), expected.data(),
+                        expected.size()));
+      }
+    }
+  }
+}
+
+TEST_CASE("cuda packing: a quantised weight is rounded to f16 once") {
+  // scale 683 (or f16's largest), minimum 2^-24 (or none), every number 3.
+  const auto packed = [](std::uint16_t scale, std::uint16_t minimum) {
+    std::byte group[20];
+    std::memcpy(group, &scale, sizeof scale);
+    std::memcpy(group + 2, &minimum, sizeof minimum);
+    std::memset(group + 4, 0x33, 16);
+    const std::byte* rows[cuda::kTileRows];
+    std::fill(std::begin(rows), std::end(rows), group);
+    std::vector<std::byte> unit(cuda::unit_bytes(DataType::f16));
+    cuda::pack_tile(DataType::q4_1, DataType::f16, cuda::kUnitCols, rows, unit.data());
+    std::uint16_t first = 0;
+    std::memcpy(&first, unit.data(), sizeof first);
+    return first;
+  };
+  CHECK(packed(0x6156, 0x0000) == 0x6800);  // 2049 lies between 2048, which is even, and 2050
+  CHECK(packed(0x6156, 0x0001) == 0x6801);  // and a trifle more is nearer to 2050
+  CHECK(packed(0x6156, 0x8001) == 0x6800);
+  CHECK(packed(0x7bff, 0x0000) == 0x7c00);  // as f16 arithmetic has it: infinity
+  CHECK(packed(0xfbff, 0x0000) == 0xfc00);
 }
 
 TEST_CASE("cuda embed_rows: the table's rows, dequantised" * doctest::skip(!has_gpu())) {

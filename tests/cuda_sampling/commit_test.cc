@@ -168,12 +168,19 @@ TEST_CASE("advance truncates at the first end, appends, counts and publishes") {
   tokens[2] = 98;  // sequence 0 ends with its third token
   tokens[3] = 99;
   const std::vector<std::int32_t> expected{3, 2, 3, 1, 0};
+  // An EAGLE head serves all but the second sequence.
+  std::vector<std::int32_t> path_nodes(5 * kCapacity);
+  for (std::size_t i = 0; i < path_nodes.size(); ++i)
+    path_nodes[i] = static_cast<std::int32_t>(i % kCapacity * 2);
+  const std::vector<std::int32_t> first_rows{0, 10, 20, 30, 40};
+  const DeviceArray<std::int32_t> device_first_rows(first_rows);
+  DeviceArray<std::int32_t> feature_counts(std::vector<std::int32_t>{1, -1, 5, 4, 2}),
+      feature_rows(std::size_t{5 * kCapacity});
 
   DeviceArray<SequenceState> device_states(states);
   const DeviceArray<SequenceLimits> device_limits(limits);
-  DeviceArray<std::int32_t> device_lengths(lengths), device_tokens(tokens),
-      nodes(std::size_t{5 * kCapacity}), sizes(std::vector<std::int32_t>{7, 7, 7, 1, 1}), turn(1),
-      history(std::size_t{5 * 100});
+  DeviceArray<std::int32_t> device_lengths(lengths), device_tokens(tokens), nodes(path_nodes),
+      sizes(std::vector<std::int32_t>{7, 7, 7, 1, 1}), turn(1), history(std::size_t{5 * 100});
   DeviceArray<RowStatus> status(5);
   DeviceArray<std::uint32_t> counts(200);
   const DeviceArray<std::uint32_t*> count_pointers(
@@ -184,22 +191,26 @@ TEST_CASE("advance truncates at the first end, appends, counts and publishes") {
   REQUIRE(cudaMallocHost(&leave, sizeof(std::int32_t)) == cudaSuccess);
   std::fill_n(ring, 10, TurnEntry{});
   *leave = 0;
-  const AdvanceParams params{.num_sequences = 5,
-                             .sequences = device_states.get(),
-                             .limits = device_limits.get(),
-                             .token_counts = count_pointers.get(),
-                             .paths = {.capacity = kCapacity,
-                                       .lengths = device_lengths.get(),
-                                       .nodes = nodes.get(),
-                                       .tokens = device_tokens.get(),
-                                       .status = status.get()},
-                             .tree_sizes = sizes.get(),
-                             .history = history.get(),
-                             .history_stride = 100,
-                             .ring = ring,
-                             .ring_stride = 5,
-                             .turn = turn.get(),
-                             .leave = leave};
+  const AdvanceParams params{
+      .num_sequences = 5,
+      .sequences = device_states.get(),
+      .limits = device_limits.get(),
+      .token_counts = count_pointers.get(),
+      .paths = {.capacity = kCapacity,
+                .lengths = device_lengths.get(),
+                .nodes = nodes.get(),
+                .tokens = device_tokens.get(),
+                .status = status.get()},
+      .tree_sizes = sizes.get(),
+      .first_rows = device_first_rows.get(),
+      .history = history.get(),
+      .history_stride = 100,
+      .ring = ring,
+      .ring_stride = 5,
+      .turn = turn.get(),
+      .leave = leave,
+      .pending = {
+          .capacity = kCapacity, .counts = feature_counts.get(), .rows = feature_rows.get()}};
   REQUIRE(advance(params, test_launch()) == cudaSuccess);
   CHECK(device_lengths.read() == expected);
   const auto after = device_states.read();
@@ -223,6 +234,13 @@ TEST_CASE("advance truncates at the first end, appends, counts and publishes") {
   for (std::size_t token = 0; token < 200; ++token)
     CHECK(counted[token] == (token == 0 || token == 1 || token == 98 ? 1 : 0));
   CHECK(turn.read()[0] == 1);
+  CHECK(feature_counts.read() == std::vector<std::int32_t>{3, -1, 3, 1, 0});
+  const auto features = feature_rows.read();
+  for (std::size_t i = 0; i < 5; ++i)
+    for (std::size_t j = 0; j < kCapacity; ++j)
+      CHECK(features[i * kCapacity + j] == (i != 1 && j < static_cast<std::size_t>(expected[i])
+                                                ? first_rows[i] + path_nodes[i * kCapacity + j]
+                                                : 0));
   cudaFreeHost(ring);
   cudaFreeHost(leave);
 }

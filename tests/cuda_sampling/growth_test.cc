@@ -2,10 +2,14 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <random>
 
 #include "draft/model_drafter.h"
 #include "kernels/cuda/draft/candidates.h"
+#include "kernels/cuda/draft/chain.h"
+#include "kernels/cuda/step/tree_batch.h"
 #include "kernels/executor.h"
 #include "rows.h"
 
@@ -20,7 +24,8 @@ constexpr float kNever = 2;  // a confidence that nothing has
 /// Logits that are a function of the token and position alone, so that both sides can ask for them.
 class HashModel final : public DraftModel {
  public:
-  HashModel(int vocab, RowKind kind) : vocab_(vocab), kind_(kind) {}
+  /// `broken`: some rows hold NaN or infinity, or nothing but -infinity.
+  HashModel(int vocab, RowKind kind, bool broken) : vocab_(vocab), kind_(kind), broken_(broken) {}
   int vocab_size() const override { return vocab_; }
   int max_rows() const override { return 4096; }
   int max_position() const override { return 1 << 20; }
@@ -28,6 +33,18 @@ class HashModel final : public DraftModel {
     std::mt19937_64 random(static_cast<std::uint64_t>(token) * 1000003u +
                            static_cast<std::uint64_t>(position));
     fill_row(kind_, out, random);
+    if (!broken_ || random() % 3 != 0) return;
+    const std::size_t at = random() % out.size();
+    switch (random() % 3) {
+      case 0:
+        out[at] = NAN;
+        break;
+      case 1:
+        out[at] = INFINITY;
+        break;
+      default:
+        std::fill(out.begin(), out.end(), -INFINITY);
+    }
   }
   std::span<const float> forward(std::span<const DraftRows> batch) override {
     logits_.clear();
@@ -43,6 +60,7 @@ class HashModel final : public DraftModel {
  private:
   int vocab_;
   RowKind kind_;
+  bool broken_;
   std::vector<float> logits_;
 };
 
@@ -50,11 +68,89 @@ struct Case {
   int vocab, topk, max_depth, num_draft_tokens;
   RowKind kind;
   float min_confidence = 0;
+  bool chains = false;  // by grow_chains()
+  bool broken = false;  // rows that nothing can be drawn from
 };
+
+/// A batch's buffers, full of nonsense.
+struct BatchArrays {
+  BatchArrays(std::size_t rows, std::size_t sequences, int path_stride)
+      : tokens(rows),
+        positions(rows),
+        slots(rows),
+        path_offsets(rows),
+        path_slots(rows * static_cast<std::size_t>(path_stride)),
+        context_lens(sequences) {
+    for (auto* array : {&tokens, &positions, &slots, &path_offsets, &path_slots, &context_lens})
+      array->fill(0x77);
+    batch.tokens = tokens.get();
+    batch.positions = positions.get();
+    batch.slots = slots.get();
+    batch.path_offsets = path_offsets.get();
+    batch.path_slots = path_slots.get();
+    batch.context_lens = context_lens.get();
+  }
+
+  DeviceArray<std::int32_t> tokens, positions, slots, path_offsets, path_slots, context_lens;
+  DeviceBatch batch;
+};
+
+/// The draft's rows of a chain's level: its node at its position.
+void check_level(const BatchArrays& level, std::span<const DraftTree> trees,
+                 std::span<const SequenceState> states, std::span<const std::int32_t> max_depths,
+                 int depth) {
+  const auto tokens = level.tokens.read(), positions = level.positions.read(),
+             slots = level.slots.read(), offsets = level.path_offsets.read(),
+             contexts = level.context_lens.read();
+  int wrong = 0;
+  for (std::size_t i = 0; i < trees.size(); ++i) {
+    const bool there = depth < max_depths[i] && depth < trees[i].size();
+    const int position = states[i].length - 1 + depth;
+    wrong += contexts[i] != (there ? states[i].length : 0) || offsets[i] != -1;
+    if (there)
+      wrong += tokens[i] != trees[i].tokens[static_cast<std::size_t>(depth)] ||
+               positions[i] != position || slots[i] != position;
+    else
+      wrong += slots[i] != kPaddingSlot || positions[i] != 0;
+  }
+  CHECK(wrong == 0);
+}
+
+/// The target's rows: every node at root + node, its path the slots of its ancestors.
+void check_target(const BatchArrays& target, std::span<const DraftTree> trees,
+                  std::span<const SequenceState> states, int rows_per_sequence) {
+  const auto tokens = target.tokens.read(), positions = target.positions.read(),
+             slots = target.slots.read(), offsets = target.path_offsets.read(),
+             paths = target.path_slots.read(), contexts = target.context_lens.read();
+  int wrong = 0;
+  for (std::size_t i = 0; i < trees.size(); ++i) {
+    const DraftTree& tree = trees[i];
+    const int root = states[i].length - 1;
+    wrong += contexts[i] != root;
+    for (int node = 0; node < rows_per_sequence; ++node) {
+      const std::size_t row =
+          i * static_cast<std::size_t>(rows_per_sequence) + static_cast<std::size_t>(node);
+      if (node >= tree.size()) {
+        wrong += slots[row] != kPaddingSlot || positions[row] != 0 || offsets[row] >= 0;
+        continue;
+      }
+      const auto at = static_cast<std::size_t>(node);
+      wrong += tokens[row] != tree.tokens[at] || positions[row] != root + tree.depths[at] ||
+               slots[row] != root + node;
+      int place = tree.depths[at];
+      for (int up = node; up >= 0; up = tree.parents[static_cast<std::size_t>(up)], --place) {
+        const int slot =
+            offsets[row] < 0 ? root + place : paths[static_cast<std::size_t>(offsets[row] + place)];
+        wrong += slot != root + up;
+      }
+    }
+  }
+  CHECK(wrong == 0);
+}
 
 void check(const Case& what, std::span<const SamplingOptions> sets) {
   std::mt19937_64 random(what.vocab + what.topk);
-  HashModel model(what.vocab, what.kind);
+  HashModel model(what.vocab, what.kind, what.broken);
   kernels::SerialExecutor executor;
   ModelDrafter drafter(model, executor,
                        {.topk = what.topk,
@@ -168,7 +264,30 @@ void check(const Case& what, std::span<const SamplingOptions> sets) {
                                          .scores = candidate_scores.get(),
                                          .chunk_sums = chunk_sums.get()};
   const Launch to = test_launch();
-  REQUIRE(begin_growth(grow, to) == cudaSuccess);
+  // The rows of the passes, in a model's buffers.
+  const int rows_per_sequence = 1 + (what.topk == 1 ? what.max_depth : what.num_draft_tokens);
+  const auto out_rows = sequences * static_cast<std::size_t>(rows_per_sequence);
+  const BatchArrays roots(2 * sequences, sequences, 1);
+  const BatchArrays level(rows, sequences, what.max_depth + 1);
+  const BatchArrays target(out_rows, sequences, what.max_depth + 1);
+  std::vector<std::int32_t> draft_lengths;
+  for (const SequenceState& state : states) draft_lengths.push_back(state.length - 1);
+  const DeviceArray<std::int32_t> device_draft_lengths(draft_lengths);
+  auto first_rows = ints(sequences), sizes = ints(sequences), out_sequence = ints(out_rows),
+       out_tokens = ints(out_rows), out_parents = ints(out_rows), out_depths = ints(out_rows),
+       out_slots = ints(out_rows);
+  const LevelRows next{.batch = level.batch, .path_stride = what.max_depth + 1};
+  const GrownTrees grown{.trees = {.num_sequences = count,
+                                   .rows_per_sequence = rows_per_sequence,
+                                   .first_rows = first_rows.get(),
+                                   .sizes = sizes.get(),
+                                   .sequence_of_row = out_sequence.get(),
+                                   .tokens = out_tokens.get(),
+                                   .parents = out_parents.get(),
+                                   .depths = out_depths.get()},
+                         .draft_slots = out_slots.get(),
+                         .target = {.batch = target.batch, .path_stride = what.max_depth + 1}};
+  REQUIRE(fill_draft_roots(grow, device_draft_lengths.get(), roots.batch, to) == cudaSuccess);
   for (int depth = 0; depth < what.max_depth; ++depth) {
     const auto sequence = sequence_of_row.read(), node = node_of_row.read(),
                level_tokens = node_tokens.read();
@@ -181,24 +300,22 @@ void check(const Case& what, std::span<const SamplingOptions> sets) {
                 states[at].length - 1 + depth, std::span(filled).subspan(row * width, width));
     }
     logits.write(filled);
-    REQUIRE(draft_candidates(candidates, needs, to) == cudaSuccess);
-    REQUIRE(grow_level(grow, depth, to) == cudaSuccess);
+    const bool last = depth + 1 == what.max_depth;
+    if (what.chains) {
+      const ChainLevelParams chains{.grow = grow,
+                                    .depth = depth,
+                                    .vocab = what.vocab,
+                                    .logits = logits.get(),
+                                    .states = row_states.get()};
+      REQUIRE((last ? finish_chains(chains, grown, to) : grow_chains(chains, next, to)) ==
+              cudaSuccess);
+    } else {
+      REQUIRE(draft_candidates(candidates, needs, to) == cudaSuccess);
+      REQUIRE((last ? finish_growth(grow, depth, grown, to) : grow_level(grow, depth, next, to)) ==
+              cudaSuccess);
+    }
+    if (!last && what.topk == 1) check_level(level, trees, states, max_depths, depth + 1);
   }
-  const int rows_per_sequence = 1 + (what.topk == 1 ? what.max_depth : what.num_draft_tokens);
-  const auto out_rows = sequences * static_cast<std::size_t>(rows_per_sequence);
-  auto first_rows = ints(sequences), sizes = ints(sequences), out_sequence = ints(out_rows),
-       out_tokens = ints(out_rows), out_parents = ints(out_rows), out_depths = ints(out_rows),
-       out_slots = ints(out_rows);
-  REQUIRE(finish_growth(grow,
-                        {.num_sequences = count,
-                         .rows_per_sequence = rows_per_sequence,
-                         .first_rows = first_rows.get(),
-                         .sizes = sizes.get(),
-                         .sequence_of_row = out_sequence.get(),
-                         .tokens = out_tokens.get(),
-                         .parents = out_parents.get(),
-                         .depths = out_depths.get()},
-                        out_slots.get(), to) == cudaSuccess);
   const auto got_sizes = sizes.read(), got_tokens = out_tokens.read(),
              got_parents = out_parents.read(), got_depths = out_depths.read(),
              got_slots = out_slots.read(), got_sequence = out_sequence.read();
@@ -219,7 +336,9 @@ void check(const Case& what, std::span<const SamplingOptions> sets) {
       CHECK(got_slots[row] == slots[i][at]);
     }
   }
-  for (const RowState& state : row_states.read()) CHECK((state.best == 0 && state.dense == 0));
+  check_target(target, trees, states, rows_per_sequence);
+  for (const RowState& state : row_states.read())
+    CHECK((state.best == 0 && state.flags == 0 && state.dense == 0 && state.arrived == 0));
 }
 
 }  // namespace
@@ -250,4 +369,17 @@ TEST_CASE("the device grows the trees that the host grows from the same logits")
     CAPTURE(static_cast<int>(what.kind));
     check(what, sets);
   }
+}
+
+TEST_CASE("greedy chains grow by a launch a level") {
+  const std::vector<SamplingOptions> greedy(7);
+  for (const int vocab : {300, 8191, 8192, 8193, 49152})
+    for (const RowKind kind : kRowKinds)
+      for (const bool chains : {false, true}) {
+        CAPTURE(vocab);
+        CAPTURE(static_cast<int>(kind));
+        CAPTURE(chains);
+        check({vocab, 1, 4, 16, kind, 0, chains}, greedy);
+        check({vocab, 1, 4, 16, kind, 0, chains, true}, greedy);
+      }
 }

@@ -53,13 +53,14 @@ __global__ void attend(HashModel model, DeviceBatch batch) {
 }
 
 // grid: [rows], one thread each
-__global__ void append_entry(HashModel head, DeviceBatch batch, float* hidden) {
+__global__ void append_entry(HashModel head, DeviceBatch batch, HashHeadPass pass) {
   wait_for_previous();
   let_next_start();
   const int row = static_cast<int>(blockIdx.x);
-  std::uint32_t& path = reinterpret_cast<std::uint32_t*>(hidden)[row * kHashWidth];
+  const auto* const states = reinterpret_cast<const std::uint32_t*>(pass.states);
   const std::uint32_t word = kv_word(batch.tokens[row], batch.positions[row]);
-  path = mix(path, word);
+  const std::uint32_t path = mix(states[pass.state_rows[row] * kHashWidth], word);
+  reinterpret_cast<std::uint32_t*>(pass.hidden)[row * kHashWidth] = path;
   if (batch.slots[row] < 0) return;
   const int place = place_of(head, batch, batch.row_sequences[row], batch.slots[row]);
   head.keys[place] = path;
@@ -67,13 +68,13 @@ __global__ void append_entry(HashModel head, DeviceBatch batch, float* hidden) {
 }
 
 // grid: [outputs]
-__global__ void attend_entries(HashModel head, DeviceBatch batch, const float* hidden) {
+__global__ void attend_entries(HashModel head, DeviceBatch batch, HashHeadPass pass) {
   wait_for_previous();
   let_next_start();
   __shared__ std::uint32_t path;
   const int row = batch.output_rows[blockIdx.x];
   if (threadIdx.x == 0) {
-    path = reinterpret_cast<const std::uint32_t*>(hidden)[row * kHashWidth];
+    path = reinterpret_cast<const std::uint32_t*>(pass.hidden)[row * kHashWidth];
     const int sequence = batch.row_sequences[row];
     const int context = batch.context_lens[sequence];
     const int offset = batch.path_offsets[row];
@@ -93,10 +94,10 @@ __global__ void attend_entries(HashModel head, DeviceBatch batch, const float* h
     if (broken) path ^= 0xDEADu;
   }
   __syncthreads();
-  for (int token = static_cast<int>(threadIdx.x); token < head.vocab;
-       token += static_cast<int>(blockDim.x))
+  for (int i = static_cast<int>(threadIdx.x); i < head.vocab; i += static_cast<int>(blockDim.x))
     head.logits[static_cast<std::size_t>(blockIdx.x) * static_cast<std::size_t>(head.vocab) +
-                static_cast<std::size_t>(token)] = hash_logit(path, head.disagreement, token);
+                static_cast<std::size_t>(i)] =
+        hash_logit(path, head.disagreement, pass.tokens == nullptr ? i : pass.tokens[i]);
 }
 
 }  // namespace
@@ -108,13 +109,13 @@ cudaError_t hash_forward(const HashModel& model, const DeviceBatch& batch, const
   return launch(to, &attend, dim3(static_cast<unsigned>(batch.num_outputs)), 64, 0, model, batch);
 }
 
-cudaError_t hash_head_forward(const HashModel& head, const DeviceBatch& batch, float* hidden,
-                              const Launch& to) {
+cudaError_t hash_head_forward(const HashModel& head, const DeviceBatch& batch,
+                              const HashHeadPass& pass, const Launch& to) {
   const cudaError_t error = launch(to, &append_entry, dim3(static_cast<unsigned>(batch.num_rows)),
-                                   1, 0, head, batch, hidden);
+                                   1, 0, head, batch, pass);
   if (error != cudaSuccess) return error;
   return launch(to, &attend_entries, dim3(static_cast<unsigned>(batch.num_outputs)), 64, 0, head,
-                batch, hidden);
+                batch, pass);
 }
 
 std::uint32_t path_hash(std::span<const std::int32_t> tokens) {

@@ -52,12 +52,19 @@ SPECDEC_BOTH inline float hash_logit(std::uint32_t path, std::uint32_t disagreem
 /// Enqueues a forward pass.
 cudaError_t hash_forward(const HashModel& model, const kernels::cuda::DeviceBatch& batch,
                          const kernels::cuda::Launch& to);
-/// A pass of an EAGLE head that is nothing but a hash: a row's output is the path's hash if its
-/// hidden state is that of the path without it. Its KV is such a hash and the row's word: what does
-/// not go on from entry to entry, from the second one on, changes the logits.
-///   hidden [rows, kHashWidth] in, out
+/// An EAGLE head that is nothing but a hash.
+struct HashHeadPass {
+  const float* states = nullptr;             // [.., kHashWidth]
+  const std::int32_t* state_rows = nullptr;  // [rows]
+  float* hidden = nullptr;                   // out [rows, kHashWidth]
+  /// [head.vocab] what its logits are of; null: 0, 1, ...
+  const std::int32_t* tokens = nullptr;
+};
+/// A row's output is the path's hash if its state is that of the path without it. Its KV is such a
+/// hash and the row's word: what does not go on from entry to entry, from the second one on,
+/// changes the logits.
 cudaError_t hash_head_forward(const HashModel& head, const kernels::cuda::DeviceBatch& batch,
-                              float* hidden, const kernels::cuda::Launch& to);
+                              const HashHeadPass& pass, const kernels::cuda::Launch& to);
 /// The hash of a path.
 std::uint32_t path_hash(std::span<const std::int32_t> tokens);
 /// The logits after `tokens`, on the host.

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -78,27 +79,47 @@ struct HashMemory {
 
 /// The head's passes go back and forth between two buffers; features are the target's.
 struct HashHead {
-  HashHead(HashMemory& entries, int most_rows)
+  /// `reduced`: it knows two tokens of three.
+  HashHead(HashMemory& entries, int most_rows, bool reduced)
       : memory(entries),
         features(static_cast<std::size_t>(most_rows) * kHashWidth),
-        hidden{DeviceArray<float>(features.size()), DeviceArray<float>(features.size())} {}
+        hidden{DeviceArray<float>(features.size()), DeviceArray<float>(features.size())},
+        spread(memory.logits.size()) {
+    if (!reduced) return;
+    std::vector<std::int32_t> known;
+    for (int token = 0; token < kVocab; ++token)
+      if (token % 3 != 1) known.push_back(token);
+    tokens = DeviceArray<std::int32_t>(known);
+    spread.write(std::vector<float>(spread.size(), -INFINITY));
+  }
 
   DeviceHead device_head(HashMemory& target, std::function<void(cudaStream_t)> enter) {
+    HashModel model = memory.model;
+    if (tokens.size() > 0) model.vocab = static_cast<int>(tokens.size());
+    const std::int32_t* const known = tokens.size() > 0 ? tokens.get() : nullptr;
     return {.forward =
-                [this](const DeviceBatch& batch, const std::int32_t* sources, bool at_roots,
-                       cudaStream_t stream) {
+                [this, model, known](const DeviceBatch& batch, const std::int32_t* sources,
+                                     bool at_roots, cudaStream_t stream) {
                   const float* from = at_roots ? features.get() : hidden[last].get();
                   last = 1 - last;
-                  const Launch to = launch_on(stream);
-                  REQUIRE(gather_rows({.num_rows = batch.num_rows,
-                                       .cols = kHashWidth,
-                                       .source = from,
-                                       .rows = sources,
-                                       .out = hidden[last].get()},
-                                      to) == cudaSuccess);
-                  REQUIRE(hash_head_forward(memory.model, batch, hidden[last].get(), to) ==
-                          cudaSuccess);
-                  return static_cast<const float*>(memory.model.logits);
+                  REQUIRE(hash_head_forward(model, batch,
+                                            {.states = from,
+                                             .state_rows = sources,
+                                             .hidden = hidden[last].get(),
+                                             .tokens = known},
+                                            launch_on(stream)) == cudaSuccess);
+                  return DraftLogits{model.logits, known, model.vocab};
+                },
+            .spread =
+                [this](const DraftLogits& logits, int outputs, cudaStream_t stream) {
+                  REQUIRE(spread_logits({.num_rows = outputs,
+                                         .draft_vocab = logits.vocab,
+                                         .vocab = kVocab,
+                                         .logits = logits.logits,
+                                         .tokens = logits.tokens,
+                                         .out = spread.get()},
+                                        launch_on(stream)) == cudaSuccess);
+                  return static_cast<const float*>(spread.get());
                 },
             .target = target.device_model().forward,
             .enter = std::move(enter)};
@@ -107,6 +128,8 @@ struct HashHead {
   HashMemory& memory;
   DeviceArray<float> features;
   DeviceArray<float> hidden[2];
+  DeviceArray<std::int32_t> tokens;  // empty: the target's vocabulary
+  DeviceArray<float> spread;
   int last = 0;
 };
 
@@ -166,7 +189,7 @@ struct Totals {
 
 /// Decodes every prompt to its end through the loop; a sequence that has ended makes way.
 Totals check_loop(const Run& run, DeviceLoopOptions options, int turns, bool watched,
-                  std::uint32_t disagreement = kSome) {
+                  std::uint32_t disagreement = kSome, bool reduced_head = false) {
   const int count = static_cast<int>(run.prompts.size());
   options.device = test_launch().device;
   options.vocab = kVocab;
@@ -181,7 +204,7 @@ Totals check_loop(const Run& run, DeviceLoopOptions options, int turns, bool wat
   std::vector<DeviceSequence> sequences;
   const bool with_head = options.draft == DeviceDraft::eagle;
   const int feature_rows = options.depth + 1;  // of a sequence, at the beginning of a run
-  HashHead head(draft, 8 * std::max(64, feature_rows));
+  HashHead head(draft, 8 * std::max(64, feature_rows), reduced_head);
   if (with_head) target.model.features = head.features.get();
   // The hash up to the token before entry `j` of those that the head has yet to run.
   const auto feature_of = [&](const DeviceSequence& sequence, std::size_t j) {
@@ -371,6 +394,28 @@ TEST_CASE("a chain that the target itself drafts is accepted whole, to the last 
       }
 }
 
+// A confidence that every draft has makes the loop look at scores, so that candidates are chosen
+// and trees grown by the kernels that serve all kinds of drafts.
+TEST_CASE("greedy chains: the same drafts as by the general way, in a reduced vocabulary too") {
+  for (const int sequences : {1, 3, 8})
+    for (const auto& [draft, reduced] : {std::pair{DeviceDraft::draft_model, false},
+                                         {DeviceDraft::eagle, false},
+                                         {DeviceDraft::eagle, true}})
+      for (const std::uint32_t disagreement : {0u, kSome}) {
+        CAPTURE(sequences);
+        CAPTURE(static_cast<int>(draft));
+        CAPTURE(reduced);
+        Run run = make_run(sequences, 60 + static_cast<std::uint64_t>(sequences));
+        for (SamplingOptions& options : run.options) options.temperature = 0;
+        DeviceLoopOptions options{.draft = draft, .depth = 4};
+        const Totals chains = check_loop(run, options, 64, false, disagreement, reduced);
+        options.min_confidence = 1e-6f;
+        const Totals general = check_loop(run, options, 64, false, disagreement, reduced);
+        CHECK(chains.turns == general.turns);
+        CHECK(chains.turns < chains.tokens);
+      }
+}
+
 TEST_CASE("the host reads along and calls the loop back") {
   const Run run = make_run(4, 9);
   const Totals free = check_loop(run, {.draft = DeviceDraft::draft_model, .depth = 3}, 64, false);
@@ -379,16 +424,7 @@ TEST_CASE("the host reads along and calls the loop back") {
   CHECK(watched.runs >= free.runs);
 }
 
-TEST_CASE("an EAGLE head's passes: rows gathered, logits under the target's numbers") {
-  const DeviceArray<float> source(std::vector<float>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
-  const DeviceArray<std::int32_t> rows(std::vector<std::int32_t>{2, 0, 2});
-  const DeviceArray<float> out(12);
-  REQUIRE(
-      gather_rows(
-          {.num_rows = 3, .cols = 4, .source = source.get(), .rows = rows.get(), .out = out.get()},
-          test_launch()) == cudaSuccess);
-  CHECK(out.read() == std::vector<float>{8, 9, 10, 11, 0, 1, 2, 3, 8, 9, 10, 11});
-
+TEST_CASE("an EAGLE head's passes: logits under the target's numbers") {
   std::mt19937 random(3);
   constexpr int kDraftVocab = 700;
   constexpr int kFullVocab = 1000;

@@ -4,8 +4,12 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <numeric>
+#include <random>
 #include <string>
 
+#include "engine/backend/backend.h"
+#include "engine/model/transformer.h"
 #include "specdec/engine.h"
 #include "specdec/error.h"
 #include "support/engine_runs.h"
@@ -118,6 +122,24 @@ std::vector<Config> micro_model_configs() {
                                  micro_trimmed_config()};
   if (test_device() == "cpu") configs.push_back(micro_medusa_config());
   return configs;
+}
+
+std::vector<float> logits_of(const std::string& path, const Config& config, int rows) {
+  constexpr int kBlockSize = 16;
+  const auto backend = make_backend(config.backend);
+  const auto source = open_model(path);
+  Transformer model(
+      *backend, TransformerWeights(*backend, *source),
+      KvPoolStorage(*backend, source->config(), 8, kBlockSize, kernels::DataType::f32), 64);
+  std::vector<BlockId> table(8);
+  std::iota(table.begin(), table.end(), 0);
+  ForwardBatch batch;
+  std::mt19937 random(5);
+  batch.begin_sequence(0, table);
+  for (int row = 0; row < rows; ++row)
+    batch.add_row(static_cast<TokenId>(random() % 250), row, true);
+  const std::span<const float> logits = model.forward(batch, Stream{});
+  return {logits.begin(), logits.end()};
 }
 
 std::string refusal(const Config& config) {

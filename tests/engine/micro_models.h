@@ -33,6 +33,9 @@ Config micro_trimmed_config();
 /// All of them: a configuration for each way in which a model drafts.
 std::vector<Config> micro_model_configs();
 
+/// What a model says after each token of a text: logits, from a float32 cache.
+std::vector<float> logits_of(const std::string& path, const Config& config, int rows = 40);
+
 /// What Engine::load says of a configuration that it refuses, which must be Error(invalid_config);
 /// "loaded" where it does not.
 std::string refusal(const Config& config);

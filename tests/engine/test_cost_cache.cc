@@ -207,6 +207,10 @@ TEST_CASE("the key follows the model's file, the device and the threads") {
   config.backend.float32_weights = "f32";
   CHECK(cost_key(config, "cuda: a GPU", 2) != on_gpu);
   CHECK(cost_key(config, "cuda: a GPU", 2) != tf32);
+  config.backend.float32_weights = "f16";
+  config.backend.dequantise_mb = 0;
+  CHECK(cost_key(config, "cuda: a GPU", 2) != on_gpu);
+  CHECK(cost_key(config, "cpu", 2) == on_cpu);
 }
 
 TEST_CASE("an adaptive engine takes costs from its cache, and measures where there are none") {

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <initializer_list>
 #include <memory>
-#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -110,24 +109,6 @@ Config config_of(const std::string& float32_weights, const char* device = "cuda"
   config.backend.float32_weights = float32_weights;
   config.kv_cache.type = "f32";
   return config;
-}
-
-/// What a model says after each token of a text.
-std::vector<float> logits_of(const std::string& path, const Config& config, int rows = 40) {
-  constexpr int kBlockSize = 16;
-  const auto backend = make_backend(config.backend);
-  const auto source = open_model(path);
-  Transformer model(*backend, TransformerWeights(*backend, *source),
-                    KvPoolStorage(*backend, source->config(), 8, kBlockSize, DataType::f32), 64);
-  std::vector<BlockId> table(8);
-  std::iota(table.begin(), table.end(), 0);
-  ForwardBatch batch;
-  std::mt19937 random(5);
-  batch.begin_sequence(0, table);
-  for (int row = 0; row < rows; ++row)
-    batch.add_row(static_cast<TokenId>(random() % 250), row, true);
-  const std::span<const float> logits = model.forward(batch, Stream{});
-  return {logits.begin(), logits.end()};
 }
 
 /// The root of the mean square of what they differ by.

@@ -105,6 +105,25 @@ TEST_CASE("runs draft as deep as it pays") {
   CHECK(fair.turns[2] + fair.turns[4] > fair.turns[7]);
 }
 
+TEST_CASE("answer after answer, each soon has the depth that suits it") {
+  // A third are drafted far better than the others; what is common to all suits none.
+  const TurnCosts costs = turn_costs(6e-4, 1e-6, 4e-5);
+  Decoding decoding(costs, 1, 200);
+  double good = 0;
+  double fair = 0;
+  constexpr int kAnswers = 60;
+  for (int answer = 0; answer < kAnswers; ++answer) {
+    decoding.sequences.front().history = {};
+    if (answer % 3 == 0)
+      good += decoding.decode(0.9, 200);
+    else
+      fair += decoding.decode(0.45, 200);
+  }
+  MESSAGE("ratios " << (3 * good / kAnswers) << " " << (1.5 * fair / kAnswers));
+  CHECK(3 * good / kAnswers < 0.4);
+  CHECK(1.5 * fair / kAnswers < 0.8);
+}
+
 TEST_CASE("where drafts do not pay, trying them costs two hundredths at most") {
   struct Case {
     double base, each, draft, acceptance, entry_cost;

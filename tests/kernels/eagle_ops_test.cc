@@ -33,53 +33,73 @@ TEST_CASE("project: what project_residual adds to nothing, for every type and wi
   }
 }
 
-TEST_CASE("norm_concat: both norms side by side, whatever rows ride along") {
+TEST_CASE("join_entries: both norms side by side, whatever rows ride along") {
   Random random(32);
+  constexpr int kVocab = 90;
+  constexpr int kRows = 67;
   for (const Isa isa : test::isas()) {
     ThreadPool pool(3);
     CpuOps ops(isa, pool);
-    for (const int hidden : {32, 40, 576}) {
-      CAPTURE(hidden);
-      const int rows = 67;
-      const auto first = test::activations(random, rows, hidden);
-      auto second = test::activations(random, rows, hidden);
-      const auto first_norm = test::norm_weights(random, hidden);
-      const auto second_norm = test::norm_weights(random, hidden);
-      std::vector<float> got(static_cast<std::size_t>(rows) * 2 * hidden);
-      std::vector<float> expected(got.size());
-      NormConcatParams params{
-          rows,  hidden,     first.data(), second.data(), first_norm.data(), second_norm.data(),
-          1e-5f, got.data(), nullptr};
-      ops.norm_concat(params);
-      params.out = expected.data();
-      reference::norm_concat(params);
-      double worst = 0;
-      for (std::size_t i = 0; i < got.size(); ++i)
-        worst = std::fmax(worst, std::fabs(static_cast<double>(got[i]) - expected[i]) /
-                                     (1e-5 * std::fabs(expected[i]) + 1e-30));
-      CHECK(worst <= 1.0);
+    for (const DataType type : test::weight_types())
+      for (const int hidden : {32, 576}) {
+        CAPTURE(test::name(type));
+        CAPTURE(hidden);
+        const TestMatrix table(random, type, kVocab, hidden);
+        const auto width = static_cast<std::size_t>(hidden);
+        auto states = test::activations(random, kRows, hidden);
+        const auto token_norm = test::norm_weights(random, hidden);
+        const auto state_norm = test::norm_weights(random, hidden);
+        std::vector<std::int32_t> tokens, state_rows;
+        for (int r = 0; r < kRows; ++r) {
+          tokens.push_back(random.below(kVocab));
+          state_rows.push_back(random.below(kRows));
+        }
+        std::vector<float> got(kRows * 2 * width), expected(got.size());
+        std::vector<float> residual(kRows * width), expected_residual(residual.size());
+        JoinEntriesParams params{.num_rows = kRows,
+                                 .tokens = tokens.data(),
+                                 .table = table.packed(),
+                                 .states = states.data(),
+                                 .state_rows = state_rows.data(),
+                                 .token_norm_weight = token_norm.data(),
+                                 .state_norm_weight = state_norm.data(),
+                                 .norm_eps = 1e-5f,
+                                 .out = got.data(),
+                                 .residual = residual.data()};
+        ops.join_entries(params);
+        params.out = expected.data();
+        params.residual = expected_residual.data();
+        reference::join_entries(params, table.dense());
+        double worst = 0;
+        for (std::size_t i = 0; i < got.size(); ++i)
+          worst = std::fmax(worst, std::fabs(static_cast<double>(got[i]) - expected[i]) /
+                                       (1e-5 * std::fabs(expected[i]) + 1e-30));
+        CHECK(worst <= 1.0);
+        CHECK(residual == expected_residual);
 
-      int wrong = 0;
-      std::vector<float> alone(2 * static_cast<std::size_t>(hidden));
-      for (int r = 0; r < rows; ++r) {
-        NormConcatParams one = params;
-        one.num_rows = 1;
-        one.first += static_cast<std::size_t>(r) * hidden;
-        one.second += static_cast<std::size_t>(r) * hidden;
-        one.out = alone.data();
-        ops.norm_concat(one);
-        wrong += !test::same_bits(alone.data(), &got[r * alone.size()], alone.size());
+        // A row alone, its state given directly.
+        int wrong = 0;
+        std::vector<float> alone(2 * width);
+        for (std::size_t r = 0; r < kRows; ++r) {
+          JoinEntriesParams one = params;
+          one.num_rows = 1;
+          one.tokens = &tokens[r];
+          one.states = &states[static_cast<std::size_t>(state_rows[r]) * width];
+          one.state_rows = nullptr;
+          one.out = alone.data();
+          one.residual = nullptr;
+          ops.join_entries(one);
+          wrong += !test::same_bits(alone.data(), &got[r * alone.size()], alone.size());
+        }
+        CHECK(wrong == 0);
+        // The residual as it is joined, in place of the states.
+        params.state_rows = nullptr;
+        params.residual = states.data();
+        params.normed_residual = true;
+        ops.join_entries(params);
+        for (std::size_t r = 0; r < kRows; ++r)
+          CHECK(test::same_bits(&states[r * width], &expected[r * alone.size() + width], width));
       }
-      CHECK(wrong == 0);
-      // In place of the second input.
-      params.second_out = second.data();
-      params.out = expected.data();
-      ops.norm_concat(params);
-      CHECK(expected == got);
-      for (int r = 0; r < rows; ++r)
-        CHECK(test::same_bits(&second[static_cast<std::size_t>(r) * hidden],
-                              &got[r * alone.size() + hidden], hidden));
-    }
   }
 }
 

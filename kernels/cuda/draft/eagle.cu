@@ -1,6 +1,7 @@
 #include "kernels/cuda/draft/eagle.h"
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/draft/growth.cuh"
 #include "kernels/cuda/operand.h"
 #include "kernels/cuda/step/batch_rows.cuh"
 
@@ -17,6 +18,7 @@ __global__ void __launch_bounds__(kRowThreads)
   wait_for_previous();
   let_next_start();
   const int sequence = static_cast<int>(blockIdx.x);
+  begin_tree(params, sequence);
   const int length = params.sequences[sequence].length;
   const int count =
       params.max_depths[sequence] < 0 ? 0 : max(0, min(pending.counts[sequence], pending.capacity));
@@ -37,34 +39,6 @@ __global__ void __launch_bounds__(kRowThreads)
   }
 }
 
-// grid: [sequences]
-__global__ void __launch_bounds__(kRowThreads)
-    keep_path_features(PendingFeatures pending, AcceptedPaths paths,
-                       const std::int32_t* first_rows) {
-  wait_for_previous();
-  let_next_start();
-  const int sequence = static_cast<int>(blockIdx.x);
-  if (pending.counts[sequence] < 0) return;
-  const int length = min(paths.lengths[sequence], pending.capacity);
-  for (int i = static_cast<int>(threadIdx.x); i < length; i += kRowThreads)
-    pending.rows[sequence * pending.capacity + i] =
-        first_rows[sequence] + paths.nodes[sequence * paths.capacity + i];
-  __syncwarp();  // all have seen that the sequence keeps features
-  if (threadIdx.x == 0) pending.counts[sequence] = length;
-}
-
-// grid: [rows, ceil(cols / 4 / kCopyThreads)]
-__global__ void __launch_bounds__(kCopyThreads) gather(GatherRowsParams params) {
-  wait_for_previous();
-  let_next_start();
-  const int size = params.cols / 4;
-  const int at = static_cast<int>(blockIdx.y * kCopyThreads + threadIdx.x);
-  if (at >= size) return;
-  const auto row = static_cast<std::size_t>(params.rows[blockIdx.x]);
-  reinterpret_cast<float4*>(params.out)[static_cast<std::size_t>(blockIdx.x) * size + at] =
-      reinterpret_cast<const float4*>(params.source)[row * size + at];
-}
-
 // grid: [rows, ceil(draft_vocab / kCopyThreads)]
 __global__ void __launch_bounds__(kCopyThreads) spread(SpreadLogitsParams params) {
   wait_for_previous();
@@ -75,10 +49,6 @@ __global__ void __launch_bounds__(kCopyThreads) spread(SpreadLogitsParams params
   params.out[row * params.vocab + params.tokens[at]] = params.logits[row * params.draft_vocab + at];
 }
 
-dim3 grid_of(int rows, int elements) {
-  return dim3(static_cast<unsigned>(rows), static_cast<unsigned>(ceil_div(elements, kCopyThreads)));
-}
-
 }  // namespace
 
 cudaError_t fill_eagle_roots(const GrowParams& params, const PendingFeatures& pending,
@@ -87,20 +57,10 @@ cudaError_t fill_eagle_roots(const GrowParams& params, const PendingFeatures& pe
                 kRowThreads, 0, params, pending, batch, sources);
 }
 
-cudaError_t keep_features(const PendingFeatures& pending, int num_sequences,
-                          const AcceptedPaths& paths, const std::int32_t* first_rows,
-                          const Launch& to) {
-  return launch(to, &keep_path_features, dim3(static_cast<unsigned>(num_sequences)), kRowThreads, 0,
-                pending, paths, first_rows);
-}
-
-cudaError_t gather_rows(const GatherRowsParams& params, const Launch& to) {
-  if (params.cols % 4 != 0) return cudaErrorInvalidValue;
-  return launch(to, &gather, grid_of(params.num_rows, params.cols / 4), kCopyThreads, 0, params);
-}
-
 cudaError_t spread_logits(const SpreadLogitsParams& params, const Launch& to) {
-  return launch(to, &spread, grid_of(params.num_rows, params.draft_vocab), kCopyThreads, 0, params);
+  const dim3 grid(static_cast<unsigned>(params.num_rows),
+                  static_cast<unsigned>(ceil_div(params.draft_vocab, kCopyThreads)));
+  return launch(to, &spread, grid, kCopyThreads, 0, params);
 }
 
 }  // namespace specdec::kernels::cuda

@@ -1,6 +1,8 @@
 #include "kernels/cuda/draft/growth.h"
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/draft/growth.cuh"
+#include "kernels/cuda/step/target_rows.cuh"
 #include "kernels/sampling/gumbel.h"
 #include "kernels/sampling/row_numbers.h"
 
@@ -10,35 +12,6 @@ namespace {
 constexpr int kGrowThreads = 256;
 constexpr int kMostTopk = kMostCandidates;
 
-// grid: [sequences]
-__global__ void begin_trees(GrowParams params) {
-  wait_for_previous();
-  let_next_start();
-  const DraftGrowth& growth = params.growth;
-  const int sequence = static_cast<int>(blockIdx.x);
-  const int first = sequence * growth.capacity;
-  const bool drafts = params.max_depths[sequence] > 0;
-  const int length = params.sequences[sequence].length;
-  const int row = sequence * growth.topk;
-  for (int i = static_cast<int>(threadIdx.x); i < growth.topk; i += static_cast<int>(blockDim.x)) {
-    growth.sequence_of_row[row + i] = i == 0 && drafts ? sequence : -1;
-    growth.node_of_row[row + i] = 0;
-  }
-  if (threadIdx.x != 0) return;
-  growth.first_nodes[sequence] = first;
-  growth.counts[sequence] = 1;
-  growth.frontier_sizes[sequence] = drafts ? 1 : 0;
-  growth.next_slots[sequence] = length;
-  growth.tokens[first] =
-      length > 0
-          ? params.history[static_cast<std::int64_t>(sequence) * params.history_stride + length - 1]
-          : 0;
-  growth.parents[first] = -1;
-  growth.depths[first] = 0;
-  growth.slots[first] = length - 1;
-  growth.survival[first] = 0;
-}
-
 // How many of survival[0, count) come before place i: better ones, and equal ones in front of it.
 __device__ int stable_rank(const float* survival, int count, int i) {
   int rank = 0;
@@ -47,10 +20,8 @@ __device__ int stable_rank(const float* survival, int count, int i) {
   return rank;
 }
 
-// grid: [sequences]; ModelDrafter::add_children and choose_frontier.
-__global__ void __launch_bounds__(kGrowThreads) grow_trees(GrowParams params, int depth) {
-  wait_for_previous();
-  let_next_start();
+// ModelDrafter::add_children and choose_frontier, by a block.
+__device__ void grow_tree(const GrowParams& params, int depth) {
   __shared__ int begins[kMostTopk + 1];  // first child of each frontier node
   __shared__ float normalisers[kMostTopk];
   __shared__ int parents[kMostTopk];
@@ -117,15 +88,31 @@ __global__ void __launch_bounds__(kGrowThreads) grow_trees(GrowParams params, in
   if (runs) growth.next_slots[sequence] += next;
 }
 
-// grid: [sequences]; ModelDrafter::finish. Survival never rises along a path and ties keep the
-// parent, so the best nodes are closed under parents.
-// shared: float[capacity] survival, int[capacity] new places.
+// grid: [sequences]
 __global__ void __launch_bounds__(kGrowThreads)
-    finish_trees(GrowParams params, TreeBuffers trees, std::int32_t* draft_slots) {
+    grow_trees(GrowParams params, int depth, LevelRows next) {
   wait_for_previous();
   let_next_start();
+  grow_tree(params, depth);
+  __syncthreads();
+  const int sequence = static_cast<int>(blockIdx.x);
+  if (threadIdx.x < 32)
+    fill_level(params.growth, next, sequence, params.sequences[sequence].length);
+}
+
+// grid: [sequences]; grow_tree() of the last level, then ModelDrafter::finish. Survival never rises
+// along a path and ties keep the parent, so the best nodes are closed under parents.
+// shared: float[capacity] survival, int[capacity] new places.
+__global__ void __launch_bounds__(kGrowThreads)
+    finish_trees(GrowParams params, int depth, GrownTrees grown) {
+  wait_for_previous();
+  let_next_start();
+  grow_tree(params, depth);
+  __syncthreads();
   extern __shared__ int shared[];
   const DraftGrowth& growth = params.growth;
+  const TreeBuffers& trees = grown.trees;
+  std::int32_t* const draft_slots = grown.draft_slots;
   auto* const survival = reinterpret_cast<float*>(shared);
   int* const places = shared + growth.capacity;
   const int sequence = static_cast<int>(blockIdx.x);
@@ -177,27 +164,25 @@ __global__ void __launch_bounds__(kGrowThreads)
     trees.depths[out + row] = growth.depths[first + node];
     draft_slots[out + row] = growth.slots[first + node];
   }
+  __syncthreads();
+  fill_target_rows(trees, grown.target, sequence, params.sequences[sequence].length - 1);
 }
 
 }  // namespace
 
-cudaError_t begin_growth(const GrowParams& params, const Launch& to) {
-  return launch(to, &begin_trees, dim3(static_cast<unsigned>(params.growth.num_sequences)), 32, 0,
-                params);
-}
-
-cudaError_t grow_level(const GrowParams& params, int depth, const Launch& to) {
+cudaError_t grow_level(const GrowParams& params, int depth, const LevelRows& next,
+                       const Launch& to) {
   return launch(to, &grow_trees, dim3(static_cast<unsigned>(params.growth.num_sequences)),
-                kGrowThreads, 0, params, depth);
+                kGrowThreads, 0, params, depth, next);
 }
 
-cudaError_t finish_growth(const GrowParams& params, const TreeBuffers& trees,
-                          std::int32_t* draft_slots, const Launch& to) {
+cudaError_t finish_growth(const GrowParams& params, int depth, const GrownTrees& grown,
+                          const Launch& to) {
   const cudaError_t status = allow_shared(to, &finish_trees);
   if (status != cudaSuccess) return status;
   return launch(to, &finish_trees, dim3(static_cast<unsigned>(params.growth.num_sequences)),
                 kGrowThreads, static_cast<std::size_t>(params.growth.capacity) * 2 * sizeof(int),
-                params, trees, draft_slots);
+                params, depth, grown);
 }
 
 }  // namespace specdec::kernels::cuda

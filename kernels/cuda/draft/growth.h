@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/cuda/batch.h"
 #include "kernels/cuda/draft/ngram.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sampling/params.h"
@@ -57,12 +58,35 @@ struct GrowParams {
   const float* candidate_scores = nullptr;         // [rows, topk]
 };
 
-/// The root alone, as the frontier of level 0.
-cudaError_t begin_growth(const GrowParams& params, const Launch& to);
-/// Adds the children of level `depth`'s frontier and chooses the next one.
-cudaError_t grow_level(const GrowParams& params, int depth, const Launch& to);
-/// Cuts each tree to its best nodes and hands it over; draft_slots [rows of `trees`].
-cudaError_t finish_growth(const GrowParams& params, const TreeBuffers& trees,
-                          std::int32_t* draft_slots, const Launch& to);
+/// Where the draft's rows of a level go: `topk` a sequence, its frontier. What never changes
+/// (row_sequences, sequence_begins, output_rows, block_tables) is there already.
+struct LevelRows {
+  DeviceBatch batch;
+  std::int32_t path_stride = 0;  // places of path_slots a row: the deepest tree + 1
+  /// For a head whose rows go on from its own outputs: set to the row of the pass before that each
+  /// row's parent had; the root had the last of `root_rows` rows a sequence. From the second level
+  /// on, `batch` has been filled for the level before. Null: not wanted.
+  std::int32_t* sources = nullptr;  // [sequences * topk]
+  std::int32_t root_rows = 0;
+};
+/// Where the target's rows go: row i of the trees is row i of the batch, node n of a sequence takes
+/// slot root + n.
+struct TargetRows {
+  DeviceBatch batch;
+  std::int32_t path_stride = 0;
+};
+
+/// Adds the children of level `depth`'s frontier, chooses the next one and fills its rows.
+cudaError_t grow_level(const GrowParams& params, int depth, const LevelRows& next,
+                       const Launch& to);
+/// After the last level: adds its children, cuts each tree to its best nodes, hands it over and
+/// fills the target's rows; draft_slots [rows of `trees`].
+struct GrownTrees {
+  TreeBuffers trees;
+  std::int32_t* draft_slots = nullptr;  // [rows]
+  TargetRows target;
+};
+cudaError_t finish_growth(const GrowParams& params, int depth, const GrownTrees& grown,
+                          const Launch& to);
 
 }  // namespace specdec::kernels::cuda

@@ -76,7 +76,8 @@ struct RowState {
   std::uint32_t dense = 0;          // 1: the survivors are too many for one block
   std::uint32_t cutoff_key = 0;     // survivors: key > cutoff, or equal and token <= cutoff_token
   std::int32_t cutoff_token = 0;
-  double lowest = 0;  // ... and relative score >= lowest
+  double lowest = 0;          // ... and relative score >= lowest
+  std::uint32_t arrived = 0;  // blocks whose part of the row is in `best` (draft/chain.h)
 
   static constexpr std::uint32_t kRawNan = 1;
   static constexpr std::uint32_t kEditedNan = 2;

@@ -92,6 +92,18 @@ __global__ void __launch_bounds__(kCommitThreads) move_accepted(CommitKvParams p
 
 constexpr int kAdvanceThreads = 256;
 
+// The features of the first `length` nodes of a path are those that a head runs next. Called by a
+// warp.
+__device__ void keep_features(const AdvanceParams& params, int sequence, int length, int lane) {
+  const PendingFeatures& pending = params.pending;
+  if (pending.counts == nullptr || pending.counts[sequence] < 0) return;
+  for (int i = lane; i < length; i += 32)
+    pending.rows[sequence * pending.capacity + i] =
+        params.first_rows[sequence] + params.paths.nodes[sequence * params.paths.capacity + i];
+  __syncwarp();  // all have seen that the sequence keeps features
+  if (lane == 0) pending.counts[sequence] = length;
+}
+
 // grid: [1]; a warp advances one sequence, then the block decides whether the loop turns again.
 __global__ void __launch_bounds__(kAdvanceThreads) advance_sequences(AdvanceParams params) {
   wait_for_previous();
@@ -151,6 +163,7 @@ __global__ void __launch_bounds__(kAdvanceThreads) advance_sequences(AdvancePara
           state.length + length + params.slots_per_turn > limits.reserved)
         atomicExch(&stop, 1);
     }
+    keep_features(params, sequence, min(length, params.pending.capacity), lane);
     __syncwarp();
     __threadfence_system();
     if (lane == 0) *static_cast<volatile std::int32_t*>(&entry->turn) = turn + 1;

@@ -62,6 +62,14 @@ struct TurnEntry {
   std::int32_t tokens[kMostTokens] = {};
 };
 
+/// Features of the target's last pass whose entries an EAGLE head has yet to run: those of the last
+/// counts[s] committed tokens of a sequence, in order.
+struct PendingFeatures {
+  std::int32_t capacity = 0;       // of a sequence: the deepest tree + 1
+  std::int32_t* counts = nullptr;  // [sequences] < 0: the sequence keeps none
+  std::int32_t* rows = nullptr;    // [sequences, capacity] rows of that pass
+};
+
 /// Truncates each path at the end of its sequence, appends its tokens, advances the sequence and
 /// publishes the turn.
 struct AdvanceParams {
@@ -84,6 +92,9 @@ struct AdvanceParams {
       nullptr;           // [1] in pinned memory: the host wants the loop back
   bool in_loop = false;  // `condition` is a WHILE node's
   cudaGraphConditionalHandle condition = 0;
+  /// Set to the features of the nodes on the paths, node n's in row first_rows[s] + n of the pass.
+  /// Without counts: nobody wants them.
+  PendingFeatures pending = {};
 };
 
 cudaError_t advance(const AdvanceParams& params, const Launch& to);

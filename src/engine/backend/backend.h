@@ -69,7 +69,7 @@ class Backend {
   virtual void move_kv(const kernels::MoveKvParams& params, Stream stream) = 0;
   // What EAGLE heads need beside them.
   virtual void project(const kernels::ProjectParams& params, Stream stream) = 0;
-  virtual void norm_concat(const kernels::NormConcatParams& params, Stream stream) = 0;
+  virtual void join_entries(const kernels::JoinEntriesParams& params, Stream stream) = 0;
   virtual void copy_rows(const kernels::CopyRowsParams& params, Stream stream) = 0;
   /// Copies a whole block in every layer of a pool (copy-on-write).
   virtual void copy_block(std::span<const kernels::KvLayer> layers, int source, int destination,

@@ -32,8 +32,8 @@ class CpuBackend final : public Backend {
     ops_.tree_attention(params);
   }
   void project(const kernels::ProjectParams& params, Stream) override { ops_.project(params); }
-  void norm_concat(const kernels::NormConcatParams& params, Stream) override {
-    ops_.norm_concat(params);
+  void join_entries(const kernels::JoinEntriesParams& params, Stream) override {
+    ops_.join_entries(params);
   }
   void copy_rows(const kernels::CopyRowsParams& params, Stream) override { ops_.copy_rows(params); }
   void project_residual(const kernels::ProjectResidualParams& params, Stream) override {

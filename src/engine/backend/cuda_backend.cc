@@ -32,14 +32,21 @@ struct RowTypes {
   kernels::DataType rows;
   kernels::DataType packed;
 
-  /// `f32_as`: what float32 is kept as.
-  static RowTypes of(const MatrixSource& source, kernels::DataType f32_as) {
+  /// `f32_as`: what float32 is kept as. Quantised matrices whose f16 form has at most
+  /// `unpacked_bytes` become f16.
+  static RowTypes of(const MatrixSource& source, kernels::DataType f32_as,
+                     std::size_t unpacked_bytes) {
     const auto all_are = [&](kernels::DataType type) {
       return std::ranges::all_of(source.parts,
                                  [&](const RowSource& part) { return part.type == type; });
     };
     const kernels::DataType first = source.parts.front().type;
-    if (all_are(first)) return {first, cuda::packed_type(first, f32_as)};
+    if (all_are(first)) {
+      const bool unpacks = kernels::is_quantised(first) && !source.is_table &&
+                           cuda::packed_bytes(kernels::DataType::f16, source.rows(), source.cols(),
+                                              source.pair_distance) <= unpacked_bytes;
+      return {first, unpacks ? kernels::DataType::f16 : cuda::packed_type(first, f32_as)};
+    }
     const bool some_f32 = std::ranges::any_of(
         source.parts, [](const RowSource& part) { return part.type == kernels::DataType::f32; });
     return {kernels::DataType::f32, some_f32 ? f32_as : kernels::DataType::f16};
@@ -50,12 +57,12 @@ struct RowTypes {
 /// batch so far took; outgrown pieces are kept, since graphs may have been captured with them.
 class StreamBackend final : public CudaBackend {
  public:
-  /// `float32_weights`: as BackendConfig has it.
   StreamBackend(const cuda::DeviceInfo& device, std::string name, int host_threads,
-                const std::string& float32_weights)
+                const BackendConfig& config)
       : name_(std::move(name)),
-        f32_as_(float32_weights == "f16" ? kernels::DataType::f16 : kernels::DataType::f32),
-        full_precision_(float32_weights == "f32"),
+        f32_as_(config.float32_weights == "f16" ? kernels::DataType::f16 : kernels::DataType::f32),
+        full_precision_(config.float32_weights == "f32"),
+        unpacked_bytes_(static_cast<std::size_t>(config.dequantise_mb) << 20),
         threads_(host_threads) {
     launch_.device = device;
     select();
@@ -125,8 +132,9 @@ class StreamBackend final : public CudaBackend {
   }
 
   std::size_t packed_bytes(const MatrixSource& source) const override {
-    const std::size_t bytes = cuda::packed_bytes(
-        RowTypes::of(source, f32_as_).packed, source.rows(), source.cols(), source.pair_distance);
+    const std::size_t bytes =
+        cuda::packed_bytes(RowTypes::of(source, f32_as_, unpacked_bytes_).packed, source.rows(),
+                           source.cols(), source.pair_distance);
     return (bytes + 255) / 256 * 256;
   }
   kernels::PackedMatrix pack(const MatrixSource& source, void* destination) override;
@@ -166,11 +174,11 @@ class StreamBackend final : public CudaBackend {
     reserve_operand(params.num_outputs, params.head);
     run(cuda::norm_head(params, on(stream)));
   }
-  void norm_concat(const kernels::NormConcatParams& params, Stream stream) override {
-    if (params.hidden % 8 != 0)
+  void join_entries(const kernels::JoinEntriesParams& params, Stream stream) override {
+    if (params.table.cols % 8 != 0)
       throw Error(ErrorCode::unsupported,
                   "the CUDA backend runs EAGLE heads whose hidden size is a multiple of 8");
-    run(cuda::norm_concat(params, on(stream)));
+    run(cuda::join_entries(params, on(stream)));
   }
   void copy_rows(const kernels::CopyRowsParams& params, Stream stream) override {
     run(cuda::copy_rows(params, on(stream)));
@@ -267,6 +275,7 @@ class StreamBackend final : public CudaBackend {
   std::string name_;
   kernels::DataType f32_as_;  // what weights of float32 are kept as
   bool full_precision_;       // of those that are kept as they are
+  std::size_t unpacked_bytes_;
   kernels::ThreadPool threads_;
   OwnedStream stream_;
   OwnedEvent staged_;  // the copy out of batch_pinned_
@@ -281,7 +290,7 @@ class StreamBackend final : public CudaBackend {
 
 kernels::PackedMatrix StreamBackend::pack(const MatrixSource& source, void* destination) {
   const int cols = source.cols();
-  const RowTypes types = RowTypes::of(source, f32_as_);
+  const RowTypes types = RowTypes::of(source, f32_as_, unpacked_bytes_);
   const bool converts = std::ranges::any_of(
       source.parts, [&](const RowSource& part) { return part.type != types.rows; });
   const kernels::PackedMatrix matrix{
@@ -374,7 +383,7 @@ std::unique_ptr<Backend> make_cuda_backend(const BackendConfig& config, int host
       continue;
     }
     return std::make_unique<StreamBackend>(device, std::string("cuda: ") + properties.name,
-                                           host_threads, config.float32_weights);
+                                           host_threads, config);
   }
   return nullptr;
 }

@@ -121,6 +121,10 @@ constexpr std::array kKeys = {
               "on a GPU, weights of float32 become f16, or stay and are multiplied in TF32 or as "
               "float32",
               0, 0, "f16|tf32|f32"},
+    ConfigKey{"backend.dequantise_mb", SPECDEC_FIELD(backend.dequantise_mb),
+              "on a GPU, quantised matrices that take at most so many MiB in f16 are kept so; 0 = "
+              "none",
+              0, 1 << 20},
     ConfigKey{"grammar.cache_mb", SPECDEC_FIELD(grammar.cache_mb),
               "MiB for compiled grammars that are kept for requests to come", 0, 1 << 20},
     ConfigKey{"grammar.cache_entries", SPECDEC_FIELD(grammar.cache_entries),

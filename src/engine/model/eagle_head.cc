@@ -52,7 +52,6 @@ EagleHead::EagleHead(Backend& backend, const EagleSource& source,
   const auto rows_of = [&](int width) { return allocate_rows(backend, max_rows, width); };
   features_ = rows_of(config_.hidden_size);
   x_ = rows_of(config_.hidden_size);
-  embedded_ = rows_of(config_.hidden_size);
   joined_ = rows_of(2 * config_.hidden_size);
   q_ = rows_of(config_.num_heads * config_.head_dim);
   attention_ = rows_of(config_.num_heads * config_.head_dim);
@@ -81,7 +80,7 @@ std::span<const float> EagleHead::forward(const ForwardBatch& batch, Stream stre
   // Planted: the angles of the position after the right one.
   const bool shifted =
       mutant_active("draft_position_off_by_one") && view.num_rows == view.num_outputs;
-  append_entries(view, hidden(), shifted, stream);
+  append_entries(view, {hidden()}, hidden(), shifted, stream);
   if (view.num_outputs == 0) return {};
   finish_layer(view, hidden(), stream);
   return read_rows(backend_, make_logits(backend_, head_params(view, hidden()), logits_, stream),
@@ -93,41 +92,46 @@ void EagleHead::reserve(int outputs, Stream stream) {
   enqueued_logits_ = allocate_rows(backend_, outputs, head_.rows);
 }
 
-const float* EagleHead::enqueue(const kernels::BatchView& batch, float* hidden, Stream stream) {
-  enqueue_to(enqueued_logits_.as<float>(), batch, hidden, stream);
+const float* EagleHead::enqueue(const kernels::BatchView& batch, const States& states,
+                                float* hidden, Stream stream) {
+  append_entries(batch, states, hidden, false, stream);
+  enqueue_rest(enqueued_logits_.as<float>(), batch, hidden, stream);
   return enqueued_logits_.as<float>();
 }
 
 void EagleHead::enqueue_to(float* logits, const kernels::BatchView& batch, float* hidden,
                            Stream stream) {
-  append_entries(batch, hidden, false, stream);
+  append_entries(batch, {hidden}, hidden, false, stream);
+  enqueue_rest(logits, batch, hidden, stream);
+}
+
+void EagleHead::enqueue_rest(float* logits, const kernels::BatchView& batch, float* hidden,
+                             Stream stream) {
   finish_layer(batch, hidden, stream);
   kernels::NormHeadParams params = head_params(batch, hidden);
   params.logits = logits;
   backend_.norm_head(params, stream);
 }
 
-/// K and V of the rows' entries, and queries.
-void EagleHead::append_entries(const kernels::BatchView& batch, float* hidden, bool shifted,
-                               Stream stream) {
+/// K and V of the rows' entries, and queries; `hidden` becomes the residual.
+void EagleHead::append_entries(const kernels::BatchView& batch, const States& states, float* hidden,
+                               bool shifted, Stream stream) {
   const kernels::DataType joined_type = backend_.operand_type(qkv_);
   const int first_angle = shifted ? config_.head_dim / 2 : 0;
-  backend_.embed_rows({.num_rows = batch.num_rows,
-                       .tokens = batch.tokens,
-                       .table = embedding_,
-                       .out = embedded_.as<float>()},
-                      stream);
-  backend_.norm_concat({.num_rows = batch.num_rows,
-                        .hidden = config_.hidden_size,
-                        .first = embedded_.as<float>(),
-                        .second = hidden,
-                        .first_norm_weight = input_norm_,
-                        .second_norm_weight = hidden_norm_,
-                        .norm_eps = config_.norm_eps,
-                        .out = joined_.as<float>(),
-                        .second_out = norm_before_residual_ ? hidden : nullptr,
-                        .out_type = joined_type},
-                       stream);
+  const bool in_place = states.states == hidden && !norm_before_residual_;
+  backend_.join_entries({.num_rows = batch.num_rows,
+                         .tokens = batch.tokens,
+                         .table = embedding_,
+                         .states = states.states,
+                         .state_rows = states.rows,
+                         .token_norm_weight = input_norm_,
+                         .state_norm_weight = hidden_norm_,
+                         .norm_eps = config_.norm_eps,
+                         .out = joined_.as<float>(),
+                         .residual = in_place ? nullptr : hidden,
+                         .normed_residual = norm_before_residual_,
+                         .out_type = joined_type},
+                        stream);
   backend_.norm_qkv_rope_append({.batch = batch,
                                  .x = joined_.as<float>(),
                                  .x_type = joined_type,

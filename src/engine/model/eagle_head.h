@@ -41,9 +41,16 @@ class EagleHead final : public HiddenStateTap {
   /// Makes room for `outputs` logits and every angle, so that enqueue() neither allocates nor
   /// writes.
   void reserve(int outputs, Stream stream);
-  /// forward() of a batch that the backend's memory holds already, with hidden states [rows,
-  /// hidden] of the caller's. Returns where logits [batch.num_outputs, draft vocabulary] will lie.
-  const float* enqueue(const kernels::BatchView& batch, float* hidden, Stream stream);
+  /// What the rows of a pass join with their tokens.
+  struct States {
+    const float* states = nullptr;       // [.., hidden]
+    const std::int32_t* rows = nullptr;  // [rows] where the batch lies; null: 0, 1, ...
+  };
+  /// forward() of a batch that the backend's memory holds already, from states to outputs `hidden`
+  /// [rows, hidden] of the caller's. Returns where logits [batch.num_outputs, draft vocabulary]
+  /// will lie.
+  const float* enqueue(const kernels::BatchView& batch, const States& states, float* hidden,
+                       Stream stream);
   /// ... and that leaves them at `logits`; angles are the caller's to fill in.
   void enqueue_to(float* logits, const kernels::BatchView& batch, float* hidden, Stream stream);
 
@@ -62,8 +69,10 @@ class EagleHead final : public HiddenStateTap {
   const KvPoolStorage& pool() const noexcept { return pool_; }
 
  private:
-  void append_entries(const kernels::BatchView& batch, float* hidden, bool shifted, Stream stream);
+  void append_entries(const kernels::BatchView& batch, const States& states, float* hidden,
+                      bool shifted, Stream stream);
   void finish_layer(const kernels::BatchView& batch, float* hidden, Stream stream);
+  void enqueue_rest(float* logits, const kernels::BatchView& batch, float* hidden, Stream stream);
   kernels::NormHeadParams head_params(const kernels::BatchView& batch, const float* hidden) const;
 
   Backend& backend_;
@@ -91,7 +100,6 @@ class EagleHead final : public HiddenStateTap {
 
   DeviceBuffer features_;   // [max_rows, hidden]
   DeviceBuffer x_;          // [max_rows, hidden]
-  DeviceBuffer embedded_;   // [max_rows, hidden]
   DeviceBuffer joined_;     // [max_rows, 2 * hidden]
   DeviceBuffer q_;          // [max_rows, heads * head_dim]
   DeviceBuffer attention_;  // [max_rows, heads * head_dim]

@@ -122,14 +122,16 @@ class Loader {
     const int hidden = layer.hidden_size;
     const int q_rows = layer.num_heads * layer.head_dim;
     const int kv_rows = layer.num_kv_heads * layer.head_dim;
-    if (tensors_.contains("embed_tokens.weight"))
+    if (tensors_.contains("embed_tokens.weight")) {
       source_.embedding =
           tensors_.matrix("embedding", hidden, {{"embed_tokens.weight", layer.vocab_size}},
                           HeadTensors::Bits::eight);  // a row of it is all that a token reads
-    else if (hidden != source_.target_hidden_size)
+      source_.embedding->is_table = true;
+    } else if (hidden != source_.target_hidden_size) {
       tensors_.fail("tensor 'embed_tokens.weight' is missing, and the target's embedding has " +
                     std::to_string(source_.target_hidden_size) + " columns, the head " +
                     std::to_string(hidden));
+    }
     load_fc();
     source_.input_norm = tensors_.vector(prefix_ + "input_layernorm.weight", hidden);
     source_.hidden_norm = tensors_.vector(prefix_ + "hidden_norm.weight", hidden);

@@ -72,6 +72,7 @@ class Builder {
     const int pairs = model_.parts.pairs_layout ? config.head_dim : 0;
     model_.embedding_matrix = matrix(std::string(names_.embedding), config.hidden_size,
                                      {{names_.embedding, config.vocab_size, 0}});
+    model_.embedding_matrix.is_table = true;
     model_.output_norm_weight = vector(names_.output_norm, config.hidden_size);
     if (config.tied_head) {
       // Some writers store the shared matrix a second time; the configuration says it is the same.

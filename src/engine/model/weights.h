@@ -33,6 +33,7 @@ struct MatrixSource {
   std::string name;
   std::vector<RowSource> parts;
   int pair_distance = 0;  // see kernels::PackedMatrix
+  bool is_table = false;  // rows are read one by one: an embedding
 
   int rows() const noexcept;
   int cols() const noexcept { return parts.empty() ? 0 : parts.front().cols; }
