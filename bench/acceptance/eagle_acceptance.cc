@@ -1,7 +1,9 @@
 // How often an EAGLE-3 head is right, position by position along the target's own greedy answers
 // (teacher-forced): the figures of models/README.md, without the engine's stepping in between.
 //
-//   eagle_acceptance TARGET HEAD PROMPTS.jsonl MAX_TOKENS LIMIT [file|q8_0|q4_1]
+//   eagle_acceptance TARGET HEAD PROMPTS.jsonl MAX_TOKENS LIMIT [file|q8_0|q4_1 [auto|cuda|cpu]]
+//
+// The last says who answers; features and head are computed on the CPU.
 
 #include <algorithm>
 #include <cstdio>
@@ -39,7 +41,7 @@ struct Counts {
 class Measure {
  public:
   Measure(const std::string& target, const std::string& head, HeadWeights weights)
-      : backend_(make_backend({})),
+      : backend_(make_backend({.device = "cpu"})),
         source_(open_model(target)),
         head_source_(open_eagle_head(head, source_->config(), weights)),
         target_(*backend_, TransformerWeights(*backend_, *source_), pool(source_->config()),
@@ -144,7 +146,8 @@ class Measure {
 
 int main(int argc, char** argv) {
   if (argc < 6) {
-    std::fprintf(stderr, "usage: eagle_acceptance TARGET HEAD PROMPTS MAX_TOKENS LIMIT [TYPE]\n");
+    std::fprintf(stderr,
+                 "usage: eagle_acceptance TARGET HEAD PROMPTS MAX_TOKENS LIMIT [TYPE [DEVICE]]\n");
     return 2;
   }
   try {
@@ -155,6 +158,7 @@ int main(int argc, char** argv) {
     Measure measure(argv[1], argv[2], weights);
     Config config;
     config.target.model = argv[1];
+    config.backend.device = argc > 7 ? argv[7] : "cpu";
     Engine engine = Engine::load(config);
     std::vector<std::vector<ChatMessage>> prompts;
     std::ifstream file(argv[3]);
