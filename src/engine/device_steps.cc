@@ -23,7 +23,7 @@ std::vector<int> shorter_depths(const DraftLengthConfig& length) {
   std::vector<int> depths;
   if (length.mode == "adaptive")
     for (int depth = length.num_speculative_tokens; depth > 1;)
-      depths.push_back(depth = (depth + 1) / 2);
+      depths.push_back(depth = (2 * depth + 1) / 3);
   if (length.mode == "schedule")
     for (const auto& [from_batch, depth] : length.schedule) depths.push_back(depth);
   std::sort(depths.begin(), depths.end());
