@@ -121,23 +121,31 @@ std::size_t group_bytes(DataType type) {
   return type == DataType::q8_0 ? 34 : type == DataType::q4_1 ? 20 : 18;
 }
 
-/// A weight of a group as tensor cores get it (weights.cuh): f16 arithmetic rounds q * scale (+
-/// minimum), which is exact here, once, and makes infinity of what is too large.
-std::uint16_t unpacked(DataType type, const std::byte* group, int i) {
+/// Weights as tensor cores get them (weights.cuh): f16 arithmetic rounds q * scale (+ minimum),
+/// which is exact here, once, and makes infinity of what is too large.
+void unpack_unit(DataType type, const std::byte* const* groups, std::byte* out) {
   constexpr std::uint16_t kInfinity = 0x7c00;
   const int bias = type == DataType::q8_0 ? 128 : type == DataType::q4_0 ? 8 : 0;
-  const double product = (static_cast<int>(quant(type, group, i)) - bias) * from_f16(group);
-  return to_f16(type == DataType::q4_1 ? product + from_f16(group + 2) : product, kInfinity);
-}
-
-void unpack_unit(DataType type, const std::byte* const* groups, std::byte* out) {
+  double scales[kTileRows];
+  double minimums[kTileRows];
+  for (int row = 0; row < kTileRows; ++row) {
+    const std::byte* const group = groups[row];
+    scales[row] = group == nullptr ? 0 : from_f16(group);
+    // Adding -0 leaves even a product of -0 as it is.
+    minimums[row] = group != nullptr && type == DataType::q4_1 ? from_f16(group + 2) : -0.0;
+  }
   auto* elements = reinterpret_cast<std::uint16_t*>(out);
   for (int step = 0; step < 2; ++step)
     for (int lane = 0; lane < kLanes; ++lane)
       for (int i = 0; i < 8; ++i, ++elements) {
-        const std::byte* group = groups[pair_row(lane, i / 2)];
+        const int row = pair_row(lane, i / 2);
+        if (groups[row] == nullptr) {
+          *elements = 0;
+          continue;
+        }
         const int col = step * 16 + pair_col(lane, i / 2) + i % 2;
-        *elements = group == nullptr ? std::uint16_t{0} : unpacked(type, group, col);
+        const int q = static_cast<int>(quant(type, groups[row], col)) - bias;
+        *elements = to_f16(q * scales[row] + minimums[row], kInfinity);
       }
 }
 

@@ -8,8 +8,8 @@ namespace specdec::kernels::cuda {
 
 /// A level of greedy chains in one launch: what draft_candidates() and grow_level(), or
 /// finish_growth(), leave where topk is 1, no sequence has a temperature or edits, and nobody looks
-/// at scores. A level is a dozen small kernels, most of which wait for the one before; three of
-/// them and a copy of the logits are saved.
+/// at scores. A level is a dozen small kernels, each of which waits for the one before; two of them
+/// and a copy of the logits are saved.
 struct ChainLevelParams {
   GrowParams grow;  // its candidates are not read
   std::int32_t depth = 0;
