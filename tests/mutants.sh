@@ -57,6 +57,7 @@ penalties_skip_accepted       test_engine
 stale_draft_kv                test_engine
 returned_features_shifted     test_engine
 returned_entries_stale        test_engine
+costs_from_position_0         test_engine
 returned_rows_misplaced       test_engine
 features_off_by_one           model_tests
 features_off_by_one           test_acceptance

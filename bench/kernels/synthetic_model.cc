@@ -134,23 +134,26 @@ void SyntheticModel::qkv(CpuOps& ops, int layer, int context, int rows) {
 }
 
 void SyntheticModel::attention(CpuOps& ops, int layer, int context, int rows) {
-  ops.tree_attention({batch(context, rows), q_.data(), kHeads, 0.125f,
-                      layers_[static_cast<std::size_t>(layer)].kv, attention_.data()});
+  const Layer& l = layers_[static_cast<std::size_t>(layer)];
+  ops.tree_attention({batch(context, rows), q_.data(), kHeads, 0.125f, l.kv, attention_.data(),
+                      CpuOps::operand_type(l.output.type)});
 }
 
 void SyntheticModel::output(CpuOps& ops, int layer, int rows) {
+  const PackedMatrix& weight = layers_[static_cast<std::size_t>(layer)].output;
   ops.project_residual(
-      {rows, attention_.data(), layers_[static_cast<std::size_t>(layer)].output, x_.data()});
+      {rows, attention_.data(), weight, x_.data(), CpuOps::operand_type(weight.type)});
 }
 
 void SyntheticModel::gate_up(CpuOps& ops, int layer, int rows) {
-  ops.norm_gate_up({rows, x_.data(), norm_.data(), 1e-5f,
-                    layers_[static_cast<std::size_t>(layer)].gate_up, ffn_.data()});
+  const Layer& l = layers_[static_cast<std::size_t>(layer)];
+  ops.norm_gate_up({rows, x_.data(), norm_.data(), 1e-5f, l.gate_up, ffn_.data(),
+                    CpuOps::operand_type(l.down.type)});
 }
 
 void SyntheticModel::down(CpuOps& ops, int layer, int rows) {
-  ops.project_residual(
-      {rows, ffn_.data(), layers_[static_cast<std::size_t>(layer)].down, x_.data()});
+  const PackedMatrix& weight = layers_[static_cast<std::size_t>(layer)].down;
+  ops.project_residual({rows, ffn_.data(), weight, x_.data(), CpuOps::operand_type(weight.type)});
 }
 
 void SyntheticModel::head(CpuOps& ops, int rows, bool all_logits) {

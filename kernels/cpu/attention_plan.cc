@@ -1,8 +1,11 @@
 #include "kernels/cpu/attention_plan.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <limits>
+
+#include "kernels/cpu/row_format.h"
 
 namespace specdec::kernels {
 namespace {
@@ -145,24 +148,36 @@ void CpuOps::AttentionPlan::build(const TreeAttentionParams& params, int threads
       }
     }
   }
-  split_ = threads > 1 && num_items() < 4 * threads &&
+  const int num_items = static_cast<int>(items_.size());
+  split_ = threads > 1 && num_items < 4 * threads &&
            std::any_of(tiles_.begin(), tiles_.end(), [](const Tile& t) { return t.units > 1; });
-  for (int i = 0; i < num_items(); ++i) {
+  for (int i = 0; i < num_items; ++i) {
     const int units = tiles_[size(items_[size(i)].tile)].units;
     if (!split_) {
       tasks_.push_back({i, 0, units});
       continue;
     }
     // Long runs prefetch better, short ones spread better: about six tasks a thread.
-    const int run = std::max(1, units * num_items() / (6 * threads));
+    const int run = std::max(1, units * num_items / (6 * threads));
     for (int unit = 0; unit < units; unit += run) {
       tasks_.push_back({i, unit, std::min(units, unit + run)});
+      ++items_[size(i)].tasks_left;
     }
+  }
+  // Long tasks first: what a thread takes from another one at the end is short then.
+  const auto work = [&](const Task& task) {
+    const Tile& tile = tiles_[size(items_[size(task.item)].tile)];
+    const int end = std::min(task.unit_end * kUnit, params.batch.positions[tile.row_begin] + 1);
+    return (end - task.unit_begin * kUnit) * tile.num_rows;
+  };
+  if (split_) {
+    std::stable_sort(tasks_.begin(), tasks_.end(),
+                     [&](const Task& a, const Task& b) { return work(a) > work(b); });
   }
 }
 
 void CpuOps::AttentionPlan::run_unit(const KernelTable& kernels, const TreeAttentionParams& params,
-                                     const Item& item, int unit, int unit_end, const float* q,
+                                     const Item& item, int unit, const Ahead& ahead, const float* q,
                                      const Result& result) const {
   const Tile& tile = tiles_[size(item.tile)];
   const SequenceRows& sequence = *tile.sequence;
@@ -190,13 +205,15 @@ void CpuOps::AttentionPlan::run_unit(const KernelTable& kernels, const TreeAtten
   }
   KvUnit key_unit = {kv.type, kv.head_dim, kv.block_size, keys, nullptr};
   KvUnit value_unit = {kv.type, kv.head_dim, kv.block_size, values, nullptr};
-  // Fetch the values while the keys are read, the next unit's keys while the values are.
+  // Fetch the values while the keys are read, the keys that come next while the values are.
   const void* later[kUnit / kMinBlockSize] = {};
   key_unit.next_blocks = values;
-  const int next = (start + kUnit) / kv.block_size;
-  const int limit = (sequence.context_len + kv.block_size - 1) / kv.block_size;
-  for (int b = 0; unit + 1 < unit_end && b < kUnit / kv.block_size && next + b < limit; ++b) {
-    later[b] = block_head(kv, kv.keys, sequence.block_table[next + b], item.kv_head);
+  if (ahead.item != nullptr) {
+    const SequenceRows& of = *tiles_[size(ahead.item->tile)].sequence;
+    const int next = ahead.unit * kUnit / kv.block_size;
+    const int limit = (of.context_len + kv.block_size - 1) / kv.block_size;
+    for (int b = 0; b < kUnit / kv.block_size && next + b < limit; ++b)
+      later[b] = block_head(kv, kv.keys, of.block_table[next + b], ahead.item->kv_head);
   }
   value_unit.next_blocks = later;
   alignas(64) float scores[kMaxQueries * kUnit];
@@ -238,15 +255,28 @@ void CpuOps::AttentionPlan::write(const KernelTable& kernels, const TreeAttentio
   for (int i = 0; i < tile.num_rows * item.num_heads; ++i) {
     const int row = tile.row_begin + i / item.num_heads;
     const int head = item.kv_head * group + item.head_begin + i % item.num_heads;
-    kernels.divide(result.out + i * d, result.sum[i],
-                   params.out + (size(row) * size(params.num_heads) + size(head)) * size(d), d);
+    if (params.out_type == DataType::f32) {
+      kernels.divide(result.out + i * d, result.sum[i],
+                     params.out + (size(row) * size(params.num_heads) + size(head)) * size(d), d);
+      continue;
+    }
+    alignas(64) float values[kMaxHeadDim];
+    kernels.divide(result.out + i * d, result.sum[i], values, d);
+    const int first = row / kPanelRows * kPanelRows;
+    const int panel_rows = std::min(kPanelRows, params.batch.num_rows - first);
+    const int groups = d / kGroupSize;
+    kernels.quantise(values, groups,
+                     reinterpret_cast<ActivationGroup*>(params.out) +
+                         size(first) * size(params.num_heads * groups) +
+                         size(head * groups * panel_rows + row - first),
+                     panel_rows);
   }
 }
 
 void CpuOps::AttentionPlan::run(const KernelTable& kernels, const TreeAttentionParams& params,
-                                int task_index, float* partials) const {
+                                int task_index, float* partials) {
   const Task& task = tasks_[size(task_index)];
-  const Item& item = items_[size(task.item)];
+  Item& item = items_[size(task.item)];
   const Tile& tile = tiles_[size(item.tile)];
   const int d = params.kv.head_dim;
   const int group = params.num_heads / params.kv.num_kv_heads;
@@ -260,20 +290,29 @@ void CpuOps::AttentionPlan::run(const KernelTable& kernels, const TreeAttentionP
     for (int k = 0; k < d; ++k) q[i * d + k] = from[k] * scale;
   }
   const std::size_t result_floats = Result::floats(queries, d);
+  const auto ahead = [&](int unit) {
+    if (unit + 1 < task.unit_end) return Ahead{&item, unit + 1};
+    if (task_index + 1 == num_tasks()) return Ahead{};
+    const Task& next = tasks_[size(task_index + 1)];  // most likely this thread's
+    return Ahead{&items_[size(next.item)], next.unit_begin};
+  };
   if (split_) {
     for (int unit = task.unit_begin; unit < task.unit_end; ++unit) {
-      run_unit(kernels, params, item, unit, task.unit_end, q,
+      run_unit(kernels, params, item, unit, ahead(unit), q,
                Result::at(partials + item.partial + size(unit) * result_floats, queries));
     }
+    // Release what this task wrote, acquire what the others did.
+    const std::atomic_ref<int> left(item.tasks_left);
+    if (left.fetch_sub(1, std::memory_order_acq_rel) == 1) combine(kernels, params, item, partials);
     return;
   }
   alignas(64) float running_floats[kMaxQueries * (2 + kMaxHeadDim)];
   alignas(64) float unit_floats[kMaxQueries * (2 + kMaxHeadDim)];
   const Result running = Result::at(running_floats, queries);
   const Result part = Result::at(unit_floats, queries);
-  run_unit(kernels, params, item, 0, task.unit_end, q, running);
+  run_unit(kernels, params, item, 0, ahead(0), q, running);
   for (int unit = 1; unit < task.unit_end; ++unit) {
-    run_unit(kernels, params, item, unit, task.unit_end, q, part);
+    run_unit(kernels, params, item, unit, ahead(unit), q, part);
     kernels.combine(queries, d, part.top, part.sum, part.out, running.top, running.sum,
                     running.out);
   }
@@ -281,8 +320,7 @@ void CpuOps::AttentionPlan::run(const KernelTable& kernels, const TreeAttentionP
 }
 
 void CpuOps::AttentionPlan::combine(const KernelTable& kernels, const TreeAttentionParams& params,
-                                    int item_index, float* partials) const {
-  const Item& item = items_[size(item_index)];
+                                    const Item& item, float* partials) const {
   const Tile& tile = tiles_[size(item.tile)];
   const int queries = tile.num_rows * item.num_heads;
   const std::size_t result_floats = Result::floats(queries, params.kv.head_dim);

@@ -11,21 +11,19 @@ namespace specdec::kernels {
 ///
 /// A tile is a run of rows of one sequence that read the same number of units. An item is a tile x
 /// a KV head x a run of its query heads. A task is an item, or, when there are too few items for
-/// the threads, a run of an item's units; then combine() folds the units. Both ways run the same
-/// functions in the same order on the same numbers, so the choice does not show in the result.
+/// the threads, a run of an item's units; then the last task of an item to end folds its units.
+/// Both ways run the same functions in the same order on the same numbers, so the choice does not
+/// show in the result.
 struct CpuOps::AttentionPlan {
   void build(const TreeAttentionParams& params, int threads);
 
   int num_tasks() const noexcept { return static_cast<int>(tasks_.size()); }
-  int num_items() const noexcept { return static_cast<int>(items_.size()); }
-  bool split() const noexcept { return split_; }
-  /// Floats of the partial results that run() writes and combine() reads.
+  /// Floats of the partial results that tasks hand each other.
   std::size_t partial_floats() const noexcept { return split_ ? partial_floats_ : 0; }
 
+  /// Each task once, on any thread, after build().
   void run(const KernelTable& kernels, const TreeAttentionParams& params, int task,
-           float* partials) const;
-  void combine(const KernelTable& kernels, const TreeAttentionParams& params, int item,
-               float* partials) const;
+           float* partials);
 
  private:
   struct Tile {
@@ -41,17 +39,24 @@ struct CpuOps::AttentionPlan {
     int head_begin;  // within the KV head's group
     int num_heads;
     std::size_t partial;  // where the item's partial results start: [units][queries][2 + head_dim]
+    int tasks_left = 0;   // counted down by threads
   };
   struct Task {
     int item;
     int unit_begin;
     int unit_end;
   };
+  struct Ahead {
+    const Item* item = nullptr;  // null: nothing
+    int unit = 0;
+  };
   struct Result;
 
   void add_tiles(const TreeAttentionParams& params, const SequenceRows& sequence, int max_rows);
   void run_unit(const KernelTable& kernels, const TreeAttentionParams& params, const Item& item,
-                int unit, int unit_end, const float* q, const Result& result) const;
+                int unit, const Ahead& ahead, const float* q, const Result& result) const;
+  void combine(const KernelTable& kernels, const TreeAttentionParams& params, const Item& item,
+               float* partials) const;
   void write(const KernelTable& kernels, const TreeAttentionParams& params, const Item& item,
              const Result& result) const;
 

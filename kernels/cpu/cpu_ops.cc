@@ -54,6 +54,10 @@ std::size_t CpuOps::packed_bytes(DataType type, int rows, int cols) noexcept {
   return size(tiles_of(rows)) * tile_bytes(type, cols);
 }
 
+DataType CpuOps::operand_type(DataType weight) noexcept {
+  return is_quantised(weight) ? DataType::q8_0 : DataType::f32;
+}
+
 void CpuOps::pack_rows(DataType type, int cols, int first_row, int count,
                        const std::byte* const* row_pointers, void* packed) const noexcept {
   std::byte* tile =
@@ -74,34 +78,43 @@ void CpuOps::parallel(int count, const Body& body) {
 
 const void* CpuOps::prepare(const float* x, const std::int32_t* row_ids, const float* norm_weight,
                             float norm_eps, int num_rows, const PackedMatrix& matrix) {
-  const bool quantise = is_quantised(matrix.type);
-  const std::size_t row_size = quantise ? size(matrix.cols / kGroupSize) * sizeof(ActivationGroup)
-                                        : size(matrix.cols) * sizeof(float);
-  const PrepareJob job = {.x = x,
-                          .row_ids = row_ids,
-                          .norm_weight = norm_weight,
-                          .norm_eps = norm_eps,
-                          .num_rows = num_rows,
-                          .cols = matrix.cols,
-                          .quantise = quantise,
-                          .out = activations_.get<std::byte>(size(num_rows) * row_size)};
+  PrepareJob job = {.x = x,
+                    .row_ids = row_ids,
+                    .norm_weight = norm_weight,
+                    .norm_eps = norm_eps,
+                    .num_rows = num_rows,
+                    .cols = matrix.cols,
+                    .quantise = is_quantised(matrix.type)};
+  const std::size_t row_size = job.quantise
+                                   ? size(matrix.cols / kGroupSize) * sizeof(ActivationGroup)
+                                   : size(matrix.cols) * sizeof(float);
+  job.out = activations_.get<std::byte>(size(num_rows) * row_size);
+  prepare(job);
+  return job.out;
+}
+
+void CpuOps::prepare(const PrepareJob& job) {
   // A few rows take less time than handing them out.
   constexpr int kSerialElements = 6000;
-  const int chunk = num_rows * matrix.cols <= kSerialElements ? num_rows : num_rows <= 32 ? 2 : 8;
-  parallel((num_rows + chunk - 1) / chunk,
-           [&](int i) { kernels_->prepare(job, i * chunk, std::min(num_rows, (i + 1) * chunk)); });
-  return job.out;
+  const int n = job.num_rows;
+  const int chunk = n * job.cols <= kSerialElements ? n : n <= 32 ? 2 : 8;
+  parallel((n + chunk - 1) / chunk,
+           [&](int i) { kernels_->prepare(job, i * chunk, std::min(n, (i + 1) * chunk)); });
 }
 
 void CpuOps::multiply(const GemmJob& job, int tiles) {
   const int threads = executor_->num_threads();
   if (job.num_rows <= kNarrowRows) {
-    const int tasks = threads == 1 ? 1 : std::min(tiles, 8 * threads);
+    const int unit = job.groups == nullptr ? 1 : 2;
+    const int units = tiles / unit;
+    const int tasks = threads == 1 ? 1 : std::min(units, 8 * threads);
     parallel(tasks, [&](int i) {
-      kernels_->gemm(job, tiles * i / tasks, tiles * (i + 1) / tasks, 0, job.num_rows);
+      kernels_->gemm(job, units * i / tasks * unit, units * (i + 1) / tasks * unit, 0,
+                     job.num_rows);
     });
     return;
   }
+  static_assert(kTilesPerTask % 2 == 0);
   const int row_blocks = (job.num_rows + kRowBlock - 1) / kRowBlock;
   const int tile_blocks = (tiles + kTilesPerTask - 1) / kTilesPerTask;
   parallel(row_blocks * tile_blocks, [&](int i) {
@@ -143,18 +156,22 @@ void CpuOps::norm_qkv_rope_append(const NormQkvRopeAppendParams& params) {
   const int n = params.batch.num_rows;
   const KvLayer& kv = params.kv;
   const void* activations =
-      prepare(params.x, nullptr, params.norm_weight, params.norm_eps, n, params.qkv);
+      params.x_type == DataType::f32
+          ? prepare(params.x, nullptr, params.norm_weight, params.norm_eps, n, params.qkv)
+          : params.x;
   float* qkv = product_.get<float>(size(n) * size(params.qkv.rows));
-  multiply(gemm_job(params.qkv, activations, n, Epilogue::store, qkv), tiles_of(params.qkv.rows));
-
-  const auto append = [&](int begin, int end) {
+  const GemmJob job = gemm_job(params.qkv, activations, n, Epilogue::store, qkv);
+  const int heads = params.num_heads + 2 * kv.num_kv_heads;
+  const auto append = [&](int begin, int end, int head_begin, int head_end) {
     for (const SequenceRows& sequence : params.batch.sequences) {
       const int first = std::max(begin, sequence.row_begin);
       const int last = std::min(end, sequence.row_begin + sequence.num_rows);
       for (int r = first; r < last; ++r) {
         const int slot = params.batch.slots[r];
         const std::size_t angles = size(params.batch.positions[r]) * size(kv.head_dim / 2);
-        kernels_->rope_append({.qkv = qkv + size(r) * size(params.qkv.rows),
+        kernels_->rope_append({.head_begin = head_begin,
+                               .head_end = head_end,
+                               .qkv = qkv + size(r) * size(params.qkv.rows),
                                .cosines = params.rope_cos + angles,
                                .sines = params.rope_sin + angles,
                                .num_heads = params.num_heads,
@@ -165,31 +182,54 @@ void CpuOps::norm_qkv_rope_append(const NormQkvRopeAppendParams& params) {
       }
     }
   };
+  if (n <= kNarrowRows && kv.head_dim % kTileRows == 0 && heads >= 4 * executor_->num_threads()) {
+    // Few rows: whoever multiplied a head rotates and appends it, while it is in his cache.
+    const int tiles = kv.head_dim / kTileRows;
+    parallel(heads, [&](int h) {
+      kernels_->gemm(job, h * tiles, (h + 1) * tiles, 0, n);
+      append(0, n, h, h + 1);
+    });
+    return;
+  }
+  multiply(job, tiles_of(params.qkv.rows));
   constexpr int kChunk = 4;
   parallel((n + kChunk - 1) / kChunk,
-           [&](int i) { append(i * kChunk, std::min(n, (i + 1) * kChunk)); });
+           [&](int i) { append(i * kChunk, std::min(n, (i + 1) * kChunk), 0, heads); });
 }
 
 void CpuOps::tree_attention(const TreeAttentionParams& params) {
+  if (params.out_type != DataType::f32 && params.kv.head_dim % kGroupSize != 0) {
+    // A group has values of two heads.
+    const int cols = params.num_heads * params.kv.head_dim;
+    TreeAttentionParams floats = params;
+    floats.out = product_.get<float>(size(params.batch.num_rows) * size(cols));
+    floats.out_type = DataType::f32;
+    tree_attention(floats);
+    prepare({.x = floats.out,
+             .num_rows = params.batch.num_rows,
+             .cols = cols,
+             .quantise = true,
+             .out = params.out});
+    return;
+  }
   plan_->build(params, executor_->num_threads());
   float* partials = partials_.get<float>(plan_->partial_floats());
   parallel(plan_->num_tasks(), [&](int i) { plan_->run(*kernels_, params, i, partials); });
-  if (plan_->split()) {
-    parallel(plan_->num_items(), [&](int i) { plan_->combine(*kernels_, params, i, partials); });
-  }
 }
 
 void CpuOps::project(const ProjectParams& params) {
-  project_rows(params.weight, params.in, params.num_rows, Epilogue::store, params.out);
+  project_rows(params.weight, params.in, DataType::f32, params.num_rows, Epilogue::store,
+               params.out);
 }
 
 void CpuOps::project_residual(const ProjectResidualParams& params) {
-  project_rows(params.weight, params.in, params.num_rows, Epilogue::add, params.x);
+  project_rows(params.weight, params.in, params.in_type, params.num_rows, Epilogue::add, params.x);
 }
 
-void CpuOps::project_rows(const PackedMatrix& weight, const float* in, int num_rows,
-                          Epilogue epilogue, float* out) {
-  const void* activations = prepare(in, nullptr, nullptr, 0.0f, num_rows, weight);
+void CpuOps::project_rows(const PackedMatrix& weight, const float* in, DataType in_type,
+                          int num_rows, Epilogue epilogue, float* out) {
+  const void* activations =
+      in_type == DataType::f32 ? prepare(in, nullptr, nullptr, 0.0f, num_rows, weight) : in;
   multiply(gemm_job(weight, activations, num_rows, epilogue, out), tiles_of(weight.rows));
 }
 
@@ -202,10 +242,13 @@ void CpuOps::norm_gate_up(const NormGateUpParams& params) {
     GemmJob job = gemm_job(params.gate_up, activations, n, Epilogue::silu_mul, params.out);
     job.out_cols = ffn;
     job.pair_tiles = ffn / kTileRows;
+    if (params.out_type != DataType::f32)
+      job.groups = reinterpret_cast<ActivationGroup*>(params.out);
     multiply(job, job.pair_tiles);
     return;
   }
-  // Gate and up rows share a tile: take the product first.
+  // Gate and up rows share a tile (so the rows are no operand of quantised weights): take the
+  // product first.
   float* both = product_.get<float>(size(n) * size(2 * ffn));
   multiply(gemm_job(params.gate_up, activations, n, Epilogue::store, both), tiles_of(2 * ffn));
   parallel(n, [&](int r) {
@@ -222,6 +265,19 @@ void CpuOps::norm_head(const NormHeadParams& params) {
 }
 
 void CpuOps::join_entries(const JoinEntriesParams& params) {
+  if (params.out_type != DataType::f32) {
+    const int cols = 2 * params.table.cols;
+    JoinEntriesParams floats = params;
+    floats.out = product_.get<float>(size(params.num_rows) * size(cols));
+    floats.out_type = DataType::f32;
+    join_entries(floats);
+    prepare({.x = floats.out,
+             .num_rows = params.num_rows,
+             .cols = cols,
+             .quantise = true,
+             .out = params.out});
+    return;
+  }
   constexpr int kChunk = 8;
   parallel((params.num_rows + kChunk - 1) / kChunk, [&](int i) {
     const int end = std::min(params.num_rows, (i + 1) * kChunk);

@@ -12,6 +12,7 @@ namespace specdec::kernels {
 
 struct KernelTable;
 struct GemmJob;
+struct PrepareJob;
 enum class Epilogue : std::uint8_t;
 
 /// Instruction sets that the CPU kernels are built for. avx512_vnni and amx give the same bits,
@@ -48,6 +49,9 @@ class CpuOps {
 
   /// Bytes of a packed [rows, cols] matrix; rows are padded to whole tiles.
   static std::size_t packed_bytes(DataType type, int rows, int cols) noexcept;
+  /// How a product with weights of that type finds its activations without a pass of its own:
+  /// q8_0 (groups of int8, as many bytes as 1.5 a value) for quantised ones, else f32.
+  static DataType operand_type(DataType weight) noexcept;
   /// Packs rows [first_row, first_row + count) of a matrix into its packed layout at `packed` (the
   /// start of the whole matrix). `row_pointers[i]` is row first_row + i in the file's format.
   /// `first_row` is a multiple of kTileRows; `count` is too, unless the rows end there: the last
@@ -86,9 +90,10 @@ class CpuOps {
   static void move_layer(const KvLayer& kv, const MoveKvParams& params);
   const void* prepare(const float* x, const std::int32_t* row_ids, const float* norm_weight,
                       float norm_eps, int num_rows, const PackedMatrix& matrix);
+  void prepare(const PrepareJob& job);
   void multiply(const GemmJob& job, int tiles);
-  void project_rows(const PackedMatrix& weight, const float* in, int num_rows, Epilogue epilogue,
-                    float* out);
+  void project_rows(const PackedMatrix& weight, const float* in, DataType in_type, int num_rows,
+                    Epilogue epilogue, float* out);
 
   Isa isa_;
   Executor* executor_;

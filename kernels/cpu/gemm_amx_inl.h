@@ -161,16 +161,24 @@ void amx_product(const GemmJob& job, int tile, int row_begin, int panels, float*
 
 template <DataType type>
 void amx_panels(const GemmJob& job, int tile_begin, int tile_end, int row_begin, int panels) {
-  alignas(64) float y[kMaxPanels * kPanelDots];
-  alignas(64) float up[kMaxPanels * kPanelDots];
-  for (int tile = tile_begin; tile < tile_end; ++tile) {
-    amx_product<type>(job, tile, row_begin, panels, y);
-    if (job.epilogue == Epilogue::silu_mul) {
-      amx_product<type>(job, tile + job.pair_tiles, row_begin, panels, up);
-      silu_mul_tile(y, up, panels * kPanelDots);
+  constexpr int kFloats = kMaxPanels * kPanelDots;
+  alignas(64) float y[2 * kFloats];
+  alignas(64) float up[kFloats];
+  const int tiles = job.groups == nullptr ? 1 : 2;
+  for (int tile = tile_begin; tile < tile_end; tile += tiles) {
+    for (int i = 0; i < tiles; ++i) {
+      amx_product<type>(job, tile + i, row_begin, panels, y + i * kFloats);
+      if (job.epilogue != Epilogue::silu_mul) continue;
+      amx_product<type>(job, tile + i + job.pair_tiles, row_begin, panels, up);
+      silu_mul_tile(y + i * kFloats, up, y + i * kFloats, panels * kPanelDots);
     }
     for (int p = 0; p < panels; ++p) {
-      write_tile<kPanelRows>(job, tile, row_begin + p * kPanelRows, y + p * kPanelDots);
+      const int row = row_begin + p * kPanelRows;
+      if (job.groups == nullptr) {
+        write_tile<kPanelRows>(job, tile, row, y + p * kPanelDots);
+      } else {
+        write_groups<kPanelRows>(job, tile, row, y + p * kPanelDots, kFloats);
+      }
     }
   }
 }

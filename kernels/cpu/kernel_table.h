@@ -29,7 +29,8 @@ struct ActivationGroup {
 };
 
 // Activations of n rows lie panel by panel; a panel of r <= 8 rows is [steps][r], a step being an
-// ActivationGroup for quantised weights and one float for float weights.
+// ActivationGroup for quantised weights and one float for float weights. What an operation leaves
+// as DataType::q8_0 (ops.h: in_type) is that: groups in panels.
 
 /// Normalises (when norm_weight is set) and lays out rows for gemm().
 struct PrepareJob {
@@ -57,10 +58,15 @@ struct GemmJob {
   float* out = nullptr;  // [num_rows, out_cols]
   int out_cols = 0;
   int pair_tiles = 0;  // silu_mul: the up tile of gate tile t is t + pair_tiles
+  /// silu_mul: results go here as activations, out_cols / 32 steps; null: to `out`. The ranges of
+  /// tiles begin and end at even ones then: two tiles make a group.
+  ActivationGroup* groups = nullptr;
 };
 
-/// RoPE and the KV append for one row of W_qkv x.
+/// RoPE and the KV append for heads of one row of W_qkv x: those of q, of k, then of v.
 struct RopeAppendJob {
+  int head_begin = 0;
+  int head_end = 0;            // at most num_heads + 2 * kv.num_kv_heads
   const float* qkv = nullptr;  // [(num_heads + 2 * num_kv_heads) * head_dim]
   const float* cosines = nullptr;
   const float* sines = nullptr;
@@ -84,6 +90,8 @@ struct KvUnit {
 /// The functions of one Isa. All are pure: outputs are bitwise functions of each row's inputs.
 struct KernelTable {
   void (*prepare)(const PrepareJob&, int row_begin, int row_end);
+  /// out[i * stride] = x[32 * i .. 32 * i + 32), i < groups.
+  void (*quantise)(const float* x, int groups, ActivationGroup* out, int stride);
   /// row_begin is a multiple of kPanelRows; row_end too, or num_rows.
   void (*gemm)(const GemmJob&, int tile_begin, int tile_end, int row_begin, int row_end);
   /// out = x / rms(x) * weight; out may be x.

@@ -46,6 +46,14 @@ void quantise_group(const F* v, ActivationGroup* out) {
   out->q8_bias = static_cast<int>(-128U * static_cast<unsigned>(sum));
 }
 
+void quantise(const float* x, int groups, ActivationGroup* out, int stride) {
+  for (int g = 0; g < groups; ++g, x += kGroup, out += stride) {
+    F v[kGroupVectors];
+    for (int i = 0; i < kGroupVectors; ++i) v[i] = load(x + i * kLanes);
+    quantise_group(v, out);
+  }
+}
+
 void prepare(const PrepareJob& job, int row_begin, int row_end) {
   for (int r = row_begin; r < row_end; ++r) {
     const auto source = static_cast<std::size_t>(job.row_ids == nullptr ? r : job.row_ids[r]);
@@ -121,38 +129,59 @@ std::uint16_t to_f16(float v) {
   return static_cast<std::uint16_t>(_cvtss_sh(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
-void rope_append(const RopeAppendJob& job) {
+void to_f16(const float* in, int count, std::uint16_t* out) {
+  int i = 0;
+  for (; i + kLanes <= count; i += kLanes) store_f16(out + i, load(in + i));
+  for (; i < count; ++i) out[i] = to_f16(in[i]);
+}
+
+/// Where the block's entries of KV head `h` begin, in elements.
+std::size_t head_base(const RopeAppendJob& job, int h) {
   const KvLayer& kv = job.kv;
-  const int d = kv.head_dim;
-  const auto head_size = static_cast<std::size_t>(d) * static_cast<std::size_t>(kv.block_size);
-  for (int h = 0; h < job.num_heads; ++h) {
-    rotate(job.qkv + h * d, job.cosines, job.sines, d / 2, job.q + h * d);
+  return (static_cast<std::size_t>(job.block) * static_cast<std::size_t>(kv.num_kv_heads) +
+          static_cast<std::size_t>(h)) *
+         static_cast<std::size_t>(kv.head_dim) * static_cast<std::size_t>(kv.block_size);
+}
+
+void append_key(const RopeAppendJob& job, const float* rotated, int h) {
+  const KvLayer& kv = job.kv;
+  const std::size_t at = head_base(job, h) + static_cast<std::size_t>(job.offset);
+  if (kv.type == DataType::f32) {
+    float* keys = static_cast<float*>(kv.keys) + at;
+    for (int i = 0; i < kv.head_dim; ++i) keys[i * kv.block_size] = rotated[i];
+  } else {
+    std::uint16_t half[kMaxHeadDim];
+    to_f16(rotated, kv.head_dim, half);
+    auto* keys = static_cast<std::uint16_t*>(kv.keys) + at;
+    for (int i = 0; i < kv.head_dim; ++i) keys[i * kv.block_size] = half[i];
   }
-  for (int h = 0; h < kv.num_kv_heads; ++h) {
-    float key[kMaxHeadDim];
-    rotate(job.qkv + (job.num_heads + h) * d, job.cosines, job.sines, d / 2, key);
-    const float* value = job.qkv + (job.num_heads + kv.num_kv_heads + h) * d;
-    const std::size_t base =
-        (static_cast<std::size_t>(job.block) * static_cast<std::size_t>(kv.num_kv_heads) +
-         static_cast<std::size_t>(h)) *
-        head_size;
-    const std::size_t value_at =
-        base + static_cast<std::size_t>(job.offset) * static_cast<std::size_t>(d);
-    if (kv.type == DataType::f32) {
-      float* keys = static_cast<float*>(kv.keys) + base + job.offset;
-      for (int i = 0; i < d; ++i) keys[i * kv.block_size] = key[i];
-      std::memcpy(static_cast<float*>(kv.values) + value_at, value,
-                  static_cast<std::size_t>(d) * sizeof(float));
+}
+
+void append_value(const RopeAppendJob& job, const float* value, int h) {
+  const KvLayer& kv = job.kv;
+  const std::size_t at = head_base(job, h) + static_cast<std::size_t>(job.offset) *
+                                                 static_cast<std::size_t>(kv.head_dim);
+  if (kv.type == DataType::f32) {
+    std::memcpy(static_cast<float*>(kv.values) + at, value,
+                static_cast<std::size_t>(kv.head_dim) * sizeof(float));
+  } else {
+    to_f16(value, kv.head_dim, static_cast<std::uint16_t*>(kv.values) + at);
+  }
+}
+
+void rope_append(const RopeAppendJob& job) {
+  const int d = job.kv.head_dim;
+  const int values = job.num_heads + job.kv.num_kv_heads;
+  for (int h = job.head_begin; h < job.head_end; ++h) {
+    const float* in = job.qkv + h * d;
+    if (h < job.num_heads) {
+      rotate(in, job.cosines, job.sines, d / 2, job.q + h * d);
+    } else if (h < values) {
+      float key[kMaxHeadDim];
+      rotate(in, job.cosines, job.sines, d / 2, key);
+      append_key(job, key, h - job.num_heads);
     } else {
-      auto* keys = static_cast<std::uint16_t*>(kv.keys) + base + job.offset;
-      std::uint16_t half[kMaxHeadDim];
-      int i = 0;
-      for (; i + kLanes <= d; i += kLanes) store_f16(half + i, load(key + i));
-      for (; i < d; ++i) half[i] = to_f16(key[i]);
-      for (i = 0; i < d; ++i) keys[i * kv.block_size] = half[i];
-      auto* values = static_cast<std::uint16_t*>(kv.values) + value_at;
-      for (i = 0; i + kLanes <= d; i += kLanes) store_f16(values + i, load(value + i));
-      for (; i < d; ++i) values[i] = to_f16(value[i]);
+      append_value(job, in, h - values);
     }
   }
 }

@@ -9,6 +9,7 @@ namespace {
 
 constexpr KernelTable kKernels = {
     .prepare = prepare,
+    .quantise = quantise,
     .gemm = gemm,
     .rms_norm = rms_norm,
     .silu_mul = silu_mul_row,

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <numeric>
 
+#include "sampling/mutation.h"
+
 namespace specdec {
 
 namespace {
@@ -108,11 +110,14 @@ PassTimes measure_costs(const PassToTime& pass, const PassLimits& limits) {
 CostPoints measure_prompts(const PassToTime& pass, const PassLimits& limits) {
   const std::vector<BlockId> table = first_blocks(limits.num_blocks);
   CostPoints points;
+  // An EAGLE head has no entry at position 0: a row there would attend to nothing, and its NaN
+  // would stay in a slot that is never written again.
+  const int first = mutant_active("costs_from_position_0") ? 0 : 1;
   for (const int rows : {1, 64, 512}) {
-    if (rows > limits.max_rows || rows > limits.max_context) break;
+    if (rows > limits.max_rows || first + rows > limits.max_context) break;
     ForwardBatch batch;
-    batch.begin_sequence(0, table);
-    for (int row = 0; row < rows; ++row) batch.add_row(0, row, row == rows - 1);
+    batch.begin_sequence(first, table);
+    for (int row = 0; row < rows; ++row) batch.add_row(0, first + row, row == rows - 1);
     points.emplace_back(rows, time_pass(pass, batch));
   }
   return points;

@@ -29,7 +29,8 @@ struct PassTimes {
 /// in turns, and two widths over a long one, where the cache has room for it.
 PassTimes measure_costs(const PassToTime& pass, const PassLimits& limits);
 
-/// Times passes of 1 to 512 rows that want the logits of the last one alone, as prompts do.
+/// Times passes of 1 to 512 rows that want the logits of the last one alone, as prompts do, from
+/// position 1 on.
 CostPoints measure_prompts(const PassToTime& pass, const PassLimits& limits);
 
 /// Seconds that a pass of one row takes more behind `other` than behind itself.

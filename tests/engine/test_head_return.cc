@@ -139,6 +139,8 @@ class Decoder {
     return draft;
   }
 
+  void measure_costs() { drafts_.measure_costs(*target_, shape_.num_blocks); }
+
   KvCacheManager& cache() { return cache_; }
   DraftStage& drafts() { return drafts_; }
   Scheduler& scheduler() { return scheduler_; }
@@ -400,6 +402,19 @@ TEST_CASE("what a returned head has made of a prefix serves the next request" *
   CHECK(decoder.num_run_again() == before);
   CHECK(drafts.size() > 5);
   check_drafts(config, second, drafts);
+}
+
+TEST_CASE("a head drafts the same after its costs were measured" * doctest::skip(no_host())) {
+  const Config config = micro_eagle_config();
+  Decoder decoder(config);
+  decoder.measure_costs();
+  // Requests that begin in the blocks that were used for it, the first one among them.
+  for (int request = 0; request < 4; ++request) {
+    Sequence& sequence = decoder.add(request_of(tokens_from(7 * request, 37), 30));
+    const std::vector<Draft> drafts = drafts_until(decoder, sequence, 30);
+    CHECK(drafts.size() > 2);
+    check_drafts(config, sequence, drafts);
+  }
 }
 
 TEST_CASE("a head that comes back leaves the target's KV as it was, and begins at the last token" *

@@ -18,8 +18,8 @@ class CpuBackend final : public Backend {
   kernels::BatchView stage(const kernels::BatchView& host, Stream) override { return host; }
   std::size_t packed_bytes(const MatrixSource& source) const override;
   kernels::PackedMatrix pack(const MatrixSource& source, void* destination) override;
-  kernels::DataType operand_type(const kernels::PackedMatrix&) const override {
-    return kernels::DataType::f32;
+  kernels::DataType operand_type(const kernels::PackedMatrix& weight) const override {
+    return kernels::CpuOps::operand_type(weight.type);
   }
 
   void embed_rows(const kernels::EmbedRowsParams& params, Stream) override {
