@@ -168,10 +168,22 @@ class Parser {
       } else {
         return node;
       }
+      if (is_plain_repeat(node) && is_plain(min, max)) {  // of one another they make one
+        node.min *= min;
+        if (!max.has_value()) node.max.reset();
+        continue;
+      }
       Node repeated{.kind = Node::Kind::repeat, .min = min, .max = max};
       repeated.parts.push_back(std::move(node));
       node = std::move(repeated);
     }
+  }
+  /// '*', '+', '?', or once.
+  static bool is_plain(std::uint32_t min, std::optional<std::uint32_t> max) {
+    return min <= 1 && max.value_or(1) == 1;
+  }
+  static bool is_plain_repeat(const Node& node) {
+    return node.kind == Node::Kind::repeat && is_plain(node.min, node.max);
   }
 
   char32_t character() {
