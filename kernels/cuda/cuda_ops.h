@@ -15,6 +15,7 @@ cudaError_t project(const ProjectParams& params, const Launch& to);
 cudaError_t project_residual(const ProjectResidualParams& params, const Launch& to);
 cudaError_t norm_gate_up(const NormGateUpParams& params, const Launch& to);
 cudaError_t norm_head(const NormHeadParams& params, const Launch& to);
-// embed_rows, join_entries, copy_rows: kernels/cuda/rows.h; moving and copying KV: kernels/cuda/kv.h
+// embed_rows, join_entries, copy_rows: kernels/cuda/rows.h; moving and copying KV:
+// kernels/cuda/kv.h
 
 }  // namespace specdec::kernels::cuda
