@@ -102,6 +102,16 @@ void CpuOps::prepare(const PrepareJob& job) {
            [&](int i) { kernels_->prepare(job, i * chunk, std::min(n, (i + 1) * chunk)); });
 }
 
+template <class Params>
+void CpuOps::through_floats(Params params, int num_rows, int cols,
+                            void (CpuOps::*op)(const Params&)) {
+  float* const out = params.out;
+  params.out = product_.get<float>(size(num_rows) * size(cols));
+  params.out_type = DataType::f32;
+  (this->*op)(params);
+  prepare({.x = params.out, .num_rows = num_rows, .cols = cols, .quantise = true, .out = out});
+}
+
 void CpuOps::multiply(const GemmJob& job, int tiles) {
   const int threads = executor_->num_threads();
   if (job.num_rows <= kNarrowRows) {
@@ -200,17 +210,8 @@ void CpuOps::norm_qkv_rope_append(const NormQkvRopeAppendParams& params) {
 void CpuOps::tree_attention(const TreeAttentionParams& params) {
   if (params.out_type != DataType::f32 && params.kv.head_dim % kGroupSize != 0) {
     // A group has values of two heads.
-    const int cols = params.num_heads * params.kv.head_dim;
-    TreeAttentionParams floats = params;
-    floats.out = product_.get<float>(size(params.batch.num_rows) * size(cols));
-    floats.out_type = DataType::f32;
-    tree_attention(floats);
-    prepare({.x = floats.out,
-             .num_rows = params.batch.num_rows,
-             .cols = cols,
-             .quantise = true,
-             .out = params.out});
-    return;
+    return through_floats(params, params.batch.num_rows, params.num_heads * params.kv.head_dim,
+                          &CpuOps::tree_attention);
   }
   plan_->build(params, executor_->num_threads());
   float* partials = partials_.get<float>(plan_->partial_floats());
@@ -265,19 +266,8 @@ void CpuOps::norm_head(const NormHeadParams& params) {
 }
 
 void CpuOps::join_entries(const JoinEntriesParams& params) {
-  if (params.out_type != DataType::f32) {
-    const int cols = 2 * params.table.cols;
-    JoinEntriesParams floats = params;
-    floats.out = product_.get<float>(size(params.num_rows) * size(cols));
-    floats.out_type = DataType::f32;
-    join_entries(floats);
-    prepare({.x = floats.out,
-             .num_rows = params.num_rows,
-             .cols = cols,
-             .quantise = true,
-             .out = params.out});
-    return;
-  }
+  if (params.out_type != DataType::f32)
+    return through_floats(params, params.num_rows, 2 * params.table.cols, &CpuOps::join_entries);
   constexpr int kChunk = 8;
   parallel((params.num_rows + kChunk - 1) / kChunk, [&](int i) {
     const int end = std::min(params.num_rows, (i + 1) * kChunk);

@@ -91,6 +91,10 @@ class CpuOps {
   const void* prepare(const float* x, const std::int32_t* row_ids, const float* norm_weight,
                       float norm_eps, int num_rows, const PackedMatrix& matrix);
   void prepare(const PrepareJob& job);
+  /// `op` into floats, then groups of them: where no thread has all values of a group. `cols` of a
+  /// row of the result.
+  template <class Params>
+  void through_floats(Params params, int num_rows, int cols, void (CpuOps::*op)(const Params&));
   void multiply(const GemmJob& job, int tiles);
   void project_rows(const PackedMatrix& weight, const float* in, DataType in_type, int num_rows,
                     Epilogue epilogue, float* out);

@@ -1,6 +1,7 @@
 #include "kernels/cuda/rows.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/operand.h"
@@ -176,25 +177,33 @@ cudaError_t copy_some(const CopyRowsParams& params, const RowCopies& copies, int
                 reinterpret_cast<Vector*>(params.destination), row_size, copies);
 }
 
+/// body(std::integral_constant<DataType, type>).
+template <class Body>
+cudaError_t with_type(DataType type, const Body& body) {
+  switch (type) {
+    case DataType::f16:
+      return body(std::integral_constant<DataType, DataType::f16>());
+    case DataType::bf16:
+      return body(std::integral_constant<DataType, DataType::bf16>());
+    case DataType::q8_0:
+      return body(std::integral_constant<DataType, DataType::q8_0>());
+    case DataType::q4_0:
+      return body(std::integral_constant<DataType, DataType::q4_0>());
+    case DataType::q4_1:
+      return body(std::integral_constant<DataType, DataType::q4_1>());
+    case DataType::f32:
+      return body(std::integral_constant<DataType, DataType::f32>());
+  }
+  return cudaErrorInvalidValue;
+}
+
 }  // namespace
 
 cudaError_t embed_rows(const EmbedRowsParams& params, const Launch& to) {
-  const dim3 grid(static_cast<unsigned>(params.num_rows));
-  switch (params.table.type) {
-    case DataType::f16:
-      return launch(to, embed_kernel<DataType::f16>, grid, kThreads, 0, params);
-    case DataType::bf16:
-      return launch(to, embed_kernel<DataType::bf16>, grid, kThreads, 0, params);
-    case DataType::q8_0:
-      return launch(to, embed_kernel<DataType::q8_0>, grid, kThreads, 0, params);
-    case DataType::q4_0:
-      return launch(to, embed_kernel<DataType::q4_0>, grid, kThreads, 0, params);
-    case DataType::q4_1:
-      return launch(to, embed_kernel<DataType::q4_1>, grid, kThreads, 0, params);
-    case DataType::f32:
-      return launch(to, embed_kernel<DataType::f32>, grid, kThreads, 0, params);
-  }
-  return cudaErrorInvalidValue;
+  return with_type(params.table.type, [&](auto type) {
+    return launch(to, embed_kernel<decltype(type)::value>,
+                  dim3(static_cast<unsigned>(params.num_rows)), kThreads, 0, params);
+  });
 }
 
 cudaError_t write_operand(const OperandRows& rows, const Launch& to) {
@@ -207,21 +216,8 @@ cudaError_t write_operand(const OperandRows& rows, const Launch& to) {
 
 cudaError_t join_entries(const JoinEntriesParams& params, const Launch& to) {
   if (params.table.cols % 8 != 0) return cudaErrorInvalidValue;
-  switch (params.table.type) {
-    case DataType::f16:
-      return launch_join<DataType::f16>(params, to);
-    case DataType::bf16:
-      return launch_join<DataType::bf16>(params, to);
-    case DataType::q8_0:
-      return launch_join<DataType::q8_0>(params, to);
-    case DataType::q4_0:
-      return launch_join<DataType::q4_0>(params, to);
-    case DataType::q4_1:
-      return launch_join<DataType::q4_1>(params, to);
-    case DataType::f32:
-      return launch_join<DataType::f32>(params, to);
-  }
-  return cudaErrorInvalidValue;
+  return with_type(params.table.type,
+                   [&](auto type) { return launch_join<decltype(type)::value>(params, to); });
 }
 
 cudaError_t copy_rows(const CopyRowsParams& params, const Launch& to) {

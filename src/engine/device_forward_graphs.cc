@@ -81,7 +81,7 @@ GraphedModel GraphedModel::of(EagleHead& head) {
           .num_logits = head.draft_vocab_size(),
           .enqueue = [&head](float* logits, const kernels::BatchView& batch, Stream stream,
                              HiddenStateTap*) {
-            head.enqueue_to(logits, batch, head.hidden(), stream);
+            head.enqueue_to(logits, batch, {head.hidden()}, head.hidden(), stream);
           }};
 }
 

@@ -3,7 +3,6 @@
 #include "kernels/cuda/batch.h"
 #include "kernels/cuda/draft/growth.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/sampling/accept.h"
 
 /// What an EAGLE head's passes need on the device (src/engine/model/eagle_head.h): an entry joins a
 /// token with the target's feature of the position before, or in a draft with the head's own output

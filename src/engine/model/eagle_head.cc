@@ -94,19 +94,13 @@ void EagleHead::reserve(int outputs, Stream stream) {
 
 const float* EagleHead::enqueue(const kernels::BatchView& batch, const States& states,
                                 float* hidden, Stream stream) {
-  append_entries(batch, states, hidden, false, stream);
-  enqueue_rest(enqueued_logits_.as<float>(), batch, hidden, stream);
+  enqueue_to(enqueued_logits_.as<float>(), batch, states, hidden, stream);
   return enqueued_logits_.as<float>();
 }
 
-void EagleHead::enqueue_to(float* logits, const kernels::BatchView& batch, float* hidden,
-                           Stream stream) {
-  append_entries(batch, {hidden}, hidden, false, stream);
-  enqueue_rest(logits, batch, hidden, stream);
-}
-
-void EagleHead::enqueue_rest(float* logits, const kernels::BatchView& batch, float* hidden,
-                             Stream stream) {
+void EagleHead::enqueue_to(float* logits, const kernels::BatchView& batch, const States& states,
+                           float* hidden, Stream stream) {
+  append_entries(batch, states, hidden, false, stream);
   finish_layer(batch, hidden, stream);
   kernels::NormHeadParams params = head_params(batch, hidden);
   params.logits = logits;

@@ -52,7 +52,8 @@ class EagleHead final : public HiddenStateTap {
   const float* enqueue(const kernels::BatchView& batch, const States& states, float* hidden,
                        Stream stream);
   /// ... and that leaves them at `logits`; angles are the caller's to fill in.
-  void enqueue_to(float* logits, const kernels::BatchView& batch, float* hidden, Stream stream);
+  void enqueue_to(float* logits, const kernels::BatchView& batch, const States& states,
+                  float* hidden, Stream stream);
 
   /// From now on forward() goes through `graphs` where they take a batch.
   void set_graphs(std::unique_ptr<PassGraphs> graphs) { graphs_ = std::move(graphs); }
@@ -72,7 +73,6 @@ class EagleHead final : public HiddenStateTap {
   void append_entries(const kernels::BatchView& batch, const States& states, float* hidden,
                       bool shifted, Stream stream);
   void finish_layer(const kernels::BatchView& batch, float* hidden, Stream stream);
-  void enqueue_rest(float* logits, const kernels::BatchView& batch, float* hidden, Stream stream);
   kernels::NormHeadParams head_params(const kernels::BatchView& batch, const float* hidden) const;
 
   Backend& backend_;
