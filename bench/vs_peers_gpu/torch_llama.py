@@ -14,12 +14,8 @@ import statistics
 import torch
 import torch.nn.functional as F
 
-SHAPES = {
-    "smollm2-bf16": dict(hidden=576, layers=30, heads=9, kv_heads=3, dim=64, ffn=1536, vocab=49152),
-    "llama-8b": dict(
-        hidden=4096, layers=32, heads=32, kv_heads=8, dim=128, ffn=14336, vocab=128256
-    ),
-}
+from shapes import SHAPES
+
 # name, sequences, rows of each, committed context, tree
 CASES = [
     ("decode, context 512", 1, 1, 512, False),

@@ -126,12 +126,19 @@ cudaError_t launch_units(AttentionArgs& args, const Launch& to) {
                                  dim3(1), 128, shared, args);
 }
 
+/// Whether a set has at most eight queries: one row a lane.
+bool has_few_queries(const AttentionArgs& args) {
+  return args.batch.num_rows <= args.batch.num_sequences && args.group <= kQueries / 2;
+}
+
 template <int kChunks>
 cudaError_t launch_streams(AttentionArgs& args, const Launch& to) {
   const dim3 blocks(static_cast<unsigned>(args.kv.num_kv_heads),
                     static_cast<unsigned>(query_tiles(args.batch, args.tile_tokens)));
-  return launch_attention_kernel(to, attention_stream_kernel<kChunks>, blocks, dim3(1), 128,
-                                 sizeof(StreamShared<kChunks>), args);
+  auto* const kernel = has_few_queries(args) ? attention_stream_kernel<kChunks, 1>
+                                             : attention_stream_kernel<kChunks, 2>;
+  return launch_attention_kernel(to, kernel, blocks, dim3(1), 128, sizeof(StreamShared<kChunks>),
+                                 args);
 }
 
 template <int kChunks>
@@ -251,8 +258,10 @@ TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
 
 template <int kChunks>
 cudaError_t launch_tiles(AttentionArgs& args, const TilesPlan& plan, const Launch& to) {
-  auto* const kernel = args.batch.has_paths ? attention_tiles_kernel<kChunks, true>
-                                            : attention_tiles_kernel<kChunks, false>;
+  const bool few = has_few_queries(args);
+  auto* const kernel = args.batch.has_paths ? attention_tiles_kernel<kChunks, true, 2>
+                       : few                ? attention_tiles_kernel<kChunks, false, 1>
+                                            : attention_tiles_kernel<kChunks, false, 2>;
   args.block_tiles = plan.sets;
   args.turns = plan.turns;
   args.by_unit = plan.by_unit;

@@ -107,11 +107,12 @@ struct RowState {
   __device__ static RowState of(const float4& v) { return {{v.x, v.y}, {v.z, v.w}}; }
   __device__ float4 packed() const { return {top[0], top[1], total[0], total[1]}; }
 
-  /// Takes another state's rows in; `kept` and `added` are the factors of the two outputs. A state
-  /// that saw no position changes nothing.
+  /// Takes another state's rows in, the first kRows of them; `kept` and `added` are the factors of
+  /// the two outputs. A state that saw no position changes nothing.
+  template <int kRows = 2>
   __device__ void merge(const RowState& other, float (&kept)[2], float (&added)[2]) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       const bool none = other.top[i] == -INFINITY;
       const float higher = fmaxf(top[i], other.top[i]);
       kept[i] = none ? 1.0f : top[i] == -INFINITY ? 0.0f : exp2_fast(top[i] - higher);
@@ -122,10 +123,11 @@ struct RowState {
     }
   }
 };
+template <int kRows = 2>
 __device__ __forceinline__ void merge_outputs(float (&sum)[4], const float (&other)[4],
                                               const float (&kept)[2], const float (&added)[2]) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < kRows * 2; ++i) {
     const float merged = __fmaf_rn(other[i], added[i / 2], sum[i] * kept[i / 2]);
     sum[i] = added[i / 2] != 0.0f ? merged : sum[i];
   }

@@ -176,10 +176,11 @@ struct RowHead {
     if (args.out_type == DataType::f32)
       static_cast<float*>(args.out)[static_cast<std::size_t>(row) * cols + col] = value;
     else if (args.out_type == DataType::bf16)
-      static_cast<__nv_bfloat16*>(args.out)[operand_index(row, col, cols)] =
+      static_cast<__nv_bfloat16*>(args.out)[operand_index(row, col, cols, args.batch.num_rows)] =
           to_operand<__nv_bfloat16>(value);
     else
-      static_cast<__half*>(args.out)[operand_index(row, col, cols)] = to_operand<__half>(value);
+      static_cast<__half*>(args.out)[operand_index(row, col, cols, args.batch.num_rows)] =
+          to_operand<__half>(value);
   }
 };
 

@@ -135,8 +135,9 @@ struct SoftmaxExchange {
 };
 
 /// The softmax of the 64 positions from `base` on, a step of 16 a warp: each has its own scores and
-/// gets everybody's weights. Returns the rows' tops. All warps of the block.
-template <int kChunks>
+/// gets everybody's weights. Returns the rows' tops. All warps of the block. kRows: of a lane, one
+/// where a set has at most eight queries.
+template <int kRows, int kChunks>
 __device__ __forceinline__ void share_softmax(const AttentionWarp<kChunks>& attention, int base,
                                               int warp, float (&own)[2][4],
                                               const SoftmaxExchange& exchange,
@@ -144,7 +145,7 @@ __device__ __forceinline__ void share_softmax(const AttentionWarp<kChunks>& atte
   const int lane = attention.lane;
   const int first = base + warp / 2 * 32 + lane % 4 * 8 + warp % 2 * 4;
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < kRows; ++i) {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       const int position = first + k;
@@ -161,8 +162,9 @@ __device__ __forceinline__ void share_softmax(const AttentionWarp<kChunks>& atte
       reinterpret_cast<float*>(&exchange.shared.tops[lane / 4 + i * 8])[warp] = top;
   }
   __syncthreads();
+  tops[1] = -INFINITY;
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < kRows; ++i) {
     const float4 v = exchange.shared.tops[lane / 4 + i * 8];
     tops[i] = fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
 #pragma unroll
@@ -171,11 +173,13 @@ __device__ __forceinline__ void share_softmax(const AttentionWarp<kChunks>& atte
       score = tops[i] == -INFINITY ? 0.0f : exp2_fast(score - tops[i]);
     }
   }
-  uint4 step;
+  uint4 step{};
   step.x = weight_pair(own[0][0], own[0][1]);
-  step.y = weight_pair(own[0][2], own[0][3]);
   step.z = weight_pair(own[1][0], own[1][1]);
-  step.w = weight_pair(own[1][2], own[1][3]);
+  if constexpr (kRows == 2) {
+    step.y = weight_pair(own[0][2], own[0][3]);
+    step.w = weight_pair(own[1][2], own[1][3]);
+  }
   exchange.shared.weights[warp][lane] = step;
 #pragma unroll
   for (int n = 0; n < 2; ++n)
@@ -191,6 +195,7 @@ __device__ __forceinline__ void share_softmax(const AttentionWarp<kChunks>& atte
   }
 }
 /// The rows' totals, in the order of AttentionWarp::softmax().
+template <int kRows>
 __device__ __forceinline__ RowState total_up(const SoftmaxExchange& exchange, int lane,
                                              const float (&tops)[2]) {
   RowState state;
@@ -198,10 +203,10 @@ __device__ __forceinline__ RowState total_up(const SoftmaxExchange& exchange, in
   for (int n = 0; n < 8; ++n) {
     const float4 v = exchange.powers[n][lane];
     state.total[0] = state.total[0] + v.x + v.y;
-    state.total[1] = state.total[1] + v.z + v.w;
+    if constexpr (kRows == 2) state.total[1] = state.total[1] + v.z + v.w;
   }
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < kRows; ++i) {
     state.top[i] = tops[i];
     state.total[i] += __shfl_xor_sync(kFullWarp, state.total[i], 1);
     state.total[i] += __shfl_xor_sync(kFullWarp, state.total[i], 2);
@@ -219,6 +224,7 @@ struct TilesShared {
   static constexpr int kDimTiles = kChunks * 4;
 
   int ranks;
+  unsigned inverse;  // of ranks, times 2^16
   int most_tiles;    // or units, of a set
   Queries* queries;  // [sets]
   float4* rows;      // [sets][most_tiles][8] tops and totals of two rows
@@ -236,7 +242,9 @@ struct TilesShared {
   }
 
   __device__ TilesShared(std::byte* memory, int sets, int num_ranks, int turns, bool by_unit)
-      : ranks(num_ranks), most_tiles(by_unit ? num_ranks : num_ranks * turns) {
+      : ranks(num_ranks),
+        inverse((1u << 16) / static_cast<unsigned>(num_ranks) + 1),
+        most_tiles(by_unit ? num_ranks : num_ranks * turns) {
     const auto take = [&](auto*& part, int count) {
       using Part = std::remove_reference_t<decltype(*part)>;
       part = reinterpret_cast<Part*>(memory);
@@ -256,6 +264,10 @@ struct TilesShared {
     take(places, 0);
   }
   __device__ SoftmaxExchange exchange() const { return {*softmax, *powers}; }
+  /// item / ranks, for the at most 128 dimension tiles of a block's sets.
+  __device__ int place_of(int item) const {
+    return static_cast<int>(static_cast<unsigned>(item) * inverse >> 16);
+  }
 
   /// Of tile (or unit) `tile` of a set of queries.
   struct Partial {
@@ -271,48 +283,91 @@ struct TilesShared {
     }
     __device__ void set(int d, int lane, const float (&sum)[4]) const {
       const int item = query_set * kDimTiles + d;
-      const int place = item / shared.ranks;
+      const int place = shared.place_of(item);
       store_to_block(shared.out + (place * shared.most_tiles + tile) * 32 + lane,
                      item - place * shared.ranks, {sum[0], sum[1], sum[2], sum[3]});
     }
   };
 
-  /// Adds up dimension tile place * ranks + own rank, in ascending order: `kUnit` tiles to units,
-  /// units to the whole.
-  template <int kUnit>
-  __device__ RowState add_up(int set, int place, int tiles, int lane, float (&sum)[4]) const {
+  /// Adds tiles first, first + 1, .. of dimension tile place * ranks + own rank up to a unit, in
+  /// ascending order; a unit of one is there already.
+  template <int kUnit, int kRows>
+  __device__ RowState unit_of(int set, int place, int first, int tiles, int lane,
+                              float (&sum)[4]) const {
     const float4* const states = rows + set * most_tiles * 8 + lane / 4;
     const float4* const outs = out + place * most_tiles * 32 + lane;
+    float4 row[kUnit];
+    float4 v[kUnit];
+#pragma unroll
+    for (int i = 0; i < kUnit; ++i) {
+      const int at = min(first + i, tiles - 1);
+      row[i] = states[at * 8];
+      v[i] = outs[at * 32];
+      if (first + i >= tiles) row[i].x = row[i].y = -INFINITY;  // nobody's: left out
+    }
+    RowState state = RowState::of(row[0]);
+    sum[0] = v[0].x, sum[1] = v[0].y, sum[2] = v[0].z, sum[3] = v[0].w;
+    if constexpr (kUnit > 1) {
+      float kept[2];
+      float added[2];
+      state = {};
+      sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
+#pragma unroll
+      for (int i = 0; i < kUnit; ++i) {
+        state.merge<kRows>(RowState::of(row[i]), kept, added);
+        merge_outputs<kRows>(sum, {v[i].x, v[i].y, v[i].z, v[i].w}, kept, added);
+      }
+    }
+    return state;
+  }
+  /// ... and all of its units to the whole.
+  template <int kUnit, int kRows>
+  __device__ RowState add_up(int set, int place, int tiles, int lane, float (&sum)[4]) const {
     RowState whole;
-    float kept[2];
-    float added[2];
     sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
 #pragma unroll 1
     for (int first = 0; first < tiles; first += kUnit) {
-      float4 row[kUnit];
-      float4 v[kUnit];
-#pragma unroll
-      for (int i = 0; i < kUnit; ++i) {
-        const int at = min(first + i, tiles - 1);
-        row[i] = states[at * 8];
-        v[i] = outs[at * 32];
-        if (first + i >= tiles) row[i].x = row[i].y = -INFINITY;  // nobody's: left out
-      }
-      RowState state = RowState::of(row[0]);
-      float unit_sum[4] = {v[0].x, v[0].y, v[0].z, v[0].w};
-      if constexpr (kUnit > 1) {
-        state = {};
-        unit_sum[0] = unit_sum[1] = unit_sum[2] = unit_sum[3] = 0.0f;
-#pragma unroll
-        for (int i = 0; i < kUnit; ++i) {
-          state.merge(RowState::of(row[i]), kept, added);
-          merge_outputs(unit_sum, {v[i].x, v[i].y, v[i].z, v[i].w}, kept, added);
-        }
-      }
-      whole.merge(state, kept, added);
-      merge_outputs(sum, unit_sum, kept, added);
+      float unit_sum[4];
+      const RowState unit = unit_of<kUnit, kRows>(set, place, first, tiles, lane, unit_sum);
+      float kept[2];
+      float added[2];
+      whole.merge<kRows>(unit, kept, added);
+      merge_outputs<kRows>(sum, unit_sum, kept, added);
     }
     return whole;
+  }
+
+  /// The same for one row a lane and a block whose dimension tiles (`places`) are fewer than its
+  /// warps: units are added up side by side. write(place, sum, state) gets each; false: there are
+  /// too many, or but one.
+  template <int kUnit, class Write>
+  __device__ bool add_up_side_by_side(int places, int tiles, int warp, int lane,
+                                      Write write) const {
+    constexpr int kMost = sizeof(*powers) / sizeof((*powers)[0]);
+    SoftmaxExchange::Powers& parts = *powers;  // which nobody needs any more
+    const int units = ceil_div(tiles, kUnit);
+    if (units == 1 || units * places > kMost) return false;
+    for (int part = warp; part < units * places; part += 4) {
+      const int place = part / units;
+      float sum[4];
+      const RowState unit =
+          unit_of<kUnit, 1>(0, place, (part - place * units) * kUnit, tiles, lane, sum);
+      parts[part][lane] = {sum[0], sum[1], unit.top[0], unit.total[0]};
+    }
+    __syncthreads();
+    for (int place = warp; place < places; place += 4) {
+      RowState whole;
+      float sum[4] = {};
+      for (int unit = 0; unit < units; ++unit) {
+        const float4 part = parts[place * units + unit][lane];
+        float kept[2];
+        float added[2];
+        whole.merge<1>({{part.z, -INFINITY}, {part.w, 0.0f}}, kept, added);
+        merge_outputs<1>(sum, {part.x, part.y, 0.0f, 0.0f}, kept, added);
+      }
+      write(place, sum, whole);
+    }
+    return true;
   }
 
   static std::size_t bytes(int sets, int ranks, int turns, bool by_unit, int tokens) {
@@ -330,13 +385,14 @@ struct TilesShared {
   }
 };
 
-/// 32 dimensions of a set's queries, on their way to shared memory as an operand.
-template <int kChunks>
+/// 32 dimensions of a set's queries, on their way to shared memory as an operand; its first eight
+/// queries alone, if a lane has one row.
+template <int kChunks, int kRows>
 struct QueryShare {
   int set;
   int chunk;
-  const float4* rows[2];  // null: zeros
-  float4 loaded[2][2];
+  const float4* rows[kRows];  // null: zeros
+  float4 loaded[kRows][2];
 
   QueryShare() = default;
 
@@ -346,7 +402,7 @@ struct QueryShare {
     chunk = item % kChunks;
     const int col = chunk * 32 + lane % 4 * 8;
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       const int row = lane / 4 + i * 8;
       const int in_set = row / args.group;
       const int token = set * args.tile_tokens + in_set;
@@ -362,7 +418,7 @@ struct QueryShare {
 
   __device__ void load() {
 #pragma unroll
-    for (int i = 0; i < 2; ++i)
+    for (int i = 0; i < kRows; ++i)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
         loaded[i][half] =
@@ -371,11 +427,14 @@ struct QueryShare {
   __device__ void store(uint4 (&queries)[kChunks * 2][32], int lane) const {
 #pragma unroll
     for (int step = 0; step < 2; ++step) {
-      const float4 a = loaded[0][step];
-      const float4 b = loaded[1][step];
-      queries[chunk * 2 + step][lane] = {
-          operand_pair<__half>(a.x, a.y), operand_pair<__half>(b.x, b.y),
-          operand_pair<__half>(a.z, a.w), operand_pair<__half>(b.z, b.w)};
+      uint4 operand{};
+      operand.x = operand_pair<__half>(loaded[0][step].x, loaded[0][step].y);
+      operand.z = operand_pair<__half>(loaded[0][step].z, loaded[0][step].w);
+      if constexpr (kRows == 2) {
+        operand.y = operand_pair<__half>(loaded[1][step].x, loaded[1][step].y);
+        operand.w = operand_pair<__half>(loaded[1][step].z, loaded[1][step].w);
+      }
+      queries[chunk * 2 + step][lane] = operand;
     }
   }
 };
@@ -448,7 +507,7 @@ struct TileWindow : TreeWindow<kChunks> {
     this->pick_scores(attention, base, warp, columns, own);
     std::uint32_t weights[4][4];
     float tops[2];
-    share_softmax(attention, base, warp, own, exchange, weights, tops);
+    share_softmax<2>(attention, base, warp, own, exchange, weights, tops);
     // Steps of positions that nobody sees add nothing.
     const int steps = base + kAttentionTile / 2 > attention.tile.last ? 2 : 4;
     float out[kPairs][2][4] = {};
@@ -477,7 +536,7 @@ struct TileWindow : TreeWindow<kChunks> {
           for (int i = 0; i < 4; ++i)
             if (attention.tokens[i / 2] == token) out[n][next][i] = sum[n][next][i];
     }
-    if (warp == 0) partial.set_state(lane, total_up(exchange, lane, tops));
+    if (warp == 0) partial.set_state(lane, total_up<2>(exchange, lane, tops));
 #pragma unroll
     for (int n = 0; n < kPairs; ++n)
 #pragma unroll
@@ -511,8 +570,8 @@ __device__ __forceinline__ void attend_by_token(const AttentionWarp<kChunks>& at
   }
   std::uint32_t weights[4][4];
   float tops[2];
-  share_softmax(attention, base, warp, own, exchange, weights, tops);
-  if (warp == 0) partial.set_state(lane, total_up(exchange, lane, tops));
+  share_softmax<2>(attention, base, warp, own, exchange, weights, tops);
+  if (warp == 0) partial.set_state(lane, total_up<2>(exchange, lane, tops));
 #pragma unroll 1
   for (int d = warp * kChunks; d < (warp + 1) * kChunks; ++d) {
     float out[4] = {};

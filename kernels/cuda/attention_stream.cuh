@@ -19,7 +19,8 @@ struct StreamShared {
 /// grid: [KV heads, query tiles]; a block goes through everything that its set of queries sees, its
 /// four warps having each tile of 64 positions between them, the next ones on their way. For so
 /// many sequences that the processors are busy: nothing is left to add up. No trees.
-template <int kChunks>
+/// kRows: see attention_tiles_kernel.
+template <int kChunks, int kRows>
 __global__ void __launch_bounds__(128)
     attention_stream_kernel(const __grid_constant__ AttentionArgs args) {
   constexpr int kUnitTiles = kAttentionUnit / kAttentionTile;
@@ -63,7 +64,7 @@ __global__ void __launch_bounds__(128)
   // attention_units_kernel).
   const int early = min(kStreamStages - 1, tile.context / kAttentionTile);
   for (int i = 0; i < early; ++i) fetch();
-  QueryShare<kChunks> query(args, tile, kv_head, warp, lane);
+  QueryShare<kChunks, kRows> query(args, tile, kv_head, warp, lane);
   wait_for_previous();
   for (int i = early; i < kStreamStages - 1; ++i) fetch();
   if (warp < kChunks) {
@@ -86,24 +87,24 @@ __global__ void __launch_bounds__(128)
         [&](int n, int chunk) { return shared.keys[stage][n][chunk][thread]; }, own);
     std::uint32_t weights[4][4];
     float tops[2];
-    share_softmax(attention, index * kAttentionTile, warp, own, exchange, weights, tops);
+    share_softmax<kRows>(attention, index * kAttentionTile, warp, own, exchange, weights, tops);
     float out[kChunks][4];
     weigh_values(
         weights, [&](int n, int half) { return shared.values[stage][n][half][thread]; }, out);
     // Only the first warp's totals count.
     const RowState state =
-        warp == 0 ? total_up(exchange, lane, tops) : RowState{{tops[0], tops[1]}, {}};
+        warp == 0 ? total_up<kRows>(exchange, lane, tops) : RowState{{tops[0], tops[1]}, {}};
     float kept[2];
     float added[2];
-    unit.merge(state, kept, added);
+    unit.merge<kRows>(state, kept, added);
 #pragma unroll
-    for (int n = 0; n < kChunks; ++n) merge_outputs(unit_sum[n], out[n], kept, added);
+    for (int n = 0; n < kChunks; ++n) merge_outputs<kRows>(unit_sum[n], out[n], kept, added);
     if (index % kUnitTiles != kUnitTiles - 1 && index + 1 != tiles) continue;
-    whole.merge(unit, kept, added);
+    whole.merge<kRows>(unit, kept, added);
     unit = {};
 #pragma unroll
     for (int n = 0; n < kChunks; ++n) {
-      merge_outputs(sum[n], unit_sum[n], kept, added);
+      merge_outputs<kRows>(sum[n], unit_sum[n], kept, added);
       for (float& part : unit_sum[n]) part = 0.0f;
     }
   }
@@ -115,7 +116,8 @@ __global__ void __launch_bounds__(128)
   whole.total[0] = totals[0][lane];
   whole.total[1] = totals[1][lane];
 #pragma unroll
-  for (int n = 0; n < kChunks; ++n) attention.write(warp * kChunks + n, sum[n], whole);
+  for (int n = 0; n < kChunks; ++n)
+    attention.template write<kRows>(warp * kChunks + n, sum[n], whole);
 }
 
 }  // namespace specdec::kernels::cuda

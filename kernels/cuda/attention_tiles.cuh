@@ -9,7 +9,8 @@ namespace specdec::kernels::cuda {
 /// between them in registers: little enough to start beside a product's blocks and wait there with
 /// the committed tile at hand. A tree's own positions (kTrees) come from a window of slots. What a
 /// tile comes to goes to the cluster's blocks by dimension tiles, each of which a warp adds up.
-template <int kChunks, bool kTrees>
+/// kRows: of a lane, one where a set has at most eight queries.
+template <int kChunks, bool kTrees, int kRows>
 __global__ void __launch_bounds__(128, 3)
     attention_tiles_kernel(const __grid_constant__ AttentionArgs args) {
   constexpr int kDimTiles = kChunks * 4;
@@ -66,17 +67,18 @@ __global__ void __launch_bounds__(128, 3)
     window.num_slots = num_slots;
     if (has_window) window.locate(attention, warp);
   }
-  QueryShare<kChunks> first_query(args, tile, kv_head, warp, lane);
+  using Queries = QueryShare<kChunks, kRows>;
+  Queries first_query(args, tile, kv_head, warp, lane);
   wait_for_previous();
   if (at_hand && !committed) fetch();
   if (first_tile < tiles && warp < sets * kChunks) {
     first_query.load();
     constexpr int kAtOnce = 2;
     for (int item = warp + 4; item < sets * kChunks; item += 4 * kAtOnce) {
-      QueryShare<kChunks> queries[kAtOnce];
+      Queries queries[kAtOnce];
 #pragma unroll
       for (int n = 0; n < kAtOnce; ++n) {
-        queries[n] = QueryShare<kChunks>(args, tile, kv_head, item + n * 4, lane);
+        queries[n] = Queries(args, tile, kv_head, item + n * 4, lane);
         queries[n].load();
       }
 #pragma unroll
@@ -108,22 +110,23 @@ __global__ void __launch_bounds__(128, 3)
       if (next) share.fetch_keys(attention);
       std::uint32_t weights[4][4];
       float tops[2];
-      share_softmax(attention, index * kAttentionTile, warp, own, shared.exchange(), weights, tops);
+      share_softmax<kRows>(attention, index * kAttentionTile, warp, own, shared.exchange(), weights,
+                           tops);
       float out[kChunks][4];
       weigh_values(
           weights, [&](int n, int half) { return share.values[n][half]; }, out);
       if (next) share.fetch_values(attention, warp);
       if (by_unit) {  // only the first warp's totals count
-        const RowState state =
-            warp == 0 ? total_up(shared.exchange(), lane, tops) : RowState{{tops[0], tops[1]}, {}};
+        const RowState state = warp == 0 ? total_up<kRows>(shared.exchange(), lane, tops)
+                                         : RowState{{tops[0], tops[1]}, {}};
         float kept[2];
         float added[2];
-        unit.merge(state, kept, added);
+        unit.merge<kRows>(state, kept, added);
 #pragma unroll
-        for (int n = 0; n < kChunks; ++n) merge_outputs(unit_sum[n], out[n], kept, added);
+        for (int n = 0; n < kChunks; ++n) merge_outputs<kRows>(unit_sum[n], out[n], kept, added);
         return;
       }
-      if (warp == 0) partial.set_state(lane, total_up(shared.exchange(), lane, tops));
+      if (warp == 0) partial.set_state(lane, total_up<kRows>(shared.exchange(), lane, tops));
 #pragma unroll
       for (int n = 0; n < kChunks; ++n) partial.set(warp * kChunks + n, lane, out[n]);
     });
@@ -151,15 +154,24 @@ __global__ void __launch_bounds__(128, 3)
 
   cluster_arrive();
   cluster_wait();
+  const auto write = [&](int place, const float(&sum)[4], const RowState& state) {
+    attention.template write<kRows>((place * ranks + rank) % kDimTiles, sum, state);
+  };
+  if constexpr (kRows == 1) {
+    const int places = rank < kDimTiles ? shared.place_of(kDimTiles - 1 - rank) + 1 : 0;
+    if (!by_unit &&
+        shared.template add_up_side_by_side<kUnitTiles>(places, tiles, warp, lane, write))
+      return;
+  }
   for (int place = warp; place * ranks + rank < sets * kDimTiles; place += 4) {
-    const int item = place * ranks + rank;
-    const int set = item / kDimTiles;
+    const int set = (place * ranks + rank) / kDimTiles;
     if (sets > 1) attention.select(set * args.tile_tokens);
     float sum[4];
     const RowState state =
-        by_unit ? shared.template add_up<1>(set, place, ceil_div(tiles, kUnitTiles), lane, sum)
-                : shared.template add_up<kUnitTiles>(set, place, tiles, lane, sum);
-    attention.write(item % kDimTiles, sum, state);
+        by_unit
+            ? shared.template add_up<1, kRows>(set, place, ceil_div(tiles, kUnitTiles), lane, sum)
+            : shared.template add_up<kUnitTiles, kRows>(set, place, tiles, lane, sum);
+    write(place, sum, state);
   }
 }
 

@@ -359,25 +359,29 @@ struct AttentionWarp {
     if (shared && next >= 0) fetch_values(next_map, next);
   }
 
-  /// Writes dimension tile `d` of the two rows.
+  /// Writes dimension tile `d` of the two rows, or of the first of them.
+  template <int kRows = 2>
   __device__ void write(int d, const float (&sum)[4], const RowState& state) const {
     const int dim = d * 8 + lane % 4 * 2;
     if (dim >= args.kv.head_dim) return;
     const int cols = args.num_heads * args.kv.head_dim;
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       if (positions[i] < 0) continue;
-      const int head = kv_head * args.group + (lane / 4 + i * 8) % args.group;
+      const int in_token = lane / 4 + i * 8 - (tokens[i] - first_token) * args.group;
+      const int head = kv_head * args.group + in_token;
       const int token = tile.row + tokens[i];
       const int col = head * args.kv.head_dim + dim;
-      const float a = sum[i * 2] / state.total[i];
-      const float b = sum[i * 2 + 1] / state.total[i];
+      const float whole = __frcp_rn(state.total[i]);
+      const float a = sum[i * 2] * whole;
+      const float b = sum[i * 2 + 1] * whole;
       if (args.out_type == DataType::f32) {
         float* out = static_cast<float*>(args.out) + static_cast<std::size_t>(token) * cols + col;
         out[0] = a;
         out[1] = b;
       } else {
-        static_cast<std::uint32_t*>(args.out)[operand_index(token, col, cols) / 2] =
+        static_cast<std::uint32_t*>(
+            args.out)[operand_index(token, col, cols, args.batch.num_rows) / 2] =
             args.out_type == DataType::bf16 ? operand_pair<__nv_bfloat16>(a, b)
                                             : operand_pair<__half>(a, b);
       }

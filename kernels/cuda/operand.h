@@ -26,9 +26,18 @@ inline constexpr int kTokenUnit = kTokenUnitOf<2>;
 SPECDEC_HOST_DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 SPECDEC_HOST_DEVICE int padded_cols(int cols) { return ceil_div(cols, kUnitCols) * kUnitCols; }
 
-/// Index of element (token, col) of an operand with `cols` columns of kElement bytes each.
+/// One token lies in a row of its own, and all eight tokens of the mma read it: a block then
+/// fetches an eighth. (Rows with padding stay in their tiles, whose padding is zero from the
+/// beginning.)
+SPECDEC_HOST_DEVICE bool is_single_row(int num_tokens, int cols) {
+  return num_tokens == 1 && cols % kUnitCols == 0;
+}
+
+/// Index of element (token, col) of an operand of `num_tokens` tokens with `cols` columns of
+/// kElement bytes each.
 template <int kElement = 2>
-SPECDEC_HOST_DEVICE std::size_t operand_index(int token, int col, int cols) {
+SPECDEC_HOST_DEVICE std::size_t operand_index(int token, int col, int cols, int num_tokens) {
+  if (is_single_row(num_tokens, cols)) return static_cast<std::size_t>(col);
   constexpr int kCols = 16 / kElement;  // of a tile
   const int tile_cols = padded_cols(cols) / kCols;
   return ((static_cast<std::size_t>(token / kTokenTile) * tile_cols + col / kCols) * kTokenTile +

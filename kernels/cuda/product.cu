@@ -20,11 +20,11 @@ extern template cudaError_t launch_product<DataType::q4_0>(const ProductArgs&, i
                                                            std::size_t, const Launch&);
 extern template cudaError_t launch_product<DataType::q4_1>(const ProductArgs&, int, int, int,
                                                            std::size_t, const Launch&);
-extern template cudaError_t launch_wide_product<DataType::f16>(ProductArgs, const Launch&);
-extern template cudaError_t launch_wide_product<DataType::bf16>(ProductArgs, const Launch&);
-extern template cudaError_t launch_wide_product<DataType::q8_0>(ProductArgs, const Launch&);
-extern template cudaError_t launch_wide_product<DataType::q4_0>(ProductArgs, const Launch&);
-extern template cudaError_t launch_wide_product<DataType::q4_1>(ProductArgs, const Launch&);
+extern template cudaError_t launch_wide_product<DataType::f16>(const ProductArgs&, const Launch&);
+extern template cudaError_t launch_wide_product<DataType::bf16>(const ProductArgs&, const Launch&);
+extern template cudaError_t launch_wide_product<DataType::q8_0>(const ProductArgs&, const Launch&);
+extern template cudaError_t launch_wide_product<DataType::q4_0>(const ProductArgs&, const Launch&);
+extern template cudaError_t launch_wide_product<DataType::q4_1>(const ProductArgs&, const Launch&);
 
 namespace {
 
@@ -32,23 +32,33 @@ constexpr int kMostWarps = 14;  // that use up the ring; one more fills it
 constexpr int kMostStages = 32;
 
 std::size_t normed_bytes(const PackedMatrix& weight, int num_tokens) {
-  const int element = operand_element_bytes(weight.type);
-  return num_tokens == 1 ? static_cast<std::size_t>(padded_cols(weight.cols) * element)
-                         : operand_bytes(num_tokens, weight.cols, element);
+  const std::size_t bytes =
+      operand_bytes(num_tokens, weight.cols, operand_element_bytes(weight.type));
+  return is_single_row(num_tokens, weight.cols) ? bytes / kTokenTile : bytes;
 }
 
-/// Bytes of a token tile's unit.
-std::size_t token_unit(const PackedMatrix& weight) {
-  return operand_bytes(kTokenTile, kUnitCols, operand_element_bytes(weight.type));
+/// Bytes of a token tile's unit, as a stage holds it.
+std::size_t token_unit(const PackedMatrix& weight, int num_tokens) {
+  return operand_bytes(kTokenTile, kUnitCols, operand_element_bytes(weight.type)) /
+         (is_single_row(num_tokens, weight.cols) ? kTokenTile : 1);
 }
 
-std::size_t stage_bytes(const PackedMatrix& weight, const ProductSchedule& schedule) {
+std::size_t stage_bytes(const PackedMatrix& weight, int num_tokens,
+                        const ProductSchedule& schedule) {
   return static_cast<std::size_t>(schedule.chunk) *
          (static_cast<std::size_t>(schedule.tiles) * unit_bytes(weight.type) +
-          static_cast<std::size_t>(schedule.token_tiles()) * token_unit(weight));
+          static_cast<std::size_t>(schedule.token_tiles()) * token_unit(weight, num_tokens));
 }
 
 }  // namespace
+
+int num_chains(const PackedMatrix& weight) noexcept {
+  constexpr std::int64_t kMostWeights = std::int64_t{1} << 22;
+  return weight.type != DataType::f32 &&
+                 static_cast<std::int64_t>(weight.rows) * weight.cols <= kMostWeights
+             ? 2
+             : 1;
+}
 
 bool normalises(const PackedMatrix& weight, int num_tokens) noexcept {
   constexpr int kMostCols = 8192;  // of one token, which the whole block shares
@@ -57,12 +67,14 @@ bool normalises(const PackedMatrix& weight, int num_tokens) noexcept {
 
 namespace {
 
-/// Token tiles of a warp. Few where few weight tiles would leave the block without warps.
-int tiles_a_warp(int tiles, int token_tiles) {
+/// Token tiles of a warp. Few where few weight tiles would leave the block without warps; two
+/// chains leave registers for two.
+int tiles_a_warp(int chains, int tiles, int token_tiles) {
+  const int most = chains == 2 ? 2 : 4;
   if (tiles == 1) return token_tiles > 4 ? 2 : 1;
   if (tiles == 2 && token_tiles <= 2) return 1;
-  if (tiles > 4 && token_tiles > 2) return 4;
-  return token_tiles > 4 ? 4 : token_tiles > 1 ? 2 : 1;
+  if (tiles > 4 && token_tiles > 2) return most;
+  return token_tiles > 4 ? most : token_tiles > 1 ? 2 : 1;
 }
 
 }  // namespace
@@ -75,27 +87,31 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
   const int token_tiles = std::min(8, ceil_div(num_tokens, kTokenTile));
   const int tiles = num_tiles(weight.rows, weight.pair_distance);
   const int units = ceil_div(weight.cols, kUnitCols);
+  const int chains = num_chains(weight);
   const std::size_t shared =
       static_cast<std::size_t>(device.max_block_shared) - spared - 2048 -  // barriers are static
       (normalises(weight, num_tokens) ? normed_bytes(weight, num_tokens) : 0);
   ProductSchedule schedule;
   // Rounds of the persistent blocks cost the weights of a full one, and the tokens once more, at
-  // about a quarter of the price: they come from the second-level cache. Half the processors get
-  // through a block's weights about twice as fast as all of them.
+  // about a quarter of the price: they come from the second-level cache. (One alone costs as much:
+  // what a round takes besides.) Half the processors get through a block's weights about twice as
+  // fast as all of them.
   std::size_t least = 0;
   for (int at_once = 1; at_once <= kMostTiles; ++at_once) {
     const int items = ceil_div(tiles, at_once);
     const int rounds = ceil_div(items, device.num_processors);
     const std::size_t price = items <= device.num_processors / 2 ? 2 : 4;
-    const std::size_t cost = static_cast<std::size_t>(rounds) *
-                             (static_cast<std::size_t>(at_once) * unit_bytes(weight.type) * price +
-                              static_cast<std::size_t>(token_tiles) * token_unit(weight));
-    if (at_once * ceil_div(token_tiles, tiles_a_warp(at_once, token_tiles)) > kMostWarps) break;
+    const std::size_t cost =
+        static_cast<std::size_t>(rounds) *
+        (static_cast<std::size_t>(at_once) * unit_bytes(weight.type) * price +
+         static_cast<std::size_t>(token_tiles) * token_unit(weight, kTokenTile));
+    if (at_once * ceil_div(token_tiles, tiles_a_warp(chains, at_once, token_tiles)) > kMostWarps)
+      break;
     if (at_once > 1 && cost >= least) continue;
     least = cost;
     schedule.tiles = at_once;
   }
-  schedule.tiles_a_warp = tiles_a_warp(schedule.tiles, token_tiles);
+  schedule.tiles_a_warp = tiles_a_warp(chains, schedule.tiles, token_tiles);
   schedule.token_warps = ceil_div(token_tiles, schedule.tiles_a_warp);
   // Each chunk is a copy a tile: large ones, as long as enough of them fit to keep the memory busy.
   const int rounds = ceil_div(tiles, schedule.tiles * device.num_processors);
@@ -103,7 +119,7 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
     if (chunk > std::min(units, kMostChunk)) continue;
     schedule.chunk = chunk;
     const int all = ceil_div(units, chunk) * rounds;
-    const int fit = static_cast<int>(shared / stage_bytes(weight, schedule));
+    const int fit = static_cast<int>(shared / stage_bytes(weight, num_tokens, schedule));
     schedule.stages = std::clamp(fit, 1, std::min(kMostStages, all));
     if (fit >= std::min(all, chunk > 8 ? 4 : 3)) break;
   }
@@ -118,6 +134,7 @@ ProductArgs make_args(const Product& product) {
   args.units = ceil_div(product.weight.cols, kUnitCols);
   args.tiles = num_tiles(product.weight.rows, product.weight.pair_distance);
   args.token_tiles = ceil_div(product.num_tokens, kTokenTile);
+  args.single = is_single_row(product.num_tokens, product.weight.cols);
   return args;
 }
 
@@ -177,7 +194,7 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
   args.token_groups = ceil_div(args.token_tiles, schedule.token_tiles());
   const int consumers = schedule.tiles * schedule.token_warps;
   const std::size_t ring =
-      static_cast<std::size_t>(schedule.stages) * stage_bytes(weight, schedule);
+      static_cast<std::size_t>(schedule.stages) * stage_bytes(weight, product.num_tokens, schedule);
   const bool norms = product.normed.norm_weight != nullptr;
   std::size_t shared = ring + (norms ? normed_bytes(weight, product.num_tokens) : 0);
   args.normed_offset = static_cast<int>(ring);

@@ -22,6 +22,7 @@ struct ProductArgs {
   int stages;
   int weight_groups;  // ceil(tiles / block_tiles)
   int token_groups;   // ceil(token_tiles / (token_warps * kTokenTiles))
+  bool single;        // one token, in a row of its own, in memory or as the block normalises it
   int workers;        // warps beside the one that fills the ring; block_tiles * token_warps use it
   int normed_offset;  // of the tokens that the block normalises, in shared memory
 };
@@ -150,7 +151,7 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
     if (partner < rows) out[partner] = kAdds ? in.partner + partner_sum : partner_sum;
   } else if constexpr (kSink == Sink::gated) {
     const float value = silu(sum) * partner_sum;
-    const std::size_t at = operand_index(token, row, rows / 2);
+    const std::size_t at = operand_index(token, row, rows / 2, product.num_tokens);
     if (product.gated_type == DataType::f32)
       reinterpret_cast<float*>(
           product.operand)[static_cast<std::size_t>(token) * (rows / 2) + row] = value;
@@ -181,7 +182,7 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
 /// ring of stages, weights before the dependency wait; the others, (tile, token warp), use it up:
 /// each owns one weight tile x kTokenTiles token tiles. Few tokens the block normalises by itself,
 /// a warp a token, while the weights are on their way.
-template <class Format, int kTokenTiles>
+template <class Format, int kTokenTiles, int kChains>
 __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__ ProductArgs args) {
   using Operand = typename Format::Operand;
   constexpr int kElement = sizeof(Operand);
@@ -197,14 +198,13 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
   const int consumers = args.block_tiles * args.token_warps;
   const int group_tokens = args.token_warps * kTokenTiles;   // token tiles of an item
   const int weight_bytes = args.chunk * Format::kUnitBytes;  // of one tile in a stage
-  const int stage_bytes = args.block_tiles * weight_bytes + group_tokens * args.chunk * kTokenBytes;
   const int chunks = ceil_div(args.units, args.chunk);
   const int items = args.weight_groups * args.token_groups;
   const NormedRows& normed = args.product.normed;
   const bool norms = normed.norm_weight != nullptr;
-  // One token normed here lies in a row of its own: all eight tokens of the mma read it.
-  const bool single = norms && args.product.num_tokens == 1;
+  const bool single = args.single;
   const int token_unit = single ? kUnitCols * kElement : kTokenBytes;
+  const int stage_bytes = args.block_tiles * weight_bytes + group_tokens * args.chunk * token_unit;
   if (threadIdx.x == 0) {
     for (int i = 0; i < args.stages; ++i) {
       Barrier::init(&filled[i], Barrier::kFillArrivals);
@@ -225,12 +225,12 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
     const int token_tile = lane - args.block_tiles;
     const bool copies_weights = token_tile < 0;
     const bool copies_tokens = !norms && !copies_weights && token_tile < group_tokens;
-    const int unit_bytes = copies_weights ? Format::kUnitBytes : kTokenBytes;
-    const int offset =
-        copies_weights ? lane * weight_bytes
-                       : args.block_tiles * weight_bytes + token_tile * args.chunk * kTokenBytes;
+    const int unit_bytes = copies_weights ? Format::kUnitBytes : token_unit;
+    const int offset = copies_weights
+                           ? lane * weight_bytes
+                           : args.block_tiles * weight_bytes + token_tile * args.chunk * token_unit;
     const int all_bytes =
-        args.block_tiles * Format::kUnitBytes + (norms ? 0 : group_tokens * kTokenBytes);
+        args.block_tiles * Format::kUnitBytes + (norms ? 0 : group_tokens * token_unit);
     const auto tile_of = [&](int item) {
       const int tile =
           copies_weights
@@ -300,10 +300,11 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
             (item % args.token_groups * group_tokens + own_tokens) * kTokenTile + lane % 4 * 2,
             tile < args.tiles && lane / 4 < rows.valid};
   };
+  // What comes behind the dependency wait is kept short: what can be worked out is, before.
+  const int first_item = static_cast<int>(blockIdx.x);
   Inputs inputs[kTokenTiles][2];
-  Place place{};
-  const auto look_up = [&](int item) {
-    place = place_of_item(item);
+  Place place = place_of_item(first_item);
+  const auto look_up = [&] {
     with_sink(args.product, place.tile_row, [&](auto sink) {
 #pragma unroll
       for (int i = 0; i < kTokenTiles * 2; ++i) {
@@ -316,18 +317,16 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
     });
   };
   // What qkv looks up lay there before the pass began (embed_kernel sees to that).
-  const int first_item = static_cast<int>(blockIdx.x);
   const bool early =
       args.product.output == ProductOutput::qkv && first_item < items && warp < consumers;
-  if (early) look_up(first_item);
+  if (early) look_up();
 
   if (norms) {
     const int cols = args.product.weight.cols;
     const auto sync = [&] { asm volatile("bar.sync 1, %0;" ::"r"(args.workers * 32) : "memory"); };
     const auto place_of = [&](int token) {
       return [&, token](int col) {
-        const std::size_t at =
-            single ? static_cast<std::size_t>(col) : operand_index<kElement>(token, col, cols);
+        const std::size_t at = operand_index<kElement>(token, col, cols, args.product.num_tokens);
         return reinterpret_cast<uint4*>(shared + args.normed_offset + at * kElement);
       };
     };
@@ -352,8 +351,9 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
   int stage = 0;
   int phase = 0;
   for (int item = first_item; item < items; item += static_cast<int>(gridDim.x)) {
-    if (!early || item != first_item) look_up(item);
-    float sums[kTokenTiles][4] = {};
+    if (item != first_item) place = place_of_item(item);
+    if (!early || item != first_item) look_up();
+    float chains[kChains][kTokenTiles][4] = {};
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int units = units_of(chunk);
       Barrier::wait(&filled[stage], phase);
@@ -361,7 +361,7 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
       const std::byte* const operand =
           norms ? shared + args.normed_offset + chunk * args.chunk * token_unit
                 : shared + stage * stage_bytes + args.block_tiles * weight_bytes +
-                      own_tokens * args.chunk * kTokenBytes;
+                      own_tokens * args.chunk * token_unit;
       const std::uint32_t tokens =
           shared_address(operand) + static_cast<std::uint32_t>(single ? lane / 8 : lane) * 16;
       // Weights of 16 bits are loaded a unit ahead, so that they are not between two steps of which
@@ -386,8 +386,8 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
             asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                          : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
                          : "r"(tokens + static_cast<std::uint32_t>(at)));
-            mma<Operand>(sums[i], a[step], b[0], b[1]);
-            mma<Operand>(sums[i], a[step + 1], b[2], b[3]);
+            mma<Operand>(chains[0][i], a[step], b[0], b[1]);
+            mma<Operand>(chains[kChains - 1][i], a[step + 1], b[2], b[3]);
           }
         if constexpr (kAhead)
 #pragma unroll
@@ -400,6 +400,10 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
         phase ^= 1;
       }
     }
+    float(&sums)[kTokenTiles][4] = chains[0];
+    if constexpr (kChains == 2)
+#pragma unroll
+      for (int i = 0; i < kTokenTiles * 4; ++i) sums[i / 4][i % 4] += chains[1][i / 4][i % 4];
     if (!place.has_rows) continue;
     with_sink(args.product, place.tile_row, [&](auto sink) {
 #pragma unroll
@@ -413,14 +417,22 @@ __global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__
   }
 }
 
+template <class Format, int kTokenTiles>
+auto* product_kernel_of(const PackedMatrix& weight) {
+  if constexpr (sizeof(typename Format::Operand) == 2)
+    if (num_chains(weight) == 2) return product_kernel<Format, kTokenTiles, 2>;
+  return product_kernel<Format, kTokenTiles, 1>;
+}
+
 /// Instantiated once per weight type, in product_TYPE.cu; of floats once more, for products of full
 /// precision.
 template <DataType kType, class Format = Weights<kType>>
 cudaError_t launch_product(const ProductArgs& args, int tiles_a_warp, int blocks, int threads,
                            std::size_t shared_bytes, const Launch& to) {
-  const auto kernel = tiles_a_warp == 1   ? product_kernel<Format, 1>
-                      : tiles_a_warp == 2 ? product_kernel<Format, 2>
-                                          : product_kernel<Format, 4>;
+  const PackedMatrix& weight = args.product.weight;
+  const auto kernel = tiles_a_warp == 1   ? product_kernel_of<Format, 1>(weight)
+                      : tiles_a_warp == 2 ? product_kernel_of<Format, 2>(weight)
+                                          : product_kernel_of<Format, 4>(weight);
   const cudaError_t status = allow_shared(to, kernel);
   if (status != cudaSuccess) return status;
   return launch(to, kernel, dim3(static_cast<unsigned>(blocks)), threads, shared_bytes, args);

@@ -22,9 +22,10 @@ struct NormedRows {
   float norm_eps = 0;
 };
 
-/// y = W x for `num_tokens` tokens. Every sum is one float accumulator that runs over the columns
-/// in ascending steps of 16 (two mma steps a unit; of float32 weights 8, four a unit), whatever the
-/// number of tokens: the k-order rule.
+/// y = W x for `num_tokens` tokens. Every sum is a float accumulator that runs over the columns in
+/// ascending steps of 16 (two mma steps a unit; of float32 weights 8, four a unit), whatever the
+/// number of tokens: the k-order rule. With two chains one runs over the even steps and one over
+/// the odd ones, and in the end they are added.
 struct Product {
   PackedMatrix weight;
   /// Operand of weight.cols columns, in operand_type(weight); where that is f32, of TF32, or of
@@ -48,6 +49,11 @@ struct Product {
   const float* rope_cos = nullptr;
   const float* rope_sin = nullptr;
 };
+
+/// Chains of a product's sums, by the matrix alone: two where so few warps have a share of it that
+/// they wait for one step after the other and not for memory; one where the wide kernel's smaller
+/// blocks (half as many tokens) would cost more than that, and of float32.
+int num_chains(const PackedMatrix& weight) noexcept;
 
 /// How the work is cut. Never shows in the bits; autotuned shapes stand in product_schedule.cc.
 struct ProductSchedule {

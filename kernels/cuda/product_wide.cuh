@@ -6,21 +6,25 @@
 
 namespace specdec::kernels::cuda {
 
-inline constexpr int kWideTiles = 8;        // weight tiles of a block: 2 groups of 4 warps
-inline constexpr int kWideTokenTiles = 32;  // token tiles of a block
-inline constexpr int kWideTokens = kWideTokenTiles * kTokenTile;
+inline constexpr int kWideTiles = 8;      // weight tiles of a block: 2 groups of 4 warps
+inline constexpr int kWideSums = 32;      // of a lane, in fours
 inline constexpr int kWideChunk = 2;      // units of a stage
 inline constexpr int kWideCluster = 2;    // blocks that share the tokens
 inline constexpr int kWideThreads = 384;  // 8 warps that multiply, one of 4 others that fills
+
+/// Token tiles of a block.
+template <int kChains>
+inline constexpr int kWideTokenTiles = kWideSums / kChains;
 
 /// Bytes of a stage: weights, then tokens.
 template <DataType kType>
 inline constexpr int kWideWeightBytes = (kWideTiles * kWideChunk * Weights<kType>::kUnitBytes +
                                          127) /
                                         128 * 128;
-inline constexpr int kWideTokenBytes = kWideTokenTiles * kWideChunk * kTokenUnit;
-template <DataType kType>
-inline constexpr int kWideStageBytes = kWideWeightBytes<kType> + kWideTokenBytes;
+template <int kChains>
+inline constexpr int kWideTokenBytes = kWideTokenTiles<kChains>* kWideChunk* kTokenUnit;
+template <DataType kType, int kChains>
+inline constexpr int kWideStageBytes = kWideWeightBytes<kType> + kWideTokenBytes<kChains>;
 
 /// Puts a token tile's gated sums away as the operand's 8 x 8 tile, 128 bytes by one store. All
 /// lanes call.
@@ -36,16 +40,18 @@ __device__ __forceinline__ void put_gated_tile(const Product& product, int first
   const int token = first_token + lane / 4;
   if (token < product.num_tokens)
     reinterpret_cast<std::uint32_t*>(
-        product.operand)[operand_index(token, row + lane % 4 * 2, product.weight.rows / 2) / 2] =
-        by_token;
+        product.operand)[operand_index(token, row + lane % 4 * 2, product.weight.rows / 2,
+                                       product.num_tokens) /
+                         2] = by_token;
 }
 
-/// The product of many tokens (prefill) on Hopper: blocks of 128 rows x 256 tokens, in clusters
-/// that share the tokens, so that these come out of the second-level cache once for all. Every sum
-/// is again one float accumulator over ascending steps of 16 columns, so its bits are those of
-/// product_kernel. Weights are dequantised on their way to the registers, as there. Whole chunks of
-/// units only: a branch between the asynchronous products would serialise them.
-template <DataType kType>
+/// The product of many tokens (prefill) on Hopper: blocks of 128 rows x 256 tokens (128 of two
+/// chains), in clusters that share the tokens, so that these come out of the second-level cache
+/// once for all. A chain is again one float accumulator over ascending steps of 16 columns, so sums
+/// have the bits of product_kernel. Weights are dequantised on their way to the registers, as
+/// there. Whole chunks of units only: a branch between the asynchronous products would serialise
+/// them.
+template <DataType kType, int kChains>
 __global__ void __launch_bounds__(kWideThreads, 1)
     wide_product_kernel(const __grid_constant__ ProductArgs args,
                         const __grid_constant__ TileMap weight_map,
@@ -56,11 +62,13 @@ __global__ void __launch_bounds__(kWideThreads, 1)
   constexpr int kTileBytes = kWideChunk * Format::kUnitBytes;
   constexpr int kTokenBytes = kWideChunk * kTokenUnit;
   constexpr int kWeightBytes = kWideWeightBytes<kType>;
-  constexpr int kStageBytes = kWideStageBytes<kType>;
+  constexpr int kStageBytes = kWideStageBytes<kType, kChains>;
+  constexpr int kTiles = kWideTokenTiles<kChains>;
+  constexpr int kTokens = kTiles * kTokenTile;
   extern __shared__ __align__(128) std::byte shared[];
   __shared__ std::uint64_t filled[8];
   __shared__ std::uint64_t used[8];
-  __shared__ TokenPlace places[kWideTokens];  // qkv: of the item's tokens
+  __shared__ TokenPlace places[kTokens];  // qkv: of the item's tokens
 
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -99,15 +107,15 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
     if (warp == kWideTiles && lane == 0) {
       // The block's weights, and its share of the tokens for the whole cluster.
-      constexpr int kShare = kWideTokenTiles / kWideCluster;
+      constexpr int kShare = kTiles / kWideCluster;
       constexpr auto kAllBlocks = static_cast<std::uint16_t>((1 << kWideCluster) - 1);
       for (int item = first_item; item < items; item += item_step) {
         const int tile = weight_group(item) * kWideTiles;
-        const int token_tile = token_group(item) * kWideTokenTiles + rank * kShare;
+        const int token_tile = token_group(item) * kTiles + rank * kShare;
         for (int chunk = 0; chunk < chunks; ++chunk) {
           Barrier::wait(&used[stage], phase ^ 1);
           const Fill fill{&filled[stage], 0};
-          fill.expect(kWideTiles * kTileBytes + kWideTokenBytes);
+          fill.expect(kWideTiles * kTileBytes + kWideTokenBytes<kChains>);
           std::byte* to = shared + stage * kStageBytes;
           fill.copy_tiles(to, weight_map, chunk * kTileBytes, tile);
           fill.copy_tiles_to_blocks(to + kWeightBytes + rank * kShare * kTokenBytes, token_map,
@@ -124,20 +132,19 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     };
     const bool has_places = args.product.output == ProductOutput::qkv;
     for (int item = first_item; item < items; item += item_step) {
-      const int item_token = token_group(item) * kWideTokens;
+      const int item_token = token_group(item) * kTokens;
       if (has_places) {
         const auto sync = [] { asm volatile("bar.sync 1, %0;" ::"n"(kWideTiles * 32) : "memory"); };
         sync();  // nobody reads those of the item before any more
         const int token = static_cast<int>(threadIdx.x);
-        if (item_token + token < args.product.num_tokens)
+        if (token < kTokens && item_token + token < args.product.num_tokens)
           places[token] = TokenPlace::of(args.product, item_token + token, true);
         sync();
       }
-      float sums[kWideTokenTiles][4];
+      float chains[kChains][kTiles][4];
 #pragma unroll
-      for (int i = 0; i < kWideTokenTiles; ++i)
-#pragma unroll
-        for (int k = 0; k < 4; ++k) sums[i][k] = 0.0f;
+      for (int i = 0; i < kWideSums * 4; ++i)
+        chains[i / (kTiles * 4)][i / 4 % kTiles][i % 4] = 0.0f;
       int before = -1;  // the stage whose products may still be under way
       for (int chunk = 0; chunk < chunks; ++chunk) {
         Barrier::wait(&filled[stage], phase);
@@ -149,7 +156,8 @@ __global__ void __launch_bounds__(kWideThreads, 1)
         wide_mma_fence();
 #pragma unroll
         for (int step = 0; step < 2; ++step)
-          wide_mma<Operand>(sums, a[step], operand_descriptor(tokens + step * 256, kTokenBytes));
+          wide_mma<Operand>(chains[step % kChains], a[step],
+                            operand_descriptor(tokens + step * 256, kTokenBytes));
         wide_mma_commit();
         wide_mma_wait<1>();
         if (before >= 0) release(before);
@@ -157,7 +165,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
         wide_mma_fence();
 #pragma unroll
         for (int step = 0; step < 2; ++step)
-          wide_mma<Operand>(sums, b[step],
+          wide_mma<Operand>(chains[step % kChains], b[step],
                             operand_descriptor(tokens + kTokenUnit + step * 256, kTokenBytes));
         wide_mma_commit();
         wide_mma_wait<1>();
@@ -166,6 +174,10 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       }
       wide_mma_wait<0>();
       release(before);
+      float(&sums)[kTiles][4] = chains[0];
+      if constexpr (kChains == 2)
+#pragma unroll
+        for (int i = 0; i < kTiles * 4; ++i) sums[i / 4][i % 4] += chains[1][i / 4][i % 4];
 
       const int tile = weight_group(item) * kWideTiles + warp;
       if (tile >= args.tiles) continue;
@@ -177,7 +189,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
         if (kSink == Sink::gated && rows.valid == kTileRows / 2 &&
             args.product.gated_type != DataType::f32) {
 #pragma unroll
-          for (int i = 0; i < kWideTokenTiles; ++i)
+          for (int i = 0; i < kTiles; ++i)
             put_gated_tile(args.product, item_token + i * kTokenTile, rows.first, lane, sums[i]);
           return;
         }
@@ -187,7 +199,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
         const auto place_of = [&](int token, bool) { return places[token - item_token]; };
         const int first_token = item_token + lane % 4 * 2;
 #pragma unroll
-        for (int first = 0; first < kWideTokenTiles; first += kAtOnce) {
+        for (int first = 0; first < kTiles; first += kAtOnce) {
           Inputs inputs[kAtOnce][2];
 #pragma unroll
           for (int i = 0; i < kAtOnce * 2; ++i) {
@@ -214,14 +226,14 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 #endif
 }
 
-template <DataType kType>
-cudaError_t launch_wide_product(ProductArgs args, const Launch& to) {
+template <DataType kType, int kChains>
+cudaError_t launch_wide_chains(ProductArgs args, const Launch& to) {
   constexpr int kStatic = 5120;  // what the kernel has beside its ring, at most
   args.weight_groups = ceil_div(args.tiles, kWideTiles);
-  args.token_groups = ceil_div(args.token_tiles, kWideTokenTiles);
-  args.stages = min(8, (to.device.max_block_shared - kStatic) / kWideStageBytes<kType>);
-  const auto shared = static_cast<std::size_t>(args.stages * kWideStageBytes<kType>);
-  const auto kernel = wide_product_kernel<kType>;
+  args.token_groups = ceil_div(args.token_tiles, kWideTokenTiles<kChains>);
+  args.stages = min(8, (to.device.max_block_shared - kStatic) / kWideStageBytes<kType, kChains>);
+  const auto shared = static_cast<std::size_t>(args.stages * kWideStageBytes<kType, kChains>);
+  const auto kernel = wide_product_kernel<kType, kChains>;
   cudaError_t status = allow_shared(to, kernel);
   if (status != cudaSuccess) return status;
   int resident = 0;
@@ -235,12 +247,19 @@ cudaError_t launch_wide_product(ProductArgs args, const Launch& to) {
                      kWideChunk * kUnitBytes, weights);
   if (status != cudaSuccess) return status;
   status = map_tiles(args.product.tokens, args.token_tiles, args.units * kTokenUnit,
-                     kWideTokenTiles / kWideCluster, kWideChunk * kTokenUnit, tokens);
+                     kWideTokenTiles<kChains> / kWideCluster, kWideChunk * kTokenUnit, tokens);
   if (status != cudaSuccess) return status;
   const int items = ceil_div(args.weight_groups, kWideCluster) * args.token_groups;
   const int clusters = min(max(1, resident), items);
   return launch_clusters(to, kernel, dim3(static_cast<unsigned>(clusters * kWideCluster)),
                          dim3(kWideCluster), kWideThreads, shared, args, weights, tokens);
+}
+
+/// Instantiated once per weight type, in product_TYPE.cu.
+template <DataType kType>
+cudaError_t launch_wide_product(const ProductArgs& args, const Launch& to) {
+  return num_chains(args.product.weight) == 1 ? launch_wide_chains<kType, 1>(args, to)
+                                              : launch_wide_chains<kType, 2>(args, to);
 }
 
 }  // namespace specdec::kernels::cuda

@@ -46,11 +46,12 @@ __global__ void __launch_bounds__(kThreads) operand_kernel(OperandRows rows) {
   __shared__ float part_sums[kNormParts];
   let_next_start();
   const int row = static_cast<int>(blockIdx.x);
+  const int num_rows = static_cast<int>(gridDim.x);
   const int thread = static_cast<int>(threadIdx.x);
   const auto place = [&](int col) {
     constexpr int kElement = sizeof(T);
-    return reinterpret_cast<uint4*>(rows.operand +
-                                    operand_index<kElement>(row, col, rows.cols) * kElement);
+    return reinterpret_cast<uint4*>(
+        rows.operand + operand_index<kElement>(row, col, rows.cols, num_rows) * kElement);
   };
   const auto source = [&] {
     return rows.x +
@@ -74,7 +75,8 @@ __global__ void __launch_bounds__(kThreads) operand_kernel(OperandRows rows) {
 /// Where join_entries puts 8 columns of a row: floats, or a place in an operand.
 template <class T>
 __device__ __forceinline__ void put_group(T* out, int row, int col, int cols, const float (&v)[8]) {
-  *reinterpret_cast<uint4*>(out + operand_index(row, col, cols)) = operand_group<T>(v);
+  const auto num_rows = static_cast<int>(gridDim.x);
+  *reinterpret_cast<uint4*>(out + operand_index(row, col, cols, num_rows)) = operand_group<T>(v);
 }
 __device__ __forceinline__ void put_floats(float* to, const float (&v)[8]) {
 #pragma unroll

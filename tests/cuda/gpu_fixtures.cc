@@ -121,10 +121,10 @@ Device<std::byte> make_operand(const std::vector<float>& values, int rows, int c
     for (int c = 0; c < cols; ++c) {
       const float value = rounded(values[static_cast<std::size_t>(r) * cols + c], kept);
       if (floats) {
-        std::memcpy(bytes.data() + cuda::operand_index<4>(r, c, cols) * 4, &value, 4);
+        std::memcpy(bytes.data() + cuda::operand_index<4>(r, c, cols, rows) * 4, &value, 4);
         continue;
       }
-      std::byte* at = bytes.data() + cuda::operand_index(r, c, cols) * 2;
+      std::byte* at = bytes.data() + cuda::operand_index(r, c, cols, rows) * 2;
       if (type == DataType::f16) {
         reference::store_element(at, DataType::f16, 0, value);
       } else {
@@ -148,7 +148,7 @@ std::vector<float> read_operand(const std::vector<std::byte>& operand, int rows,
         continue;
       }
       std::uint16_t bits;
-      std::memcpy(&bits, operand.data() + cuda::operand_index(r, c, cols) * 2, sizeof bits);
+      std::memcpy(&bits, operand.data() + cuda::operand_index(r, c, cols, rows) * 2, sizeof bits);
       values[at] = type == DataType::f16 ? f16_to_f32(bits) : bf16_to_f32(bits);
     }
   return values;

@@ -26,11 +26,14 @@ std::vector<double> powers(const std::vector<float>& values, DataType operand_ty
   return out;
 }
 
-Sum sum_of(const Side& w, int r, const Side& x, int t, int cols, const TensorCore& core) {
+Sum sum_of(const Side& w, int r, const Side& x, int t, int cols, int chains,
+           const TensorCore& core) {
+  constexpr int kStep = 16;
   const std::size_t w_row = static_cast<std::size_t>(r) * cols;
   const std::size_t x_row = static_cast<std::size_t>(t) * cols;
-  Sum sum;
+  std::vector<Sum> sums(static_cast<std::size_t>(chains));
   for (int first = 0; first < cols; first += core.products) {
+    Sum& sum = sums[static_cast<std::size_t>(first / kStep % chains)];
     const int end = std::min(cols, first + core.products);
     double largest = 0;
     for (int c = first; c < end; ++c)
@@ -54,6 +57,13 @@ Sum sum_of(const Side& w, int r, const Side& x, int t, int cols, const TensorCor
     if (std::fabs(static_cast<double>(sum.cut)) > std::fabs(result))
       sum.cut = std::nextafter(sum.cut, 0.0f);
     sum.bound += 0x1p-23 * (std::fabs(sum.exact) + sum.bound);
+  }
+  Sum sum = sums[0];
+  for (std::size_t i = 1; i < sums.size(); ++i) {
+    sum.exact += sums[i].exact;
+    sum.bound += sums[i].bound;
+    sum.bound += 0x1p-24 * (std::fabs(sum.exact) + sum.bound);
+    sum.cut += sums[i].cut;
   }
   return sum;
 }

@@ -40,8 +40,10 @@ struct Sum {
   float cut = 0;         // the tensor core's sum
 };
 
-/// Row `r` of `w` times row `t` of `x`.
-Sum sum_of(const Side& w, int r, const Side& x, int t, int cols, const TensorCore& core);
+/// Row `r` of `w` times row `t` of `x`, in `chains` sums that take steps of 16 columns in turn and
+/// are then added as floats.
+Sum sum_of(const Side& w, int r, const Side& x, int t, int cols, int chains,
+           const TensorCore& core);
 
 /// The same of floats in full precision, eight products at a time. Each float becomes a TF32 and
 /// the nearest TF32 of the rest: off by 2^-23 of it, and both rests, each 2^-11 at most, are not
