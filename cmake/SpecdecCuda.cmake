@@ -16,7 +16,7 @@ if(NOT SPECDEC_CUDA STREQUAL "OFF")
     enable_language(CUDA)
     find_package(CUDAToolkit)
   endif()
-  if(CMAKE_CUDA_COMPILER AND CUDAToolkit_FOUND AND CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.3)
+  if(CMAKE_CUDA_COMPILER AND CUDAToolkit_FOUND AND CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.4)
     set(SPECDEC_HAS_CUDA TRUE)
     if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION) # CMake 3.25 does not know nvcc's
       set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
@@ -37,7 +37,7 @@ if(NOT SPECDEC_CUDA STREQUAL "OFF")
       set(CMAKE_CUDA_COMPILER_LAUNCHER ${SPECDEC_CCACHE})
     endif()
   elseif(SPECDEC_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "SPECDEC_CUDA=ON, but there is no CUDA toolkit of version 12.3 or later: "
+    message(FATAL_ERROR "SPECDEC_CUDA=ON, but there is no CUDA toolkit of version 12.4 or later: "
                         "set CUDACXX to its nvcc, or SPECDEC_CUDA=OFF")
   endif()
 endif()

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_decode.cuh"
 #include "kernels/cuda/attention_f32.h"
 #include "kernels/cuda/attention_groups.cuh"
 #include "kernels/cuda/attention_prefill.cuh"
@@ -258,10 +259,11 @@ TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
 
 template <int kChunks>
 cudaError_t launch_tiles(AttentionArgs& args, const TilesPlan& plan, const Launch& to) {
-  const bool few = has_few_queries(args);
-  auto* const kernel = args.batch.has_paths ? attention_tiles_kernel<kChunks, true, 2>
-                       : few                ? attention_tiles_kernel<kChunks, false, 1>
-                                            : attention_tiles_kernel<kChunks, false, 2>;
+  const bool decoding = args.batch.num_rows <= args.batch.num_sequences && !args.batch.has_paths;
+  auto* const kernel = args.batch.has_paths    ? attention_tiles_kernel<kChunks, true>
+                       : !decoding             ? attention_tiles_kernel<kChunks, false>
+                       : has_few_queries(args) ? attention_decode_kernel<kChunks, 1>
+                                               : attention_decode_kernel<kChunks, 2>;
   args.block_tiles = plan.sets;
   args.turns = plan.turns;
   args.by_unit = plan.by_unit;

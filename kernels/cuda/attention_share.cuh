@@ -12,6 +12,8 @@ template <int kChunks>
 struct SharePlace {
   const __half* key_rows[2];  // null: not there, zeros
   const __half* value_rows[2];
+  bool fresh_keys[2];  // not committed
+  bool fresh_values[2];
 
   /// Looks up where the share of the 64 positions from `base` on lies. Values of a path need not
   /// be contiguous: see gather_values().
@@ -24,6 +26,7 @@ struct SharePlace {
       const int position =
           base + warp / 2 * 32 + lane / 8 * 8 + (warp * 2 + j) % 4 * 2 + lane / 4 % 2;
       key_rows[j] = nullptr;
+      fresh_keys[j] = position >= map.context;
       if (position <= map.limit) {
         const int slot = map.slot(position);
         key_rows[j] = static_cast<const __half*>(kv.keys) + attention.block_base(map, slot) +
@@ -31,6 +34,7 @@ struct SharePlace {
       }
       const int first = base + j * 32 + lane % 4 * 8;
       value_rows[j] = nullptr;
+      fresh_values[j] = first + 7 >= map.context;
       if (first <= map.limit)
         value_rows[j] = static_cast<const __half*>(kv.values) + attention.block_base(map, first) +
                         lane / 4 * kv.block_size + first % kv.block_size;
@@ -85,6 +89,17 @@ struct TileShare : SharePlace<kChunks> {
   __device__ void fetch_values(const AttentionWarp<kChunks>& attention, int warp) {
     this->for_values(attention, warp, [&](int n, int half, const __half* from) {
       values[n][half] = load_past_cache(from);
+    });
+  }
+  /// Fetches what is committed, with zeros for what is not, or (`fresh`) the rest.
+  __device__ void fetch(const AttentionWarp<kChunks>& attention, int warp, bool fresh) {
+    this->for_keys(attention, [&](int n, int chunk, const __half* from) {
+      if (!fresh || this->fresh_keys[n])
+        keys[n][chunk] = load_past_cache(this->fresh_keys[n] == fresh ? from : nullptr);
+    });
+    this->for_values(attention, warp, [&](int n, int half, const __half* from) {
+      if (!fresh || this->fresh_values[half])
+        values[n][half] = load_past_cache(this->fresh_values[half] == fresh ? from : nullptr);
     });
   }
   /// Values of one dimension tile and half that a path has in slots of its own.
@@ -281,6 +296,13 @@ struct TilesShared {
       for (int rank = lane % 4; rank < shared.ranks; rank += 4)
         store_to_block(to, rank, state.packed());
     }
+    /// What a warp has of them all, the first warp the state.
+    __device__ void set_all(int warp, int lane, const RowState& state,
+                            const float (&sums)[kChunks][4]) const {
+      if (warp == 0) set_state(lane, state);
+#pragma unroll
+      for (int n = 0; n < kChunks; ++n) set(warp * kChunks + n, lane, sums[n]);
+    }
     __device__ void set(int d, int lane, const float (&sum)[4]) const {
       const int item = query_set * kDimTiles + d;
       const int place = shared.place_of(item);
@@ -321,53 +343,67 @@ struct TilesShared {
     return state;
   }
   /// ... and all of its units to the whole.
-  template <int kUnit, int kRows>
+  template <int kUnit>
   __device__ RowState add_up(int set, int place, int tiles, int lane, float (&sum)[4]) const {
     RowState whole;
     sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
 #pragma unroll 1
     for (int first = 0; first < tiles; first += kUnit) {
       float unit_sum[4];
-      const RowState unit = unit_of<kUnit, kRows>(set, place, first, tiles, lane, unit_sum);
+      const RowState unit = unit_of<kUnit, 2>(set, place, first, tiles, lane, unit_sum);
       float kept[2];
       float added[2];
-      whole.merge<kRows>(unit, kept, added);
-      merge_outputs<kRows>(sum, unit_sum, kept, added);
+      whole.merge(unit, kept, added);
+      merge_outputs(sum, unit_sum, kept, added);
     }
     return whole;
   }
 
-  /// The same for one row a lane and a block whose dimension tiles (`places`) are fewer than its
-  /// warps: units are added up side by side. write(place, sum, state) gets each; false: there are
-  /// too many, or but one.
-  template <int kUnit, class Write>
-  __device__ bool add_up_side_by_side(int places, int tiles, int warp, int lane,
-                                      Write write) const {
-    constexpr int kMost = sizeof(*powers) / sizeof((*powers)[0]);
-    SoftmaxExchange::Powers& parts = *powers;  // which nobody needs any more
+  /// Dimension tiles of one set of queries that the block of that rank adds up.
+  __device__ int num_places(int rank) const {
+    return rank < kDimTiles ? place_of(kDimTiles - 1 - rank) + 1 : 0;
+  }
+  /// Adds all of them up and calls write(place, sum, state) for each. Several units of one row a
+  /// lane are added up side by side. All warps of the block; it takes the place of the powers.
+  template <int kUnit, int kRows, class Write>
+  __device__ void add_up_all(int places, int tiles, int warp, int lane, Write write) const {
+    constexpr int kMostParts = sizeof(*powers) / sizeof((*powers)[0]);
+    SoftmaxExchange::Powers& parts = *powers;
     const int units = ceil_div(tiles, kUnit);
-    if (units == 1 || units * places > kMost) return false;
-    for (int part = warp; part < units * places; part += 4) {
-      const int place = part / units;
-      float sum[4];
-      const RowState unit =
-          unit_of<kUnit, 1>(0, place, (part - place * units) * kUnit, tiles, lane, sum);
-      parts[part][lane] = {sum[0], sum[1], unit.top[0], unit.total[0]};
+    const bool side_by_side = kRows == 1 && kUnit > 1 && units > 1 && units * places <= kMostParts;
+    if (side_by_side) {
+      for (int part = warp; part < units * places; part += 4) {
+        const int place = part / units;
+        float sum[4];
+        const RowState unit =
+            unit_of<kUnit, kRows>(0, place, (part - place * units) * kUnit, tiles, lane, sum);
+        parts[part][lane] = {sum[0], sum[1], unit.top[0], unit.total[0]};
+      }
+      __syncthreads();
     }
-    __syncthreads();
     for (int place = warp; place < places; place += 4) {
       RowState whole;
       float sum[4] = {};
+#pragma unroll 1
       for (int unit = 0; unit < units; ++unit) {
-        const float4 part = parts[place * units + unit][lane];
+        RowState state;
+        float unit_sum[4] = {};
+        if (side_by_side) {
+          const float4 part = parts[place * units + unit][lane];
+          unit_sum[0] = part.x;
+          unit_sum[1] = part.y;
+          state.top[0] = part.z;
+          state.total[0] = part.w;
+        } else {
+          state = unit_of<kUnit, kRows>(0, place, unit * kUnit, tiles, lane, unit_sum);
+        }
         float kept[2];
         float added[2];
-        whole.merge<1>({{part.z, -INFINITY}, {part.w, 0.0f}}, kept, added);
-        merge_outputs<1>(sum, {part.x, part.y, 0.0f, 0.0f}, kept, added);
+        whole.merge<kRows>(state, kept, added);
+        merge_outputs<kRows>(sum, unit_sum, kept, added);
       }
       write(place, sum, whole);
     }
-    return true;
   }
 
   static std::size_t bytes(int sets, int ranks, int turns, bool by_unit, int tokens) {

@@ -9,8 +9,7 @@ namespace specdec::kernels::cuda {
 /// between them in registers: little enough to start beside a product's blocks and wait there with
 /// the committed tile at hand. A tree's own positions (kTrees) come from a window of slots. What a
 /// tile comes to goes to the cluster's blocks by dimension tiles, each of which a warp adds up.
-/// kRows: of a lane, one where a set has at most eight queries.
-template <int kChunks, bool kTrees, int kRows>
+template <int kChunks, bool kTrees>
 __global__ void __launch_bounds__(128, 3)
     attention_tiles_kernel(const __grid_constant__ AttentionArgs args) {
   constexpr int kDimTiles = kChunks * 4;
@@ -18,9 +17,8 @@ __global__ void __launch_bounds__(128, 3)
   extern __shared__ __align__(128) std::byte shared_bytes[];
   __shared__ int num_slots;
   using Shared = TilesShared<kChunks, kTrees>;
-  const bool by_unit = !kTrees && args.by_unit;
   const Shared shared(shared_bytes, args.block_tiles, static_cast<int>(gridDim.z), args.turns,
-                      by_unit);
+                      false);
   let_next_start();
   cluster_arrive();
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -49,11 +47,8 @@ __global__ void __launch_bounds__(128, 3)
     share.fetch_keys(attention);
     share.fetch_values(attention, warp);
   };
-  const int first_tile = by_unit ? rank * kUnitTiles : rank;
-  const int stride = by_unit ? 1 : ranks;
-  const int end = by_unit ? min(first_own, first_tile + kUnitTiles) : first_own;
-  const bool committed = (first_tile + 1) * kAttentionTile <= tile.context;
-  bool at_hand = locate(first_tile, end);
+  const bool committed = (rank + 1) * kAttentionTile <= tile.context;
+  const bool at_hand = locate(rank, first_own);
   if (at_hand && committed) fetch();
   [[maybe_unused]] TileWindow<kChunks> window;
   [[maybe_unused]] bool has_window = false;
@@ -67,11 +62,11 @@ __global__ void __launch_bounds__(128, 3)
     window.num_slots = num_slots;
     if (has_window) window.locate(attention, warp);
   }
-  using Queries = QueryShare<kChunks, kRows>;
+  using Queries = QueryShare<kChunks, 2>;
   Queries first_query(args, tile, kv_head, warp, lane);
   wait_for_previous();
   if (at_hand && !committed) fetch();
-  if (first_tile < tiles && warp < sets * kChunks) {
+  if (rank < tiles && warp < sets * kChunks) {
     first_query.load();
     constexpr int kAtOnce = 2;
     for (int item = warp + 4; item < sets * kChunks; item += 4 * kAtOnce) {
@@ -91,9 +86,7 @@ __global__ void __launch_bounds__(128, 3)
   __syncthreads();
 
   int turn = 0;
-  int index = first_tile;
-  RowState unit;
-  float unit_sum[kChunks][4] = {};
+  int index = rank;
   /// body(set, partial) for each set of queries, for the tile of this turn.
   const auto for_each_set = [&](auto body) {
     for (int set = 0; set < sets; ++set) {
@@ -101,41 +94,25 @@ __global__ void __launch_bounds__(128, 3)
       body(set, typename Shared::Partial{shared, set, index});
     }
   };
-  for (; index < end; ++turn, index += stride)
+  for (; index < first_own; ++turn, index += ranks)
     for_each_set([&](int set, const typename Shared::Partial& partial) {
-      const bool next = set + 1 == sets && locate(index + stride, end);
+      const bool next = set + 1 == sets && locate(index + ranks, first_own);
       float own[2][4];
       score_set<kChunks>(
           shared.queries[set], lane, [&](int n, int chunk) { return share.keys[n][chunk]; }, own);
       if (next) share.fetch_keys(attention);
       std::uint32_t weights[4][4];
       float tops[2];
-      share_softmax<kRows>(attention, index * kAttentionTile, warp, own, shared.exchange(), weights,
-                           tops);
+      share_softmax<2>(attention, index * kAttentionTile, warp, own, shared.exchange(), weights,
+                       tops);
       float out[kChunks][4];
       weigh_values(
           weights, [&](int n, int half) { return share.values[n][half]; }, out);
       if (next) share.fetch_values(attention, warp);
-      if (by_unit) {  // only the first warp's totals count
-        const RowState state = warp == 0 ? total_up<kRows>(shared.exchange(), lane, tops)
-                                         : RowState{{tops[0], tops[1]}, {}};
-        float kept[2];
-        float added[2];
-        unit.merge<kRows>(state, kept, added);
-#pragma unroll
-        for (int n = 0; n < kChunks; ++n) merge_outputs<kRows>(unit_sum[n], out[n], kept, added);
-        return;
-      }
-      if (warp == 0) partial.set_state(lane, total_up<kRows>(shared.exchange(), lane, tops));
-#pragma unroll
-      for (int n = 0; n < kChunks; ++n) partial.set(warp * kChunks + n, lane, out[n]);
+      RowState state;
+      if (warp == 0) state = total_up<2>(shared.exchange(), lane, tops);
+      partial.set_all(warp, lane, state, out);
     });
-  if (by_unit && first_tile < end) {
-    const typename Shared::Partial partial{shared, 0, rank};
-    if (warp == 0) partial.set_state(lane, unit);
-#pragma unroll
-    for (int n = 0; n < kChunks; ++n) partial.set(warp * kChunks + n, lane, unit_sum[n]);
-  }
   if constexpr (kTrees) {
     if (has_window) {
       window.load(attention, warp);
@@ -154,24 +131,13 @@ __global__ void __launch_bounds__(128, 3)
 
   cluster_arrive();
   cluster_wait();
-  const auto write = [&](int place, const float(&sum)[4], const RowState& state) {
-    attention.template write<kRows>((place * ranks + rank) % kDimTiles, sum, state);
-  };
-  if constexpr (kRows == 1) {
-    const int places = rank < kDimTiles ? shared.place_of(kDimTiles - 1 - rank) + 1 : 0;
-    if (!by_unit &&
-        shared.template add_up_side_by_side<kUnitTiles>(places, tiles, warp, lane, write))
-      return;
-  }
   for (int place = warp; place * ranks + rank < sets * kDimTiles; place += 4) {
-    const int set = (place * ranks + rank) / kDimTiles;
+    const int item = place * ranks + rank;
+    const int set = item / kDimTiles;
     if (sets > 1) attention.select(set * args.tile_tokens);
     float sum[4];
-    const RowState state =
-        by_unit
-            ? shared.template add_up<1, kRows>(set, place, ceil_div(tiles, kUnitTiles), lane, sum)
-            : shared.template add_up<kUnitTiles, kRows>(set, place, tiles, lane, sum);
-    write(place, sum, state);
+    const RowState state = shared.template add_up<kUnitTiles>(set, place, tiles, lane, sum);
+    attention.write(item % kDimTiles, sum, state);
   }
 }
 

@@ -153,6 +153,12 @@ __device__ __forceinline__ std::uint32_t operand_pair(float a, float b) {
   return static_cast<std::uint32_t>(reinterpret_cast<const std::uint16_t&>(low)) |
          static_cast<std::uint32_t>(reinterpret_cast<const std::uint16_t&>(high)) << 16;
 }
+template <>
+__device__ __forceinline__ std::uint32_t operand_pair<__half>(float a, float b) {
+  const __half2 most = __float2half2_rn(65504.0f);
+  const __half2 pair = __hmax2_nan(__hmin2_nan(__floats2half2_rn(a, b), most), __hneg2(most));
+  return reinterpret_cast<const std::uint32_t&>(pair);
+}
 
 /// c += a b for one step of k = 16 columns (8 of four bytes): a [16 rows, k], b [k, 8 tokens],
 /// c [16, 8] in floats.

@@ -42,7 +42,7 @@ __device__ __forceinline__ float add_lanes(float sum) {
   return sum;
 }
 __device__ __forceinline__ float norm_scale(float sum, int cols, float eps) {
-  return 1.0f / sqrtf(sum / static_cast<float>(cols) + eps);
+  return rsqrtf(__fdividef(sum, static_cast<float>(cols)) + eps);
 }
 
 /// Eight columns as an operand holds them.

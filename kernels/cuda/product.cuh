@@ -178,12 +178,18 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
   }
 }
 
+/// Registers of a thread: of one token tile, what leaves room beside the block for blocks of the
+/// next two kernels (eight more cost one token of an 8B shape 3 %).
+template <int kTokenTiles>
+inline constexpr int kMostRegisters = kTokenTiles == 1 ? 112 : 128;
+
 /// One block a processor, persistent over (weight group, token group) items. The last warp fills a
 /// ring of stages, weights before the dependency wait; the others, (tile, token warp), use it up:
 /// each owns one weight tile x kTokenTiles token tiles. Few tokens the block normalises by itself,
 /// a warp a token, while the weights are on their way.
 template <class Format, int kTokenTiles, int kChains>
-__global__ void __launch_bounds__(480, 1) product_kernel(const __grid_constant__ ProductArgs args) {
+__global__ void __maxnreg__(kMostRegisters<kTokenTiles>)
+    product_kernel(const __grid_constant__ ProductArgs args) {
   using Operand = typename Format::Operand;
   constexpr int kElement = sizeof(Operand);
   constexpr int kSteps = kUnitSteps<Operand>;
