@@ -343,66 +343,61 @@ struct TilesShared {
     return state;
   }
   /// ... and all of its units to the whole.
-  template <int kUnit>
+  template <int kUnit, int kRows>
   __device__ RowState add_up(int set, int place, int tiles, int lane, float (&sum)[4]) const {
     RowState whole;
     sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
 #pragma unroll 1
     for (int first = 0; first < tiles; first += kUnit) {
       float unit_sum[4];
-      const RowState unit = unit_of<kUnit, 2>(set, place, first, tiles, lane, unit_sum);
+      const RowState unit = unit_of<kUnit, kRows>(set, place, first, tiles, lane, unit_sum);
       float kept[2];
       float added[2];
-      whole.merge(unit, kept, added);
-      merge_outputs(sum, unit_sum, kept, added);
+      whole.merge<kRows>(unit, kept, added);
+      merge_outputs<kRows>(sum, unit_sum, kept, added);
     }
     return whole;
   }
-
   /// Dimension tiles of one set of queries that the block of that rank adds up.
   __device__ int num_places(int rank) const {
     return rank < kDimTiles ? place_of(kDimTiles - 1 - rank) + 1 : 0;
   }
-  /// Adds all of them up and calls write(place, sum, state) for each. Several units of one row a
-  /// lane are added up side by side. All warps of the block; it takes the place of the powers.
+  /// Adds all of them up and calls write(place, sum, state) for each. Up to four units of one row a
+  /// lane are added up side by side, a warp each. All warps of the block; it takes the place of the
+  /// powers.
   template <int kUnit, int kRows, class Write>
   __device__ void add_up_all(int places, int tiles, int warp, int lane, Write write) const {
-    constexpr int kMostParts = sizeof(*powers) / sizeof((*powers)[0]);
-    SoftmaxExchange::Powers& parts = *powers;
-    const int units = ceil_div(tiles, kUnit);
-    const bool side_by_side = kRows == 1 && kUnit > 1 && units > 1 && units * places <= kMostParts;
-    if (side_by_side) {
-      for (int part = warp; part < units * places; part += 4) {
-        const int place = part / units;
-        float sum[4];
-        const RowState unit =
-            unit_of<kUnit, kRows>(0, place, (part - place * units) * kUnit, tiles, lane, sum);
-        parts[part][lane] = {sum[0], sum[1], unit.top[0], unit.total[0]};
+    constexpr int kWarps = 4;
+    constexpr int kMostPlaces = sizeof(*powers) / sizeof((*powers)[0]) / kWarps;
+    if (kRows == 1 && kUnit > 1 && tiles > kUnit && tiles <= kWarps * kUnit &&
+        places <= kMostPlaces) {
+      SoftmaxExchange::Powers& parts = *powers;
+      for (int place = 0; place < places; ++place) {
+        float sum[4] = {};
+        RowState unit;
+        if (warp * kUnit < tiles)
+          unit = unit_of<kUnit, kRows>(0, place, warp * kUnit, tiles, lane, sum);
+        parts[place * kWarps + warp][lane] = {sum[0], sum[1], unit.top[0], unit.total[0]};
       }
       __syncthreads();
-    }
-    for (int place = warp; place < places; place += 4) {
+      if (warp >= places) return;
       RowState whole;
       float sum[4] = {};
-#pragma unroll 1
-      for (int unit = 0; unit < units; ++unit) {
-        RowState state;
-        float unit_sum[4] = {};
-        if (side_by_side) {
-          const float4 part = parts[place * units + unit][lane];
-          unit_sum[0] = part.x;
-          unit_sum[1] = part.y;
-          state.top[0] = part.z;
-          state.total[0] = part.w;
-        } else {
-          state = unit_of<kUnit, kRows>(0, place, unit * kUnit, tiles, lane, unit_sum);
-        }
+#pragma unroll
+      for (int unit = 0; unit < kWarps; ++unit) {
+        const float4 part = parts[warp * kWarps + unit][lane];
         float kept[2];
         float added[2];
-        whole.merge<kRows>(state, kept, added);
-        merge_outputs<kRows>(sum, unit_sum, kept, added);
+        whole.merge<kRows>({{part.z, -INFINITY}, {part.w, 0.0f}}, kept, added);
+        merge_outputs<kRows>(sum, {part.x, part.y, 0.0f, 0.0f}, kept, added);
       }
-      write(place, sum, whole);
+      write(warp, sum, whole);
+      return;
+    }
+    for (int place = warp; place < places; place += kWarps) {
+      float sum[4];
+      const RowState state = add_up<kUnit, kRows>(0, place, tiles, lane, sum);
+      write(place, sum, state);
     }
   }
 

@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(128, 3)
     const int set = item / kDimTiles;
     if (sets > 1) attention.select(set * args.tile_tokens);
     float sum[4];
-    const RowState state = shared.template add_up<kUnitTiles>(set, place, tiles, lane, sum);
+    const RowState state = shared.template add_up<kUnitTiles, 2>(set, place, tiles, lane, sum);
     attention.write(item % kDimTiles, sum, state);
   }
 }
