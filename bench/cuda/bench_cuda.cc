@@ -52,6 +52,7 @@ json run_model(const std::string& name, const Filter& filter, const cuda::Device
   const std::vector<Case> cases = {
       {"decode, context 512", {.rows = 1}},
       {"decode, context 2048", {.rows = 1, .context = 2048}},
+      {"verify a chain of 8", {.rows = 8}},
       {"verify a tree of 16", {.rows = 16, .tree = true}},
       {"verify a tree of 64", {.rows = 64, .tree = true}},
       {"batch 32, context 512", {.sequences = 32}},

@@ -43,6 +43,8 @@ constexpr Shape kShapes[] = {
     {"smol q4 gate_up", 3072, 576, DataType::q4_1}, {"smol q4 down", 576, 1536, DataType::q4_1},
 };
 
+constexpr int kMostTokens = 256;
+
 class Tuner {
  public:
   Tuner(const Shape& shape, const cuda::DeviceInfo& device) : shape_(shape) {
@@ -52,11 +54,11 @@ class Tuner {
       weights_.push_back(allocate(bytes));
       require(bench::fill_random(weights_.back(), bytes, shape.type, static_cast<unsigned>(i)));
     }
-    const std::size_t operand = cuda::operand_bytes(64, shape.cols);
+    const std::size_t operand = cuda::operand_bytes(kMostTokens, shape.cols);
     tokens_ = allocate(operand);
     require(bench::fill_random(tokens_, operand, DataType::bf16, 99));
     out_ = reinterpret_cast<float*>(
-        allocate(sizeof(float) * 64 * static_cast<std::size_t>(shape.rows)));
+        allocate(sizeof(float) * kMostTokens * static_cast<std::size_t>(shape.rows)));
     require(cudaStreamCreateWithFlags(&launch_.stream, cudaStreamNonBlocking));
     require(cudaEventCreate(&begin_));
     require(cudaEventCreate(&end_));
@@ -75,15 +77,16 @@ class Tuner {
     return cuda::product_schedule(product(0, tokens).weight, tokens, launch_.device);
   }
 
-  /// Microseconds of one product; 0 where the schedule does not fit.
-  double measure(int tokens, const cuda::ProductSchedule& schedule) {
+  /// Microseconds of one product, cut like that, or as it is usually; 0 where it does not fit.
+  double measure(int tokens, const cuda::ProductSchedule* schedule) {
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t runnable = nullptr;
     const int launches = std::max(count_, shape_.rows > 20000 ? 4 : 12);
     require(cudaStreamBeginCapture(launch_.stream, cudaStreamCaptureModeGlobal));
     cudaError_t status = cudaSuccess;
     for (int i = 0; i < launches && status == cudaSuccess; ++i)
-      status = cuda::multiply(product(i % count_, tokens), schedule, launch_);
+      status = schedule != nullptr ? cuda::multiply(product(i % count_, tokens), *schedule, launch_)
+                                   : cuda::multiply(product(i % count_, tokens), launch_);
     require(cudaStreamEndCapture(launch_.stream, &graph));
     if (status != cudaSuccess) {
       cudaGraphDestroy(graph);
@@ -142,13 +145,12 @@ void tune(const Shape& shape, const std::vector<int>& widths, const cuda::Device
   Tuner tuner(shape, device);
   const int units = cuda::ceil_div(shape.cols, cuda::kUnitCols);
   for (const int tokens : widths) {
-    const Timed usual = {tuner.measure(tokens, tuner.default_schedule(tokens)),
-                         tuner.default_schedule(tokens)};
+    const Timed usual = {tuner.measure(tokens, nullptr), tuner.default_schedule(tokens)};
     const int token_tiles = cuda::ceil_div(tokens, cuda::kTokenTile);
     std::vector<Timed> all;
     for (const int tiles : {1, 2, 3, 4, 5, 6, 7, 8})
       for (const int a_warp : {1, 2, 4})
-        for (const int chunk : {4, 8, 16, 18})
+        for (const int chunk : {2, 4, 8, 16, 18})
           for (const int kilobytes : {110, 224}) {
             if (token_tiles % a_warp != 0 || chunk > units || (chunk == 18 && units % 18 != 0))
               continue;
@@ -162,7 +164,7 @@ void tune(const Shape& shape, const std::vector<int>& widths, const cuda::Device
             const cuda::ProductSchedule schedule = {tiles, token_tiles / a_warp, a_warp, chunk,
                                                     stages};
             if (tiles * schedule.token_warps > 14) continue;
-            if (const double us = tuner.measure(tokens, schedule); us > 0)
+            if (const double us = tuner.measure(tokens, &schedule); us > 0)
               all.push_back({us, schedule});
           }
     std::sort(all.begin(), all.end(), [](const Timed& a, const Timed& b) { return a.us < b.us; });

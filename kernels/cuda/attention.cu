@@ -260,13 +260,15 @@ TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
 template <int kChunks>
 cudaError_t launch_tiles(AttentionArgs& args, const TilesPlan& plan, const Launch& to) {
   const bool decoding = args.batch.num_rows <= args.batch.num_sequences && !args.batch.has_paths;
-  auto* const kernel = args.batch.has_paths    ? attention_tiles_kernel<kChunks, true>
-                       : !decoding             ? attention_tiles_kernel<kChunks, false>
-                       : has_few_queries(args) ? attention_decode_kernel<kChunks, 1>
-                                               : attention_decode_kernel<kChunks, 2>;
+  const bool few = has_few_queries(args);
+  auto* const kernel = args.batch.has_paths ? attention_tiles_kernel<kChunks, true>
+                       : !decoding          ? attention_tiles_kernel<kChunks, false>
+                       : plan.by_unit       ? (few ? attention_decode_kernel<kChunks, 1, true>
+                                                   : attention_decode_kernel<kChunks, 2, true>)
+                                            : (few ? attention_decode_kernel<kChunks, 1, false>
+                                                   : attention_decode_kernel<kChunks, 2, false>);
   args.block_tiles = plan.sets;
   args.turns = plan.turns;
-  args.by_unit = plan.by_unit;
   const cudaError_t status =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
   if (status != cudaSuccess) return status;

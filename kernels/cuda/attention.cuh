@@ -20,7 +20,6 @@ struct AttentionArgs {
   int tile_tokens;     // tokens whose group fits into one set of queries
   int block_tiles;     // sets of queries of a block (attention_groups_kernel, ..tiles_kernel)
   int turns;           // tiles of positions of a block (attention_tiles_kernel)
-  bool by_unit;        // they are a unit, which the block adds up by itself
   int stages;          // of a block's ring (attention_prefill_kernel), 2 or 3
   bool tight;        // values take the place of the keys in shared memory (attention_units_kernel)
   float scale_log2;  // scale * log2(e)

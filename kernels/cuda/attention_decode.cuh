@@ -5,19 +5,18 @@
 namespace specdec::kernels::cuda {
 
 /// Plain decoding, a row a sequence. grid: [KV heads, sequences, ranks], a cluster along the ranks.
-/// A block attends to every ranks-th tile of 64 positions (by_unit: to four that follow one
+/// A block attends to every ranks-th tile of 64 positions (kByUnit: to four that follow one
 /// another), whose keys and values its four warps have between them in registers: little enough to
 /// start beside a product's blocks and wait there with the committed ones at hand. What a tile (or
 /// unit) comes to goes to the cluster's blocks by dimension tiles, each of which a warp adds up.
 /// kRows: of a lane, one where a set has at most eight queries.
-template <int kChunks, int kRows>
+template <int kChunks, int kRows, bool kByUnit>
 __global__ void __launch_bounds__(128, 3)
     attention_decode_kernel(const __grid_constant__ AttentionArgs args) {
   constexpr int kUnitTiles = kAttentionUnit / kAttentionTile;
   extern __shared__ __align__(128) std::byte shared_bytes[];
   using Shared = TilesShared<kChunks, false>;
-  const bool by_unit = args.by_unit;
-  const Shared shared(shared_bytes, 1, static_cast<int>(gridDim.z), args.turns, by_unit);
+  const Shared shared(shared_bytes, 1, static_cast<int>(gridDim.z), args.turns, kByUnit);
   let_next_start();
   cluster_arrive();
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -30,13 +29,12 @@ __global__ void __launch_bounds__(128, 3)
   const int tiles = tile.last / kAttentionTile + 1;
   AttentionWarp<kChunks> attention(args, tile, {nullptr, nullptr}, kv_head, lane);
   const SlotMap map = attention.map_of(0, true);
-  const int first_tile = by_unit ? rank * kUnitTiles : rank;
-  const int stride = by_unit ? 1 : ranks;
-  const int last_tile = by_unit ? min(tiles, first_tile + kUnitTiles) : tiles;
+  const int first_tile = kByUnit ? rank * kUnitTiles : rank;
+  const int stride = kByUnit ? 1 : ranks;
+  const int last_tile = kByUnit ? min(tiles, first_tile + kUnitTiles) : tiles;
   TileShare<kChunks> share;
   if (first_tile < last_tile) share.locate(attention, map, first_tile * kAttentionTile, warp);
   QueryShare<kChunks, kRows> query(args, tile, kv_head, warp, lane);
-  const int places = shared.num_places(rank);
 
   // Only the queries and the rows' own keys and values are made by the kernel before: see
   // attention_units_kernel. What is fetched late takes the same instructions, which by then are
@@ -53,8 +51,8 @@ __global__ void __launch_bounds__(128, 3)
   cluster_wait();  // the others have begun
   __syncthreads();
 
-  RowState unit;
-  float unit_sum[kChunks][4] = {};
+  [[maybe_unused]] RowState unit;
+  [[maybe_unused]] float unit_sum[kChunks][4] = {};
   for (int index = first_tile; index < last_tile; index += stride) {
     const bool next = index + stride < last_tile;
     if (next) share.locate(attention, map, (index + stride) * kAttentionTile, warp);
@@ -73,7 +71,7 @@ __global__ void __launch_bounds__(128, 3)
     // Only the first warp's totals count.
     RowState state{{tops[0], tops[1]}, {}};
     if (warp == 0) state = total_up<kRows>(shared.exchange(), lane, tops);
-    if (by_unit) {
+    if constexpr (kByUnit) {
       float kept[2];
       float added[2];
       unit.merge<kRows>(state, kept, added);
@@ -83,14 +81,15 @@ __global__ void __launch_bounds__(128, 3)
       typename Shared::Partial{shared, 0, index}.set_all(warp, lane, state, out);
     }
   }
-  if (by_unit && first_tile < last_tile)
+  if (kByUnit && first_tile < last_tile)
     typename Shared::Partial{shared, 0, rank}.set_all(warp, lane, unit, unit_sum);
   cluster_arrive();
   cluster_wait();
+  const int places = shared.num_places(rank);
   const auto write = [&](int place, const float(&sum)[4], const RowState& state) {
     attention.template write<kRows>(place * ranks + rank, sum, state);
   };
-  if (by_unit)
+  if constexpr (kByUnit)
     shared.template add_up_all<1, kRows>(places, ceil_div(tiles, kUnitTiles), warp, lane, write);
   else
     shared.template add_up_all<kUnitTiles, kRows>(places, tiles, warp, lane, write);

@@ -30,6 +30,7 @@ namespace {
 
 constexpr int kMostWarps = 14;  // that use up the ring; one more fills it
 constexpr int kMostStages = 32;
+constexpr int kMostTokenTiles = 16;  // that a block works on at a time: weights are read once
 
 std::size_t normed_bytes(const PackedMatrix& weight, int num_tokens) {
   const std::size_t bytes =
@@ -84,10 +85,11 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
                                  const DeviceInfo& device, std::size_t spared) noexcept {
   constexpr int kMostTiles = 7;
   constexpr int kMostChunk = 18;  // units; a row of so many is a stage
-  const int token_tiles = std::min(8, ceil_div(num_tokens, kTokenTile));
+  const int chains = num_chains(weight);
+  const int token_tiles = std::min(chains == 1 ? kMostTokenTiles : kMostTokenTiles / 2,
+                                   ceil_div(num_tokens, kTokenTile));
   const int tiles = num_tiles(weight.rows, weight.pair_distance);
   const int units = ceil_div(weight.cols, kUnitCols);
-  const int chains = num_chains(weight);
   const std::size_t shared =
       static_cast<std::size_t>(device.max_block_shared) - spared - 2048 -  // barriers are static
       (normalises(weight, num_tokens) ? normed_bytes(weight, num_tokens) : 0);
@@ -121,7 +123,8 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
     const int all = ceil_div(units, chunk) * rounds;
     const int fit = static_cast<int>(shared / stage_bytes(weight, num_tokens, schedule));
     schedule.stages = std::clamp(fit, 1, std::min(kMostStages, all));
-    if (fit >= std::min(all, chunk > 8 ? 4 : 3)) break;
+    const int enough = chunk > 8 ? 4 : token_tiles > 12 ? 2 : 3;
+    if (fit >= std::min(all, enough)) break;
   }
   return schedule;
 }
@@ -154,7 +157,7 @@ std::size_t spared_for_attention(const Product& product, const Launch& to) {
 cudaError_t multiply(const Product& product, const Launch& to) {
   const ProductArgs args = make_args(product);
   // Beyond, weights are read more than once: small ones out of the second-level cache.
-  constexpr int kMostNarrowTokens = 64;
+  constexpr int kMostNarrowTokens = kMostTokenTiles * kTokenTile;
   constexpr int kMostCachedTokens = 192;
   constexpr std::size_t kMostCached = std::size_t{8} << 20;
   const bool cached = packed_bytes(product.weight.type, product.weight.rows, product.weight.cols,

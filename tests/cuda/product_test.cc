@@ -125,12 +125,12 @@ TEST_CASE("cuda product: a matrix of more than 2^24 weights has one chain a sum"
   for (const Kept type : kept_types()) {
     if (operand_of(type) == DataType::f32) continue;
     const TestMatrix matrix(random, type.type, kShape.rows, kShape.cols);
-    check_sums(random, scratch, matrix, type, 397, {1, 16, 64, 65}, 1);
+    check_sums(random, scratch, matrix, type, 397, {1, 16, 64, 65, 96, 128, 129}, 1);
     const GpuMatrix packed(matrix, type);
     const auto x = activations(random, kMost, kShape.cols);
     const auto all = store(packed, make_operand(x, kMost, kShape.cols, type), kMost, scratch);
     int wrong = 0;
-    for (const int n : {1, 9, 40, 64, 65}) {
+    for (const int n : {1, 9, 40, 64, 65, 96, 121, 128, 129}) {
       const auto part = some_rows(x, kMost - n, n, kShape.cols);
       const auto got = store(packed, make_operand(part, n, kShape.cols, type), n, scratch);
       wrong += !same_bits(got.data(), &all[static_cast<std::size_t>(kMost - n) * kShape.rows],
