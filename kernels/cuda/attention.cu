@@ -20,6 +20,13 @@ constexpr float kLog2E = 1.44269504f;
 
 constexpr int kMostBlockTiles = 4;
 
+/// Whether a set has at most eight queries, so that a lane has one of the mma's two rows: as many
+/// rows as sequences, which is plain decoding. (Some may have several and others none; they then
+/// are several sets.)
+bool has_few_queries(const AttentionArgs& args) {
+  return args.batch.num_rows <= args.batch.num_sequences && args.group <= kQueries / 2;
+}
+
 /// body(chunks) with the head size in 32s, rounded up, as a constant; smaller heads take two.
 template <class Body>
 auto with_chunks(int head_dim, Body body) {
@@ -125,11 +132,6 @@ cudaError_t launch_units(AttentionArgs& args, const Launch& to) {
   const std::size_t shared = args.tight ? plan.kStages / 2 : plan.kStages;
   return launch_attention_kernel(to, attention_units_kernel<kChunks>, unit_blocks(args, grid),
                                  dim3(1), 128, shared, args);
-}
-
-/// Whether a set has at most eight queries: one row a lane.
-bool has_few_queries(const AttentionArgs& args) {
-  return args.batch.num_rows <= args.batch.num_sequences && args.group <= kQueries / 2;
 }
 
 template <int kChunks>
@@ -384,7 +386,7 @@ cudaError_t tree_attention(const TreeAttentionParams& params, AttentionSplit spl
   args.num_heads = params.num_heads;
   args.group = params.num_heads / params.kv.num_kv_heads;
   args.first_position = params.first_position;
-  args.tile_tokens = kQueries / args.group;
+  args.tile_tokens = (has_few_queries(args) ? kQueries / 2 : kQueries) / args.group;
   args.scale_log2 = params.scale * kLog2E;
   args.partials = to.workspace.partials;
   args.counters = to.workspace.counters;

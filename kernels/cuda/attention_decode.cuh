@@ -4,8 +4,8 @@
 
 namespace specdec::kernels::cuda {
 
-/// Plain decoding, a row a sequence. grid: [KV heads, sequences, ranks], a cluster along the ranks.
-/// A block attends to every ranks-th tile of 64 positions (kByUnit: to four that follow one
+/// Plain decoding, a row a sequence. grid: [KV heads, sets of queries, ranks], a cluster along the
+/// ranks. A block attends to every ranks-th tile of 64 positions (kByUnit: to four that follow one
 /// another), whose keys and values its four warps have between them in registers: little enough to
 /// start beside a product's blocks and wait there with the committed ones at hand. What a tile (or
 /// unit) comes to goes to the cluster's blocks by dimension tiles, each of which a warp adds up.

@@ -214,6 +214,35 @@ TEST_CASE("cuda attention: ragged batches, against the reference and row by row"
     }
 }
 
+TEST_CASE("cuda attention: a sequence of several rows among some that have none" *
+          doctest::skip(!has_gpu())) {
+  // As many rows as sequences, as in plain decoding: a graph's batch is padded with empty ones.
+  Random random(46);
+  for (const auto& [type, shape] : all_cases()) {
+    CAPTURE(shape.head_dim);
+    CAPTURE(shape.heads);
+    const int blocks_each = 320 / shape.block_size;
+    constexpr int kRows[] = {6, 0, 0, 1, 0, 0, 0, 1};
+    constexpr int kSequences = std::size(kRows);
+    const auto table = shuffled_blocks(random, kSequences * blocks_each);
+    TestKv kv(type, kSequences * blocks_each, shape.kv_heads, shape.head_dim, shape.block_size);
+    RaggedBatch ragged;
+    for (int s = 0; s < kSequences; ++s) {
+      const std::int32_t* blocks = table.data() + s * blocks_each;
+      const std::vector<std::int32_t> own(blocks, blocks + blocks_each);
+      const int context = 250 + random.below(60);
+      for (int p = 0; p < context + kRows[s]; ++p) kv.fill_slot(random, own, p);
+      ragged.add(random, blocks, blocks_each, context, kRows[s], false);
+    }
+    const Attention attention(shape, kv);
+    const auto q = queries(random, ragged.rows(), shape);
+    const auto expected = attention.exact(ragged.view(), q);
+    for (const auto split : kSplits)
+      CHECK(worst_difference(attention.on_gpu(ragged.view(), q, split), expected) <
+            tolerance(type));
+  }
+}
+
 TEST_CASE("cuda attention: chunked prefill, whole prefill and decoding give the same bits" *
           doctest::skip(!has_gpu())) {
   Random random(43);
