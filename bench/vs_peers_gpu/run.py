@@ -6,6 +6,7 @@
 PyTorch (torch_llama.py) takes part where it is installed with CUDA; llama.cpp where its CUDA
 build's llama-bench is in PATH (or named), with the same shapes in files of random weights
 (random_gguf.py; 16 GB in the folder for temporary files), and with a model file if one is given.
+(In llama.cpp's tree: cmake -B build -DGGML_CUDA=ON && cmake --build build --target llama-bench.)
 Order: ours, the peers, ours again, so that a drift of the clock shows as a spread of our own
 figures.
 
