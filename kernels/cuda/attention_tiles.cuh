@@ -1,6 +1,6 @@
 #pragma once
 
-#include "kernels/cuda/attention_share.cuh"
+#include "kernels/cuda/attention_tile_window.cuh"
 
 namespace specdec::kernels::cuda {
 
