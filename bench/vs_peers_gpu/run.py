@@ -75,8 +75,8 @@ LLAMA_CASES = {
 }
 
 
-def run_llama(program, models, folder):
-    """{model: {case: us}}, the build's number; or None and why not."""
+def run_llama(program, models, folder, gguf):
+    """"models": {model: {case: us}}, "build": its number, "of_file": of `gguf`; or None and why not."""
     if shutil.which(program) is None:
         return None, f"{program} not found"
     try:
@@ -84,7 +84,7 @@ def run_llama(program, models, folder):
     except ImportError as error:
         return None, str(error)
     flags = ("-p", "16,64,2048", "-n", "64", "-d", "0,512,2048", "-ub", "512,2048", "-r", "3")
-    report = {"models": {}}
+    report = {"models": {}, "of_file": []}
     for model in models.split(","):
         path = os.path.join(folder, model + ".gguf")
         try:
@@ -104,6 +104,11 @@ def run_llama(program, models, folder):
                 for entry in entries
                 if (entry["n_prompt"], entry["n_gen"], entry["n_depth"]) == wanted
             )
+    if gguf:  # the shapes' figures stay if this fails
+        try:
+            report["of_file"] = llama_bench(program, gguf, "-p", "512,2048", "-n", "128")
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"llama.cpp on {gguf}: {error}", file=sys.stderr)
     return report, None
 
 
@@ -118,11 +123,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         report, first = run_ours(options.bench_cuda, options.models, folder, "first.json")
         torch_report, torch_absent = run_torch(options.models, folder)
-        llama, llama_absent = run_llama(options.llama_bench, options.models, folder)
+        llama, llama_absent = run_llama(
+            options.llama_bench, options.models, folder, options.gguf
+        )
         _, second = run_ours(options.bench_cuda, options.models, folder, "second.json")
-    of_file = None
-    if llama and options.gguf:
-        of_file = llama_bench(options.llama_bench, options.gguf, "-p", "512,2048", "-n", "128")
 
     rows = []
     print(
@@ -152,7 +156,7 @@ def main():
         print(f"PyTorch: {torch_absent}")
     if llama_absent:
         print(f"llama.cpp: {llama_absent}")
-    for entry in of_file or []:
+    for entry in llama["of_file"] if llama else []:
         print(
             f"llama.cpp {entry['model_type']}: {entry['n_prompt']} + {entry['n_gen']} tokens, "
             f"{entry['avg_ts']:.0f} tok/s"
@@ -165,7 +169,7 @@ def main():
             "cuda_driver_version": report["cuda_driver_version"],
             "torch": torch_report["torch"] if torch_report else torch_absent,
             "llama_cpp": llama["build"] if llama else llama_absent,
-            "llama_cpp_of_file": of_file,
+            "llama_cpp_of_file": llama["of_file"] if llama else None,
             "cases": rows,
         }
         with open(options.json, "w") as file:

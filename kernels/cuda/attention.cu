@@ -20,11 +20,13 @@ constexpr float kLog2E = 1.44269504f;
 
 constexpr int kMostBlockTiles = 4;
 
-/// Whether a set has at most eight queries, so that a lane has one of the mma's two rows: as many
-/// rows as sequences, which is plain decoding. (Some may have several and others none; they then
-/// are several sets.)
+/// A row a sequence, on average: a padded batch may have sequences of several rows and of none.
+bool is_decoding(const DeviceBatch& batch) { return batch.num_rows <= batch.num_sequences; }
+
+/// Whether a set has at most eight queries, so that a lane has one of the mma's two rows. (Several
+/// rows of a sequence then are several sets.)
 bool has_few_queries(const AttentionArgs& args) {
-  return args.batch.num_rows <= args.batch.num_sequences && args.group <= kQueries / 2;
+  return is_decoding(args.batch) && args.group <= kQueries / 2;
 }
 
 /// body(chunks) with the head size in 32s, rounded up, as a constant; smaller heads take two.
@@ -242,7 +244,7 @@ TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
   const int tiles = std::max(1, ceil_div(batch.max_context, kAttentionTile));
   if (batch.has_paths) return tree_plan<kChunks>(args, tiles, to);
   TilesPlan plan;
-  if (batch.num_rows <= batch.num_sequences) {
+  if (is_decoding(batch)) {
     constexpr int kUnitTiles = kAttentionUnit / kAttentionTile;
     plan.by_unit = tiles > kMostRanks && tiles <= kMostUnitTiles;
     plan.turns = plan.by_unit ? kUnitTiles : ceil_div(tiles, kMostRanks);
@@ -260,15 +262,19 @@ TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
 }
 
 template <int kChunks>
+auto* tiles_kernel(const AttentionArgs& args, bool by_unit) {
+  if (args.batch.has_paths) return attention_tiles_kernel<kChunks, true>;
+  if (!is_decoding(args.batch)) return attention_tiles_kernel<kChunks, false>;
+  if (has_few_queries(args))
+    return by_unit ? attention_decode_kernel<kChunks, 1, true>
+                   : attention_decode_kernel<kChunks, 1, false>;
+  return by_unit ? attention_decode_kernel<kChunks, 2, true>
+                 : attention_decode_kernel<kChunks, 2, false>;
+}
+
+template <int kChunks>
 cudaError_t launch_tiles(AttentionArgs& args, const TilesPlan& plan, const Launch& to) {
-  const bool decoding = args.batch.num_rows <= args.batch.num_sequences && !args.batch.has_paths;
-  const bool few = has_few_queries(args);
-  auto* const kernel = args.batch.has_paths ? attention_tiles_kernel<kChunks, true>
-                       : !decoding          ? attention_tiles_kernel<kChunks, false>
-                       : plan.by_unit       ? (few ? attention_decode_kernel<kChunks, 1, true>
-                                                   : attention_decode_kernel<kChunks, 2, true>)
-                                            : (few ? attention_decode_kernel<kChunks, 1, false>
-                                                   : attention_decode_kernel<kChunks, 2, false>);
+  auto* const kernel = tiles_kernel<kChunks>(args, plan.by_unit);
   args.block_tiles = plan.sets;
   args.turns = plan.turns;
   const cudaError_t status =
@@ -291,7 +297,7 @@ bool prefers_tiles(const DeviceBatch& batch, const TilesPlan& plan, const Launch
   if (batch.has_paths)
     return fits_at_once(plan) &&
            plan.turns <= (kLarge && plan.turns * plan.ranks > kMostTreeTiles ? 2 : kMostTreeTurns);
-  const int most_turns = batch.num_rows > batch.num_sequences ? 2 : kLarge ? 4 : 1;
+  const int most_turns = !is_decoding(batch) ? 2 : kLarge ? 4 : 1;
   return plan.turns <= most_turns && plan.rounds <= kMostRounds;
 }
 
@@ -300,8 +306,7 @@ bool prefers_tiles(const DeviceBatch& batch, const TilesPlan& plan, const Launch
 template <int kChunks>
 bool prefers_streams(const AttentionArgs& args, const Launch& to) {
   const DeviceBatch& batch = args.batch;
-  return batch.num_rows <= batch.num_sequences && !batch.has_paths &&
-         has_room(sizeof(StreamShared<kChunks>), to) &&
+  return is_decoding(batch) && !batch.has_paths && has_room(sizeof(StreamShared<kChunks>), to) &&
          static_cast<float>(batch.num_rows * args.kv.num_kv_heads) >=
              kFewestStreams * static_cast<float>(to.device.num_processors) &&
          UnitsPlan<kChunks>(args, to).rounds > 1.0f;
@@ -311,12 +316,11 @@ template <int kChunks>
 AttentionSplit choose_split(const AttentionArgs& args, const TilesPlan& plan, const Launch& to) {
   const DeviceBatch& batch = args.batch;
   const int rows = batch.num_rows;
-  const bool decoding = rows <= batch.num_sequences;
   if (rows > kMostGroupTokens * batch.num_sequences) return AttentionSplit::whole;
   if (prefers_tiles<kChunks>(batch, plan, to)) return AttentionSplit::tiles;
   if (prefers_streams<kChunks>(args, to)) return AttentionSplit::streams;
   // Groups of large heads are too large for an A100's blocks.
-  const bool units = decoding || !has_room(sizeof(GroupShared<kChunks>), to);
+  const bool units = is_decoding(batch) || !has_room(sizeof(GroupShared<kChunks>), to);
   const Grid grid = units ? grid_of(args, 1) : group_grid(args, to.device.num_processors);
   if (!fits<kChunks>(args, grid, to) || grid.counters >= 8 * to.device.num_processors)
     return AttentionSplit::whole;
@@ -359,7 +363,7 @@ std::size_t attention_partial_bytes(const DeviceBatch& batch, int num_heads,
   if (kv.type == DataType::f32) return attention_f32_partial_bytes(batch, num_heads);
   // A sequence's last group may be all but empty.
   const int tokens = kQueries / (num_heads / kv.num_kv_heads);
-  const int spare = batch.num_rows > batch.num_sequences ? kMostBlockTiles : 1;
+  const int spare = is_decoding(batch) ? 1 : kMostBlockTiles;
   const int tiles = spare * batch.num_sequences + batch.num_rows / tokens;
   const std::size_t partial = with_chunks(
       kv.head_dim, [](auto chunks) { return sizeof(Partial<decltype(chunks)::value>); });

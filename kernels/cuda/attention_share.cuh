@@ -12,7 +12,7 @@ template <int kChunks>
 struct SharePlace {
   const __half* key_rows[2];  // null: not there, zeros
   const __half* value_rows[2];
-  unsigned fresh;  // bits: which of the two keys, then of the two values, are not committed
+  unsigned fresh_rows;  // bits: which of the two keys, then of the two values, are not committed
 
   /// Looks up where the share of the 64 positions from `base` on lies. Values of a path need not
   /// be contiguous: see gather_values().
@@ -20,13 +20,13 @@ struct SharePlace {
                          int warp) {
     const KvLayer& kv = attention.args.kv;
     const int lane = attention.lane;
-    fresh = 0;
+    fresh_rows = 0;
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       const int position =
           base + warp / 2 * 32 + lane / 8 * 8 + (warp * 2 + j) % 4 * 2 + lane / 4 % 2;
       key_rows[j] = nullptr;
-      if (position >= map.context) fresh |= 1u << j;
+      if (position >= map.context) fresh_rows |= 1u << j;
       if (position <= map.limit) {
         const int slot = map.slot(position);
         key_rows[j] = static_cast<const __half*>(kv.keys) + attention.block_base(map, slot) +
@@ -34,7 +34,7 @@ struct SharePlace {
       }
       const int first = base + j * 32 + lane % 4 * 8;
       value_rows[j] = nullptr;
-      if (first + 7 >= map.context) fresh |= 4u << j;
+      if (first + 7 >= map.context) fresh_rows |= 4u << j;
       if (first <= map.limit)
         value_rows[j] = static_cast<const __half*>(kv.values) + attention.block_base(map, first) +
                         lane / 4 * kv.block_size + first % kv.block_size;
@@ -94,11 +94,11 @@ struct TileShare : SharePlace<kChunks> {
   /// Fetches what is committed, with zeros for what is not, or (`fresh`) the rest.
   __device__ void fetch(const AttentionWarp<kChunks>& attention, int warp, bool fresh) {
     this->for_keys(attention, [&](int n, int chunk, const __half* from) {
-      const bool is_fresh = (this->fresh >> n & 1u) != 0;
+      const bool is_fresh = (this->fresh_rows >> n & 1u) != 0;
       if (!fresh || is_fresh) keys[n][chunk] = load_past_cache(is_fresh == fresh ? from : nullptr);
     });
     this->for_values(attention, warp, [&](int n, int half, const __half* from) {
-      const bool is_fresh = (this->fresh >> (2 + half) & 1u) != 0;
+      const bool is_fresh = (this->fresh_rows >> (2 + half) & 1u) != 0;
       if (!fresh || is_fresh) values[n][half] = load_past_cache(is_fresh == fresh ? from : nullptr);
     });
   }

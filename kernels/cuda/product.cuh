@@ -178,6 +178,14 @@ __device__ __forceinline__ void put(const Product& product, const Inputs& in, in
   }
 }
 
+/// Makes a product's sums of its chains, in the place of the first.
+template <int kChains, int kTiles>
+__device__ __forceinline__ void add_chains(float (&chains)[kChains][kTiles][4]) {
+  if constexpr (kChains == 2)
+#pragma unroll
+    for (int i = 0; i < kTiles * 4; ++i) chains[0][i / 4][i % 4] += chains[1][i / 4][i % 4];
+}
+
 /// Registers of a thread: of one token tile, what leaves room beside the block for blocks of the
 /// next two kernels (eight more cost one token of an 8B shape 3 %).
 template <int kTokenTiles>
@@ -406,10 +414,8 @@ __global__ void __maxnreg__(kMostRegisters<kTokenTiles>)
         phase ^= 1;
       }
     }
-    float(&sums)[kTokenTiles][4] = chains[0];
-    if constexpr (kChains == 2)
-#pragma unroll
-      for (int i = 0; i < kTokenTiles * 4; ++i) sums[i / 4][i % 4] += chains[1][i / 4][i % 4];
+    add_chains(chains);
+    const float(&sums)[kTokenTiles][4] = chains[0];
     if (!place.has_rows) continue;
     with_sink(args.product, place.tile_row, [&](auto sink) {
 #pragma unroll

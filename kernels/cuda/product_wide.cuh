@@ -174,10 +174,8 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       }
       wide_mma_wait<0>();
       release(before);
-      float(&sums)[kTiles][4] = chains[0];
-      if constexpr (kChains == 2)
-#pragma unroll
-        for (int i = 0; i < kTiles * 4; ++i) sums[i / 4][i % 4] += chains[1][i / 4][i % 4];
+      add_chains(chains);
+      const float(&sums)[kTiles][4] = chains[0];
 
       const int tile = weight_group(item) * kWideTiles + warp;
       if (tile >= args.tiles) continue;

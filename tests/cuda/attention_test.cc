@@ -132,6 +132,15 @@ struct RaggedBatch {
     }
     sequences.push_back({begin, rows, context, blocks, num_blocks});
   }
+  /// Of the next sequence, whose blocks are the next of `table`; with keys and values for all of
+  /// it.
+  void add_filled(Random& random, TestKv& kv, const std::vector<std::int32_t>& table,
+                  int blocks_each, int context, int rows, bool tree) {
+    const std::int32_t* blocks = table.data() + sequences.size() * blocks_each;
+    const std::vector<std::int32_t> own(blocks, blocks + blocks_each);
+    for (int p = 0; p < context + rows; ++p) kv.fill_slot(random, own, p);
+    add(random, blocks, blocks_each, context, rows, tree);
+  }
   int rows() const { return static_cast<int>(positions.size()); }
   BatchView view() const {
     return {rows(), positions.data(), slots.data(), offsets.data(), paths.data(), sequences};
@@ -178,12 +187,9 @@ TEST_CASE("cuda attention: ragged batches, against the reference and row by row"
       TestKv kv(type, kSequences * blocks_each, shape.kv_heads, shape.head_dim, shape.block_size);
       RaggedBatch ragged;
       for (int s = 0; s < count; ++s) {
-        const std::int32_t* blocks = table.data() + s * blocks_each;
-        const std::vector<std::int32_t> own(blocks, blocks + blocks_each);
         const int context = random.below(3) == 0 ? random.below(20) : 100 + random.below(450);
         const int rows = round == 2 ? 1 + random.below(2) : 1 + random.below(round == 0 ? 24 : 64);
-        for (int p = 0; p < context + rows; ++p) kv.fill_slot(random, own, p);
-        ragged.add(random, blocks, blocks_each, context, rows, s % 3 != 0);
+        ragged.add_filled(random, kv, table, blocks_each, context, rows, s % 3 != 0);
       }
       const Attention attention(shape, kv);
       const auto q = queries(random, ragged.rows(), shape);
@@ -227,13 +233,8 @@ TEST_CASE("cuda attention: a sequence of several rows among some that have none"
     const auto table = shuffled_blocks(random, kSequences * blocks_each);
     TestKv kv(type, kSequences * blocks_each, shape.kv_heads, shape.head_dim, shape.block_size);
     RaggedBatch ragged;
-    for (int s = 0; s < kSequences; ++s) {
-      const std::int32_t* blocks = table.data() + s * blocks_each;
-      const std::vector<std::int32_t> own(blocks, blocks + blocks_each);
-      const int context = 250 + random.below(60);
-      for (int p = 0; p < context + kRows[s]; ++p) kv.fill_slot(random, own, p);
-      ragged.add(random, blocks, blocks_each, context, kRows[s], false);
-    }
+    for (const int rows : kRows)
+      ragged.add_filled(random, kv, table, blocks_each, 250 + random.below(60), rows, false);
     const Attention attention(shape, kv);
     const auto q = queries(random, ragged.rows(), shape);
     const auto expected = attention.exact(ragged.view(), q);

@@ -66,15 +66,16 @@ std::vector<float> some_rows(const std::vector<float>& values, int first, int co
 
 namespace {
 
-/// Products with `matrix` at several widths against exact arithmetic, every `stride`-th row.
-void check_sums(Random& random, const Scratch& scratch, const TestMatrix& matrix, Kept type,
-                int stride, std::initializer_list<int> widths, int expected_chains) {
+/// Products with `packed`, which is `matrix`, at several widths against exact arithmetic, every
+/// `stride`-th row.
+void check_sums(Random& random, const Scratch& scratch, const TestMatrix& matrix,
+                const GpuMatrix& packed, Kept type, int stride, std::initializer_list<int> widths,
+                int expected_chains) {
   const int rows = matrix.dense().rows;
   const int cols = matrix.dense().cols;
   CAPTURE(name(type));
   CAPTURE(rows);
   const TensorCore core = TensorCore::of_gpu(operand_of(type));
-  const GpuMatrix packed(matrix, type);
   const int chains = cuda::num_chains(packed.packed());
   CHECK(chains == expected_chains);
   Side w{rounded_weights(matrix, type).data, {}};
@@ -109,9 +110,11 @@ TEST_CASE("cuda product: equals exact arithmetic on the rounded numbers" *
   Random random(31);
   const Scratch scratch;
   for (const Kept type : kept_types())
-    for (const Shape shape : shapes(type))
-      check_sums(random, scratch, TestMatrix(random, type.type, shape.rows, shape.cols), type, 1,
+    for (const Shape shape : shapes(type)) {
+      const TestMatrix matrix(random, type.type, shape.rows, shape.cols);
+      check_sums(random, scratch, matrix, GpuMatrix(matrix, type), type, 1,
                  {1, 7, 8, 9, 33, 64, 65, 150}, operand_of(type) == DataType::f32 ? 1 : 2);
+    }
 }
 
 TEST_CASE("cuda product: a matrix of more than 2^24 weights has one chain a sum" *
@@ -123,8 +126,8 @@ TEST_CASE("cuda product: a matrix of more than 2^24 weights has one chain a sum"
   for (const Kept type : kept_types()) {
     if (operand_of(type) == DataType::f32) continue;
     const TestMatrix matrix(random, type.type, kShape.rows, kShape.cols);
-    check_sums(random, scratch, matrix, type, 397, {1, 16, 64, 65, 96, 128, 129}, 1);
     const GpuMatrix packed(matrix, type);
+    check_sums(random, scratch, matrix, packed, type, 397, {1, 16, 64, 65, 96, 128, 129}, 1);
     const auto x = activations(random, kMost, kShape.cols);
     const auto all = store(packed, make_operand(x, kMost, kShape.cols, type), kMost, scratch);
     int wrong = 0;
