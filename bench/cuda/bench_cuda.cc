@@ -21,6 +21,8 @@ ModelShape shape_of(const std::string& name) {
     return {name, 4096, 32, 32, 8, 128, 14336, 128256, DataType::bf16, DataType::bf16};
   if (name == "smollm2-bf16")
     return {name, 576, 30, 9, 3, 64, 1536, 49152, DataType::bf16, DataType::bf16};
+  if (name == "smollm2-draft")  // models/smollm2-135m-draft.Q8_0.gguf, its layers kept as f16
+    return {name, 256, 3, 4, 2, 64, 768, 49152, DataType::f16, DataType::q8_0};
   return {name, 576, 30, 9, 3, 64, 1536, 49152, DataType::q4_1, DataType::q8_0};
 }
 
@@ -99,7 +101,7 @@ json run_model(const std::string& name, const Filter& filter, const cuda::Device
 
 int main(int argc, char** argv) {
   CLI::App app("Forward passes on a GPU");
-  std::vector<std::string> models = {"smollm2", "smollm2-bf16", "llama-8b"};
+  std::vector<std::string> models = {"smollm2", "smollm2-bf16", "smollm2-draft", "llama-8b"};
   Filter filter;
   std::string json_path;
   app.add_option("--models", models, "which shapes")->delimiter(',');

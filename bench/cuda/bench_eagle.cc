@@ -84,10 +84,11 @@ json run(const Options& options, const cuda::DeviceInfo& device, Timer& timer) {
              return DraftLogits{head.forward(view_of(batch), from, at_roots, stream), head.tokens(),
                                 head.draft_vocab()};
            },
-       .spread = [&](const DraftLogits& logits, int outputs,
-                     cudaStream_t stream) { return head.spread(logits.logits, outputs, stream); },
        .target = verify,
-       .enter = [](cudaStream_t) {}});
+       .enter = [](cudaStream_t) {}},
+      [&](const DraftLogits& logits, int outputs, cudaStream_t stream) {
+        return head.spread(logits.logits, outputs, stream);
+      });
 
   // Each repeat decodes the same turns from the same place.
   std::vector<std::int32_t> table(kBlocks);

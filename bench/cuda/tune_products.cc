@@ -40,6 +40,7 @@ constexpr Shape kShapes[] = {
     {"8b head", 128256, 4096, DataType::bf16},      {"smol qkv", 960, 576, DataType::bf16},
     {"smol output", 576, 576, DataType::bf16},      {"smol gate_up", 3072, 576, DataType::bf16},
     {"smol down", 576, 1536, DataType::bf16},       {"smol head", 49152, 576, DataType::bf16},
+    {"smol q8 head", 49152, 576, DataType::q8_0},   {"draft q8 head", 49152, 256, DataType::q8_0},
     {"smol q4 gate_up", 3072, 576, DataType::q4_1}, {"smol q4 down", 576, 1536, DataType::q4_1},
 };
 
@@ -148,7 +149,7 @@ void tune(const Shape& shape, const std::vector<int>& widths, const cuda::Device
     const Timed usual = {tuner.measure(tokens, nullptr), tuner.default_schedule(tokens)};
     const int token_tiles = cuda::ceil_div(tokens, cuda::kTokenTile);
     std::vector<Timed> all;
-    for (const int tiles : {1, 2, 3, 4, 5, 6, 7, 8})
+    for (const int tiles : {1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14})
       for (const int a_warp : {1, 2, 4})
         for (const int chunk : {2, 4, 8, 16, 18})
           for (const int kilobytes : {110, 224}) {

@@ -26,7 +26,22 @@ bool is_decoding(const DeviceBatch& batch) { return batch.num_rows <= batch.num_
 /// Whether a set has at most eight queries, so that a lane has one of the mma's two rows. (Several
 /// rows of a sequence then are several sets.)
 bool has_few_queries(const AttentionArgs& args) {
-  return is_decoding(args.batch) && args.group <= kQueries / 2;
+  return args.tile_tokens * args.group <= kQueries / 2;
+}
+
+/// ... may have: of plain decoding and of a chain's few rows, which find each other's keys and
+/// values in the second-level cache.
+bool may_have_few_queries(const AttentionArgs& args) {
+  constexpr int kMostChainRows = 8;
+  const DeviceBatch& batch = args.batch;
+  return args.group <= kQueries / 2 &&
+         (is_decoding(batch) ||
+          (!batch.has_paths && batch.num_rows <= kMostChainRows * batch.num_sequences));
+}
+
+/// Whether tiles are for attention_decode_kernel's blocks, which have one set of queries.
+bool plain_blocks(const AttentionArgs& args) {
+  return is_decoding(args.batch) || has_few_queries(args);
 }
 
 /// body(chunks) with the head size in 32s, rounded up, as a constant; smaller heads take two.
@@ -45,7 +60,7 @@ auto with_chunks(int head_dim, Body body) {
 
 /// At least as many tiles as find_tile() has, at `tokens` rows each.
 int query_tiles(const DeviceBatch& batch, int tokens) {
-  return std::min(batch.num_rows, batch.num_sequences + batch.num_rows / tokens);
+  return std::min(batch.num_rows, (batch.num_rows + batch.num_sequences * (tokens - 1)) / tokens);
 }
 
 int num_units(const DeviceBatch& batch) {
@@ -244,7 +259,7 @@ TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
   const int tiles = std::max(1, ceil_div(batch.max_context, kAttentionTile));
   if (batch.has_paths) return tree_plan<kChunks>(args, tiles, to);
   TilesPlan plan;
-  if (is_decoding(batch)) {
+  if (plain_blocks(args)) {
     constexpr int kUnitTiles = kAttentionUnit / kAttentionTile;
     plan.by_unit = tiles > kMostRanks && tiles <= kMostUnitTiles;
     plan.turns = plan.by_unit ? kUnitTiles : ceil_div(tiles, kMostRanks);
@@ -253,7 +268,8 @@ TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
   }
   plan.ranks = ceil_div(tiles, plan.turns);
   const int rows = ceil_div(batch.num_rows, batch.num_sequences);
-  const int most = std::min(kMostSets, std::max(1, kMostGroupTokens / args.tile_tokens));
+  const int most =
+      plain_blocks(args) ? 1 : std::min(kMostSets, std::max(1, kMostGroupTokens / args.tile_tokens));
   for (;; ++plan.sets) {
     plan = sized<kChunks>(plan, args, to);
     if (plan.sets == most || plan.sets * args.tile_tokens >= rows || plan.rounds <= 1.0f)
@@ -264,7 +280,7 @@ TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
 template <int kChunks>
 auto* tiles_kernel(const AttentionArgs& args, bool by_unit) {
   if (args.batch.has_paths) return attention_tiles_kernel<kChunks, true>;
-  if (!is_decoding(args.batch)) return attention_tiles_kernel<kChunks, false>;
+  if (!plain_blocks(args)) return attention_tiles_kernel<kChunks, false>;
   if (has_few_queries(args))
     return by_unit ? attention_decode_kernel<kChunks, 1, true>
                    : attention_decode_kernel<kChunks, 1, false>;
@@ -291,13 +307,14 @@ cudaError_t launch_tiles(AttentionArgs& args, const TilesPlan& plan, const Launc
 /// Whether small blocks, a tile each, are the fastest. Of plain decoding, small heads gain nothing
 /// from a second turn; of long trees, large heads.
 template <int kChunks>
-bool prefers_tiles(const DeviceBatch& batch, const TilesPlan& plan, const Launch& to) {
+bool prefers_tiles(const AttentionArgs& args, const TilesPlan& plan, const Launch& to) {
   constexpr bool kLarge = kChunks > 2;
+  const DeviceBatch& batch = args.batch;
   if (!has_clusters(to)) return false;
   if (batch.has_paths)
     return fits_at_once(plan) &&
            plan.turns <= (kLarge && plan.turns * plan.ranks > kMostTreeTiles ? 2 : kMostTreeTurns);
-  const int most_turns = !is_decoding(batch) ? 2 : kLarge ? 4 : 1;
+  const int most_turns = !plain_blocks(args) ? 2 : kLarge ? 4 : 1;
   return plan.turns <= most_turns && plan.rounds <= kMostRounds;
 }
 
@@ -317,7 +334,7 @@ AttentionSplit choose_split(const AttentionArgs& args, const TilesPlan& plan, co
   const DeviceBatch& batch = args.batch;
   const int rows = batch.num_rows;
   if (rows > kMostGroupTokens * batch.num_sequences) return AttentionSplit::whole;
-  if (prefers_tiles<kChunks>(batch, plan, to)) return AttentionSplit::tiles;
+  if (prefers_tiles<kChunks>(args, plan, to)) return AttentionSplit::tiles;
   if (prefers_streams<kChunks>(args, to)) return AttentionSplit::streams;
   // Groups of large heads are too large for an A100's blocks.
   const bool units = is_decoding(batch) || !has_room(sizeof(GroupShared<kChunks>), to);
@@ -329,7 +346,14 @@ AttentionSplit choose_split(const AttentionArgs& args, const TilesPlan& plan, co
 
 template <int kChunks>
 cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const Launch& to) {
-  const TilesPlan plan = tiles_plan<kChunks>(args, to);
+  args.tile_tokens = (may_have_few_queries(args) ? kQueries / 2 : kQueries) / args.group;
+  TilesPlan plan = tiles_plan<kChunks>(args, to);
+  // Only the blocks of tiles are quicker for a chain's small sets.
+  if (has_few_queries(args) && !is_decoding(args.batch) && split != AttentionSplit::tiles &&
+      (split != AttentionSplit::automatic || !prefers_tiles<kChunks>(args, plan, to))) {
+    args.tile_tokens = kQueries / args.group;
+    plan = tiles_plan<kChunks>(args, to);
+  }
   if (split == AttentionSplit::automatic) split = choose_split<kChunks>(args, plan, to);
   if ((split == AttentionSplit::tiles && (!has_clusters(to) || plan.rounds == INFINITY)) ||
       (split == AttentionSplit::streams &&
@@ -390,7 +414,6 @@ cudaError_t tree_attention(const TreeAttentionParams& params, AttentionSplit spl
   args.num_heads = params.num_heads;
   args.group = params.num_heads / params.kv.num_kv_heads;
   args.first_position = params.first_position;
-  args.tile_tokens = (has_few_queries(args) ? kQueries / 2 : kQueries) / args.group;
   args.scale_log2 = params.scale * kLog2E;
   args.partials = to.workspace.partials;
   args.counters = to.workspace.counters;

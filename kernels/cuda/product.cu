@@ -83,7 +83,9 @@ int tiles_a_warp(int chains, int tiles, int token_tiles) {
 // Fitted to what bench/cuda/tune_products finds on an H100 (bench/results/cuda_products.txt).
 ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
                                  const DeviceInfo& device, std::size_t spared) noexcept {
-  constexpr int kMostTiles = 7;
+  // Of few tokens a block's warps each wait for their own sums: the more of them the better, where
+  // no norm has eight warps for its own (normalises()).
+  const int most_tiles = num_tokens <= kTokenTile && weight.cols <= kMostNormedCols ? 12 : 7;
   constexpr int kMostChunk = 18;  // units; a row of so many is a stage
   const int chains = num_chains(weight);
   const int token_tiles = std::min(chains == 1 ? kMostTokenTiles : kMostTokenTiles / 2,
@@ -99,7 +101,7 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
   // what a round takes besides.) Half the processors get through a block's weights about twice as
   // fast as all of them.
   std::size_t least = 0;
-  for (int at_once = 1; at_once <= kMostTiles; ++at_once) {
+  for (int at_once = 1; at_once <= most_tiles; ++at_once) {
     const int items = ceil_div(tiles, at_once);
     const int rounds = ceil_div(items, device.num_processors);
     const std::size_t price = items <= device.num_processors / 2 ? 2 : 4;

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "engine/backend/cuda_backend.h"
-#include "engine/device_loop.h"
+#include "engine/device_vocabulary.h"
 #include "engine/eagle_adapter.h"
 
 namespace specdec {
@@ -15,22 +15,19 @@ class DeviceEagle {
   /// `rows`, `outputs`: the most of a pass. Throws Error(unsupported, out_of_memory, device).
   DeviceEagle(CudaBackend& backend, EagleAdapter& adapter, int rows, int outputs);
 
-  // DeviceHead's.
+  /// DeviceHead's.
   DraftLogits forward(const kernels::cuda::DeviceBatch& batch, const std::int32_t* sources,
                       bool at_roots, cudaStream_t stream);
-  const float* spread(const DraftLogits& logits, int outputs, cudaStream_t stream);
+  DeviceVocabulary& vocabulary() noexcept { return vocabulary_; }
   EagleAdapter& adapter() noexcept { return adapter_; }
   int max_position() const { return adapter_.max_position(); }
 
  private:
-  CudaBackend& backend_;
   EagleAdapter& adapter_;
   EagleHead& head_;
+  DeviceVocabulary vocabulary_;
   DeviceBuffer hidden_[2];  // [rows, hidden]
   int last_ = 0;            // the one that the pass before left its outputs in
-  DeviceBuffer tokens_;     // [draft vocabulary]; empty: the same numbers as the target's
-  bool ascending_ = true;   // the tokens are
-  DeviceBuffer logits_;     // [outputs, the target's vocabulary]
 };
 
 }  // namespace specdec

@@ -10,12 +10,13 @@
 
 namespace specdec {
 
-DeviceLoop::Impl::Impl(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft,
-                       DeviceHead head)
+DeviceLoop::Impl::Impl(const DeviceLoopOptions& options, DeviceModel target, DeviceDraftModel draft,
+                       DeviceHead head, SpreadLogits spread)
     : options_(options),
       target_(std::move(target)),
       draft_(std::move(draft)),
-      head_(std::move(head)) {
+      head_(std::move(head)),
+      spread_(std::move(spread)) {
   if (options_.draft == DeviceDraft::none) options_.depth = options_.nodes = 0;
   if (!with_passes()) options_.topk = 1;
   if (options_.topk == 1) options_.nodes = options_.depth;
@@ -206,9 +207,10 @@ void DeviceLoop::Impl::fill_constants() {
   if (with_passes()) fill(level_batch_, options_.topk, options_.topk, false);
 }
 
-DeviceLoop::DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft,
-                       DeviceHead head)
-    : impl_(std::make_unique<Impl>(options, std::move(target), std::move(draft), std::move(head))) {
+DeviceLoop::DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceDraftModel draft,
+                       DeviceHead head, SpreadLogits spread)
+    : impl_(std::make_unique<Impl>(options, std::move(target), std::move(draft), std::move(head),
+                                   std::move(spread))) {
   impl_->allocate();
 }
 DeviceLoop::~DeviceLoop() = default;
@@ -217,7 +219,7 @@ int DeviceLoop::slots_per_turn(int depth) const {
   return impl_->slots_per_turn(impl_->depth_of(depth));
 }
 std::size_t DeviceLoop::bytes(const DeviceLoopOptions& options) {
-  return Impl(options, {}, {}, {}).bytes();
+  return Impl(options, {}, {}, {}, {}).bytes();
 }
 
 const std::vector<int>& DeviceLoop::depths() const { return impl_->depths(); }

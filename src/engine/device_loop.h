@@ -31,6 +31,13 @@ struct DraftLogits {
   int vocab = 0;
 };
 
+/// A draft model as the loop runs it.
+struct DeviceDraftModel {
+  /// As DeviceModel's.
+  std::function<DraftLogits(const kernels::cuda::DeviceBatch& batch, cudaStream_t stream)> forward;
+  kernels::cuda::KvPoolView pool;
+};
+
 /// An EAGLE head as the loop runs it. Row i of a pass goes on from row sources[i] (device memory)
 /// of the features of the target's last pass (the pass at the roots), or else of the head's outputs
 /// of its own pass before.
@@ -38,14 +45,16 @@ struct DeviceHead {
   std::function<DraftLogits(const kernels::cuda::DeviceBatch& batch, const std::int32_t* sources,
                             bool at_roots, cudaStream_t stream)>
       forward;
-  /// Enqueues what puts such logits of a reduced vocabulary under the target's numbers.
-  std::function<const float*(const DraftLogits& logits, int outputs, cudaStream_t stream)> spread;
   /// The target's pass that leaves these features; DeviceModel::forward leaves none.
   std::function<const float*(const kernels::cuda::DeviceBatch& batch, cudaStream_t stream)> target;
   /// A run begins: enqueues what puts the features of the sequences' feature_rows there. (Captures
   /// before it may have run passes over padding.)
   std::function<void(cudaStream_t stream)> enter;
 };
+
+/// Enqueues what puts a draft's logits of a reduced vocabulary under the target's numbers.
+using SpreadLogits =
+    std::function<const float*(const DraftLogits& logits, int outputs, cudaStream_t stream)>;
 
 enum class DeviceDraft : std::uint8_t { none, ngram, draft_model, eagle };
 
@@ -112,10 +121,10 @@ class DeviceLoop {
   /// Error(unsupported).
   static std::size_t bytes(const DeviceLoopOptions& options);
 
-  /// `draft` is read when options.draft is draft_model, `head` when it is eagle. Throws
-  /// Error(out_of_memory, device, unsupported).
-  DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft,
-             DeviceHead head = {});
+  /// `draft` is read when options.draft is draft_model, `head` when it is eagle, `spread` when
+  /// either has a vocabulary of its own. Throws Error(out_of_memory, device, unsupported).
+  DeviceLoop(const DeviceLoopOptions& options, DeviceModel target, DeviceDraftModel draft,
+             DeviceHead head = {}, SpreadLogits spread = {});
   ~DeviceLoop();
 
   /// Slots beyond its tokens that a sequence needs reserved for one turn with drafts of `depth`.

@@ -97,7 +97,7 @@ void DeviceLoop::Impl::grow(const GraphKey& key) {
             {.rows = {.vocab = options_.vocab,
                       .tree = grow.growth.rows(),
                       .logits = logits.tokens == nullptr ? logits.logits
-                                                         : head_.spread(logits, frontier, stream_),
+                                                         : spread_(logits, frontier, stream_),
                       .options = device_.sampling,
                       .sequences = device_.states,
                       .scratch = scratch_},

@@ -72,7 +72,8 @@ struct GraphKey {
 
 class DeviceLoop::Impl {
  public:
-  Impl(const DeviceLoopOptions& options, DeviceModel target, DeviceModel draft, DeviceHead head);
+  Impl(const DeviceLoopOptions& options, DeviceModel target, DeviceDraftModel draft,
+       DeviceHead head, SpreadLogits spread);
   /// Of device memory that allocate() takes.
   std::size_t bytes();
   void allocate();
@@ -112,8 +113,8 @@ class DeviceLoop::Impl {
   void propose(const GraphKey& key);
   void grow(const GraphKey& key);
   DraftLogits run_draft(const cuda::DeviceBatch& rows, bool at_roots) {
-    if (with_head()) return head_.forward(rows, sources_, at_roots, stream_);
-    return {.logits = draft_.forward(rows, stream_), .vocab = options_.vocab};
+    return with_head() ? head_.forward(rows, sources_, at_roots, stream_)
+                       : draft_.forward(rows, stream_);
   }
   const float* run_target(const cuda::DeviceBatch& rows, const GraphKey& key) {
     return with_head() && key.depth > 0 ? head_.target(rows, stream_)
@@ -154,8 +155,9 @@ class DeviceLoop::Impl {
 
   DeviceLoopOptions options_;  // with depths from 0 to depth
   DeviceModel target_;
-  DeviceModel draft_;
+  DeviceDraftModel draft_;
   DeviceHead head_;
+  SpreadLogits spread_;
   OwnedStream own_stream_;
   cudaStream_t stream_ = nullptr;
   cuda::Launch launch_;

@@ -63,25 +63,29 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
       },
       backend.free_memory().value_or(SIZE_MAX));
   parts.target.reserve(rows, Stream{});
-  DeviceModel draft;
+  const int most_outputs = options.max_sequences * options.topk;
+  DeviceDraftModel draft;
   if (with_model()) {
     Transformer& model = *parts.drafts.transformer();
     model.reserve(rows, Stream{});
     draft_pool_ = DevicePool(backend, model.pool());
-    draft = device_model(model, draft_pool_);
+    vocabulary_.emplace(backend, model.head_tokens(), options.vocab, most_outputs);
+    draft = {.forward =
+                 [this, &model](const cuda::DeviceBatch& batch, cudaStream_t stream) {
+                   return vocabulary_->of(model.enqueue(view_of(batch), Stream{stream}),
+                                          batch.num_outputs, stream);
+                 },
+             .pool = draft_pool_.view};
   }
   DeviceHead head;
   if (options.draft == DeviceDraft::eagle) {
     EagleAdapter& adapter = *parts.drafts.eagle();
     eagle_.emplace(backend, adapter,
                    options.max_sequences * std::max(1 + options.depth, options.topk),
-                   options.max_sequences * options.topk);
+                   most_outputs);
     head.forward = [this](const cuda::DeviceBatch& batch, const std::int32_t* sources,
                           bool at_roots, cudaStream_t stream) {
       return eagle_->forward(batch, sources, at_roots, stream);
-    };
-    head.spread = [this](const DraftLogits& logits, int outputs, cudaStream_t stream) {
-      return eagle_->spread(logits, outputs, stream);
     };
     head.target = [&target = parts.target, &tap = adapter.tap()](const cuda::DeviceBatch& batch,
                                                                  cudaStream_t stream) {
@@ -90,7 +94,11 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
     head.enter = [this](cudaStream_t) { restore_features(); };
   }
   loop_.emplace(options, device_model(parts.target, target_pool_), std::move(draft),
-                std::move(head));
+                std::move(head),
+                [this](const DraftLogits& logits, int outputs, cudaStream_t stream) {
+                  return (eagle_ ? eagle_->vocabulary() : *vocabulary_)
+                      .spread(logits, outputs, stream);
+                });
   const std::size_t free = backend.free_memory().value_or(0);
   // The two kinds of request that come first; other shapes are captured when they come.
   constexpr int kOne = 1;

@@ -55,6 +55,7 @@ class DeviceStepper final : public DeviceSteps {
   DeviceRequests requests_;
   DevicePool target_pool_;
   DevicePool draft_pool_;
+  std::optional<DeviceVocabulary> vocabulary_;  // of the draft model
   std::optional<DeviceEagle> eagle_;
   std::optional<DeviceLoop> loop_;
   std::optional<LoopPacing> pacing_;  // none: depths are what the configuration says

@@ -56,7 +56,7 @@ DraftStage::DraftStage(const Config& config, Backend& backend, int vocab_size, i
 
 void DraftStage::set_model(std::unique_ptr<Transformer> draft) {
   model_ = draft.get();
-  if (draft->head_tokens().empty()) transformer_ = draft.get();
+  transformer_ = draft.get();
   auto adapter = std::make_unique<TransformerAdapter>(std::move(draft), max_context_);
   catch_up_.emplace(*adapter);
   set_adapter(kDraftModel, std::move(adapter));

@@ -97,7 +97,7 @@ class DraftStage {
 
   /// The draft model with its sequences; null: there is none of this vocabulary.
   DraftAdapter* adapter() noexcept { return adapter_.get(); }
-  /// The model behind the method "draft_model", where it knows all tokens; null: there is none.
+  /// The model behind the method "draft_model", of the target's tokens; null: there is none.
   Transformer* transformer() noexcept { return transformer_; }
   /// The language model that drafts, whatever its vocabulary; null: there is none.
   Transformer* model() noexcept { return model_; }

@@ -70,6 +70,13 @@ struct HashMemory {
                 },
             .pool = pool()};
   }
+  DeviceDraftModel draft_model() {
+    return {.forward =
+                [forward = device_model().forward](const DeviceBatch& batch, cudaStream_t stream) {
+                  return DraftLogits{.logits = forward(batch, stream), .vocab = kVocab};
+                },
+            .pool = pool()};
+  }
 
   DeviceArray<std::uint32_t> keys, values;
   DeviceArray<float> logits;
@@ -110,19 +117,20 @@ struct HashHead {
                                             launch_on(stream)) == cudaSuccess);
                   return DraftLogits{model.logits, known, model.vocab};
                 },
-            .spread =
-                [this](const DraftLogits& logits, int outputs, cudaStream_t stream) {
-                  REQUIRE(spread_logits({.num_rows = outputs,
-                                         .draft_vocab = logits.vocab,
-                                         .vocab = kVocab,
-                                         .logits = logits.logits,
-                                         .tokens = logits.tokens,
-                                         .out = spread.get()},
-                                        launch_on(stream)) == cudaSuccess);
-                  return static_cast<const float*>(spread.get());
-                },
             .target = target.device_model().forward,
             .enter = std::move(enter)};
+  }
+  SpreadLogits spread_logits_to() {
+    return [this](const DraftLogits& logits, int outputs, cudaStream_t stream) {
+      REQUIRE(spread_logits({.num_rows = outputs,
+                             .draft_vocab = logits.vocab,
+                             .vocab = kVocab,
+                             .logits = logits.logits,
+                             .tokens = logits.tokens,
+                             .out = spread.get()},
+                            launch_on(stream)) == cudaSuccess);
+      return static_cast<const float*>(spread.get());
+    };
   }
 
   HashMemory& memory;
@@ -223,8 +231,8 @@ Totals check_loop(const Run& run, DeviceLoopOptions options, int turns, bool wat
     head.features.write(words);
     REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
   };
-  DeviceLoop loop(options, target.device_model(), draft.device_model(),
-                  head.device_head(target, enter));
+  DeviceLoop loop(options, target.device_model(), draft.draft_model(),
+                  head.device_head(target, enter), head.spread_logits_to());
   std::vector<std::vector<std::int32_t>> tables;
   std::vector<std::uint32_t> target_words(target.keys.size()), draft_words(target.keys.size());
   std::vector<std::uint32_t> head_keys(target.keys.size());

@@ -105,6 +105,8 @@ TEST_CASE("runs of device steps change no token and no logprob" * doctest::skip(
       {.name = "chain, adaptive, batch 3", .batch = 3, .mode = "adaptive"},
       {.name = "chain, scheduled, batch 5", .batch = 5, .mode = "schedule"},
       {.name = "tree, adaptive, batch 4", .topk = 3, .batch = 4, .mode = "adaptive"},
+      {.name = "chain, cut head, batch 3", .base = micro_trimmed_config, .batch = 3},
+      {.name = "tree, cut head, batch 2", .base = micro_trimmed_config, .topk = 3, .batch = 2},
       {.name = "EAGLE-3 chain", .base = micro_eagle_config},
       {.name = "EAGLE-3 chain, adaptive, batch 3",
        .base = micro_eagle_config,
@@ -239,6 +241,27 @@ void check_same_drafts(const SpeculationStats& expected, const SpeculationStats&
 }
 
 }  // namespace
+
+TEST_CASE("runs of device steps draft with a cut head what single steps draft" *
+          doctest::skip(no_device())) {
+  for (const bool sampled : {false, true})
+    for (const int topk : {1, 3}) {
+      CAPTURE(sampled);
+      CAPTURE(topk);
+      Config config = config_for({.base = micro_trimmed_config, .topk = topk});
+      Request request = well_guessed_request(tokens_from(0, 21), 48);
+      if (!sampled) request.sampling.temperature = 0;
+      std::vector<RunResult> results;
+      for (const bool device_loop : {false, true}) {
+        config.backend.device_loop = device_loop;
+        Engine engine = Engine::load(config);
+        results.push_back(run_requests(engine, {request}, 1).front());
+        CHECK((engine.stats().num_device_steps > 0) == device_loop);
+      }
+      check_equal({results[0]}, {results[1]});
+      check_same_drafts(results[0].stats.speculation, results[1].stats.speculation);
+    }
+}
 
 // Under coupled acceptance tokens say nothing about a head's KV; how far each of its drafts was
 // right does.
