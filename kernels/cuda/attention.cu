@@ -26,7 +26,7 @@ bool is_decoding(const DeviceBatch& batch) { return batch.num_rows <= batch.num_
 /// Whether a set has at most eight queries, so that a lane has one of the mma's two rows. (Several
 /// rows of a sequence then are several sets.)
 bool has_few_queries(const AttentionArgs& args) {
-  return args.tile_tokens * args.group <= kQueries / 2;
+  return args.tile_tokens * args.group.value <= kQueries / 2;
 }
 
 /// ... may have: of plain decoding and of a chain's few rows, which find each other's keys and
@@ -34,7 +34,7 @@ bool has_few_queries(const AttentionArgs& args) {
 bool may_have_few_queries(const AttentionArgs& args) {
   constexpr int kMostChainRows = 8;
   const DeviceBatch& batch = args.batch;
-  return args.group <= kQueries / 2 &&
+  return args.group.value <= kQueries / 2 &&
          (is_decoding(batch) ||
           (!batch.has_paths && batch.num_rows <= kMostChainRows * batch.num_sequences));
 }
@@ -194,6 +194,7 @@ cudaError_t launch_whole(AttentionArgs& args, const Launch& to) {
 // What follows was measured on an H100 and an H200 (docs/cuda.md, Attention).
 constexpr int kMostRanks = 16;    // blocks of a cluster, with one set of queries a sequence
 constexpr int kMostSetRanks = 9;  // ... with more of them: many clusters of more wait for room
+constexpr int kMostSmallSetRanks = 6;  // ... of a tree with small heads
 constexpr int kFewSetRanks = 8;
 constexpr int kMostSets = 8;
 constexpr int kMostUnitTiles = 64;  // tiles of a sequence whose units have a block each
@@ -244,7 +245,7 @@ TilesPlan sized(TilesPlan plan, const AttentionArgs& args, const Launch& to) {
 template <int kChunks>
 TilesPlan tree_plan(const AttentionArgs& args, int tiles, const Launch& to) {
   TilesPlan plan;
-  for (int most = kMostSetRanks; most > 1; --most) {
+  for (int most = kChunks > 2 ? kMostSetRanks : kMostSmallSetRanks; most > 1; --most) {
     plan.turns = ceil_div(tiles, most);
     plan.ranks = ceil_div(tiles, plan.turns);
     plan = sized<kChunks>(plan, args, to);
@@ -346,12 +347,12 @@ AttentionSplit choose_split(const AttentionArgs& args, const TilesPlan& plan, co
 
 template <int kChunks>
 cudaError_t launch_attention(AttentionArgs& args, AttentionSplit split, const Launch& to) {
-  args.tile_tokens = (may_have_few_queries(args) ? kQueries / 2 : kQueries) / args.group;
+  args.tile_tokens = (may_have_few_queries(args) ? kQueries / 2 : kQueries) / args.group.value;
   TilesPlan plan = tiles_plan<kChunks>(args, to);
   // Only the blocks of tiles are quicker for a chain's small sets.
   if (has_few_queries(args) && !is_decoding(args.batch) && split != AttentionSplit::tiles &&
       (split != AttentionSplit::automatic || !prefers_tiles<kChunks>(args, plan, to))) {
-    args.tile_tokens = kQueries / args.group;
+    args.tile_tokens = kQueries / args.group.value;
     plan = tiles_plan<kChunks>(args, to);
   }
   if (split == AttentionSplit::automatic) split = choose_split<kChunks>(args, plan, to);
@@ -412,7 +413,9 @@ cudaError_t tree_attention(const TreeAttentionParams& params, AttentionSplit spl
   args.out = params.out;
   args.out_type = params.out_type;
   args.num_heads = params.num_heads;
-  args.group = params.num_heads / params.kv.num_kv_heads;
+  args.group = Divisor(params.num_heads / params.kv.num_kv_heads);
+  args.block = Divisor(params.kv.block_size);
+  args.block_elements = params.kv.block_size * params.kv.head_dim;
   args.first_position = params.first_position;
   args.scale_log2 = params.scale * kLog2E;
   args.partials = to.workspace.partials;

@@ -15,7 +15,9 @@ struct AttentionArgs {
   void* out;
   DataType out_type;
   int num_heads;
-  int group;           // query heads a KV head
+  Divisor group;       // query heads a KV head
+  Divisor block;       // positions of a block of the cache
+  int block_elements;  // ... of one head, that is
   int first_position;  // those before it have no weight
   int tile_tokens;     // tokens whose group fits into one set of queries
   int block_tiles;     // sets of queries of a block (attention_groups_kernel, ..tiles_kernel)

@@ -21,40 +21,50 @@ struct SharePlace {
     const KvLayer& kv = attention.args.kv;
     const int lane = attention.lane;
     fresh_rows = 0;
+    const int eight = base + warp / 2 * 32 + lane / 8 * 8;  // 8 positions never straddle a block
+    const std::int64_t in_place =
+        map.path == nullptr && eight <= map.limit ? attention.block_base(map, eight) : 0;
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      const int position =
-          base + warp / 2 * 32 + lane / 8 * 8 + (warp * 2 + j) % 4 * 2 + lane / 4 % 2;
+      const int position = eight + (warp * 2 + j) % 4 * 2 + lane / 4 % 2;
       key_rows[j] = nullptr;
       if (position >= map.context) fresh_rows |= 1u << j;
       if (position <= map.limit) {
         const int slot = map.slot(position);
-        key_rows[j] = static_cast<const __half*>(kv.keys) + attention.block_base(map, slot) +
-                      slot % kv.block_size * kv.head_dim;
+        key_rows[j] = static_cast<const __half*>(kv.keys) +
+                      (map.path == nullptr ? in_place : attention.block_base(map, slot)) +
+                      attention.args.block.remainder(slot) * kv.head_dim;
       }
       const int first = base + j * 32 + lane % 4 * 8;
       value_rows[j] = nullptr;
       if (first + 7 >= map.context) fresh_rows |= 4u << j;
       if (first <= map.limit)
         value_rows[j] = static_cast<const __half*>(kv.values) + attention.block_base(map, first) +
-                        lane / 4 * kv.block_size + first % kv.block_size;
+                        lane / 4 * kv.block_size + attention.args.block.remainder(first);
     }
   }
 
+  /// Whether all of the 64 positions from `base` on are there, and so all 16 bytes.
+  __device__ static bool is_whole(const AttentionWarp<kChunks>& attention, const SlotMap& map,
+                                  int base) {
+    return base + kAttentionTile <= map.limit + 1 && attention.args.kv.head_dim == kChunks * 32;
+  }
+
   /// take(n, m, from) for each 16 bytes of the keys, of eight n and chunk m, or of the values, of
-  /// dimension tile n and half m; from null: zeros.
-  template <class Take>
+  /// dimension tile n and half m; from null: zeros. kWhole: see is_whole().
+  template <bool kWhole = false, class Take>
   __device__ void for_keys(const AttentionWarp<kChunks>& attention, Take take) const {
 #pragma unroll
     for (int n = 0; n < 2; ++n)
 #pragma unroll
       for (int chunk = 0; chunk < kChunks; ++chunk) {
         const int first = chunk * 32 + attention.lane % 4 * 8;
-        const bool there = key_rows[n] != nullptr && first < attention.args.kv.head_dim;
+        const bool there =
+            kWhole || (key_rows[n] != nullptr && first < attention.args.kv.head_dim);
         take(n, chunk, there ? key_rows[n] + first : nullptr);
       }
   }
-  template <class Take>
+  template <bool kWhole = false, class Take>
   __device__ void for_values(const AttentionWarp<kChunks>& attention, int warp, Take take) const {
     const KvLayer& kv = attention.args.kv;
 #pragma unroll
@@ -62,7 +72,8 @@ struct SharePlace {
       const int d = warp * kChunks + n;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const bool there = value_rows[half] != nullptr && d * 8 + attention.lane / 4 < kv.head_dim;
+        const bool there =
+            kWhole || (value_rows[half] != nullptr && d * 8 + attention.lane / 4 < kv.head_dim);
         take(n, half, there ? value_rows[half] + d * 8 * kv.block_size : nullptr);
       }
     }
@@ -115,7 +126,7 @@ struct TileShare : SharePlace<kChunks> {
       const int slot = map.slot(position);
       const auto* from = reinterpret_cast<const std::uint16_t*>(
           static_cast<const __half*>(kv.values) + attention.block_base(map, slot) +
-          dim * kv.block_size + slot % kv.block_size);
+          dim * kv.block_size + attention.args.block.remainder(slot));
       words[i / 2] |= static_cast<std::uint32_t>(__ldcg(from)) << (i % 2 * 16);
     }
     return {words[0], words[1], words[2], words[3]};
@@ -435,9 +446,9 @@ struct QueryShare {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const int row = lane / 4 + i * 8;
-      const int in_set = row / args.group;
+      const int in_set = args.group.quotient(row);
       const int token = set * args.tile_tokens + in_set;
-      const int head = kv_head * args.group + row - in_set * args.group;
+      const int head = kv_head * args.group.value + row - in_set * args.group.value;
       const float* const from =
           args.q +
           (static_cast<std::size_t>(tile.row + token) * args.num_heads + head) * args.kv.head_dim +

@@ -42,19 +42,26 @@ __global__ void __launch_bounds__(128)
   // Where the next tile to fetch lies is looked up a turn ahead.
   place.locate(attention, map, 0, warp);
   int fetched = 0;
+  const auto copy_tile = [&](auto whole) {
+    constexpr bool kWhole = decltype(whole)::value;
+    const int stage = fetched % kStreamStages;
+    const auto copy = [&](uint4& to, const __half* from) {
+      const bool there = kWhole || from != nullptr;
+      copy_async(&to, there ? from : static_cast<const __half*>(args.kv.keys), there);
+    };
+    place.template for_keys<kWhole>(attention, [&](int n, int chunk, const __half* from) {
+      copy(shared.keys[stage][n][chunk][thread], from);
+    });
+    place.template for_values<kWhole>(attention, warp, [&](int n, int half, const __half* from) {
+      copy(shared.values[stage][n][half][thread], from);
+    });
+  };
   const auto fetch = [&] {
     if (fetched < tiles) {
-      const int stage = fetched % kStreamStages;
-      const auto copy = [&](uint4& to, const __half* from) {
-        copy_async(&to, from != nullptr ? from : static_cast<const __half*>(args.kv.keys),
-                   from != nullptr);
-      };
-      place.for_keys(attention, [&](int n, int chunk, const __half* from) {
-        copy(shared.keys[stage][n][chunk][thread], from);
-      });
-      place.for_values(attention, warp, [&](int n, int half, const __half* from) {
-        copy(shared.values[stage][n][half][thread], from);
-      });
+      if (place.is_whole(attention, map, fetched * kAttentionTile))
+        copy_tile(std::true_type());
+      else
+        copy_tile(std::false_type());
       ++fetched;
       place.locate(attention, map, fetched * kAttentionTile, warp);
     }

@@ -118,7 +118,7 @@ struct AttentionWarp {
     end_token = min(first + args.tile_tokens, tile.tokens);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      tokens[i] = first + (lane / 4 + i * 8) / args.group;
+      tokens[i] = first + args.group.quotient(lane / 4 + i * 8);
       positions[i] = tokens[i] < end_token ? args.batch.positions[tile.row + tokens[i]] : -1;
     }
   }
@@ -130,7 +130,7 @@ struct AttentionWarp {
     for (int i = 0; i < 2; ++i) {
       const int row = lane / 4 + i * 8;
       const bool valid = positions[i] >= 0;
-      const int at_head = kv_head * args.group + row % args.group;
+      const int at_head = kv_head * args.group.value + args.group.remainder(row);
       const float* from =
           args.q +
           (static_cast<std::size_t>(tile.row + tokens[i]) * args.num_heads + at_head) * dim;
@@ -165,10 +165,9 @@ struct AttentionWarp {
             args.batch.positions[row]};
   }
 
-  __device__ std::size_t block_base(const SlotMap& map, int slot) const {
-    const int block = map.table[slot / args.kv.block_size];
-    return (static_cast<std::size_t>(block) * args.kv.num_kv_heads + kv_head) *
-           static_cast<std::size_t>(args.kv.block_size) * args.kv.head_dim;
+  __device__ std::int64_t block_base(const SlotMap& map, int slot) const {
+    const int block = map.table[args.block.quotient(slot)];
+    return static_cast<std::int64_t>(block * args.kv.num_kv_heads + kv_head) * args.block_elements;
   }
 
   /// Enqueues the copies of the keys of the 64 positions from `base` on, as `map` has them: each
@@ -180,7 +179,7 @@ struct AttentionWarp {
     for (int half = 0; half < 2; ++half) {
       const int eight = base + half * 32 + lane / 8 * 8;  // 8 positions never straddle a block
       const bool by_path = map.path != nullptr && eight + 8 > map.context;
-      const std::size_t in_place = by_path || eight > map.limit ? 0 : block_base(map, eight);
+      const std::int64_t in_place = by_path || eight > map.limit ? 0 : block_base(map, eight);
 #pragma unroll
       for (int n = 0; n < 4; ++n) {
         const int position = eight + n * 2 + lane / 4 % 2;
@@ -188,7 +187,7 @@ struct AttentionWarp {
         const int slot = there && by_path ? map.slot(position) : position;
         const __half* key = keys;
         if (there)
-          key += (by_path ? block_base(map, slot) : in_place) + slot % args.kv.block_size * dim;
+          key += (by_path ? block_base(map, slot) : in_place) + args.block.remainder(slot) * dim;
 #pragma unroll
         for (int chunk = 0; chunk < kChunks; ++chunk) {
           const int first = chunk * 32 + lane % 4 * 8;
@@ -209,7 +208,7 @@ struct AttentionWarp {
       const bool there = first <= map.limit;
       if (map.path == nullptr || first + 8 <= map.context) {
         const __half* value =
-            values + (there ? block_base(map, first) + lane / 4 * size + first % size : 0);
+            values + (there ? block_base(map, first) + lane / 4 * size + args.block.remainder(first) : 0);
 #pragma unroll
         for (int d = 0; d < kDimTiles; ++d)
           copy_async(&stage.value(d, half, lane), value + d * 8 * size,
@@ -368,8 +367,8 @@ struct AttentionWarp {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       if (positions[i] < 0) continue;
-      const int in_token = lane / 4 + i * 8 - (tokens[i] - first_token) * args.group;
-      const int head = kv_head * args.group + in_token;
+      const int in_token = lane / 4 + i * 8 - (tokens[i] - first_token) * args.group.value;
+      const int head = kv_head * args.group.value + in_token;
       const int token = tile.row + tokens[i];
       const int col = head * args.kv.head_dim + dim;
       const float whole = __frcp_rn(state.total[i]);

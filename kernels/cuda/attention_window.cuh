@@ -66,7 +66,7 @@ struct TreeWindow {
     if (slot - first_slot >= num_slots) return nullptr;
     return static_cast<const __half*>(kv.keys) +
            attention.block_base(attention.map_of(0, true), slot) +
-           slot % kv.block_size * kv.head_dim;
+           attention.args.block.remainder(slot) * kv.head_dim;
   }
 
   /// Where 8 values of the lane's slots lie, in the group of 32 slots `group`; null: nowhere.
@@ -75,7 +75,7 @@ struct TreeWindow {
     const int eight = first_slot + group * 32 + attention.lane % 4 * 8;
     if (eight - first_slot >= num_slots) return nullptr;
     return static_cast<const __half*>(kv.values) +
-           attention.block_base(attention.map_of(0, true), eight) + eight % kv.block_size;
+           attention.block_base(attention.map_of(0, true), eight) + attention.args.block.remainder(eight);
   }
 
   /// Brings the values in; all warps of the block. The pool has them by dimension: a lane reads 8

@@ -16,6 +16,23 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+/// Division by a number that the launch knows: a multiplication. A quotient of up to 2^31 over the
+/// divisor's square is exact.
+struct Divisor {
+  int value = 1;
+  std::uint32_t inverse = 0;  // 2^32 / value, rounded up
+
+  Divisor() = default;
+  explicit Divisor(int by)
+      : value(by), inverse(by == 1 ? 0 : UINT32_MAX / static_cast<std::uint32_t>(by) + 1) {}
+
+  __device__ int quotient(int of) const {
+    return value == 1 ? of
+                      : static_cast<int>(__umulhi(static_cast<std::uint32_t>(of), inverse));
+  }
+  __device__ int remainder(int of) const { return of - quotient(of) * value; }
+};
+
 /// Programmatic dependent launch (sm_90): a kernel lets the next one of its stream start at once
 /// and touches what an earlier one wrote only after wait_for_previous(). Every kernel calls both,
 /// so when one waits, all before it are done.

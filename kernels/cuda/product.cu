@@ -99,16 +99,24 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
   // Rounds of the persistent blocks cost the weights of a full one, and the tokens once more, at
   // about a quarter of the price: they come from the second-level cache. (One alone costs as much:
   // what a round takes besides.) Half the processors get through a block's weights about twice as
-  // fast as all of them.
+  // fast as all of them. Two thirds are hardly slower where the ring has much of them before the
+  // tokens come, and the next product's weights set out on the others.
+  const auto price_of = [&](int at_once, int items) -> std::size_t {
+    const std::size_t bytes =
+        static_cast<std::size_t>(at_once * units) * unit_bytes(weight.type);
+    if (items <= device.num_processors / 2) return 6;
+    if (num_tokens <= kTokenTile && items <= device.num_processors * 2 / 3 && bytes <= 2 * shared)
+      return 7;
+    return 12;
+  };
   std::size_t least = 0;
   for (int at_once = 1; at_once <= most_tiles; ++at_once) {
     const int items = ceil_div(tiles, at_once);
     const int rounds = ceil_div(items, device.num_processors);
-    const std::size_t price = items <= device.num_processors / 2 ? 2 : 4;
     const std::size_t cost =
         static_cast<std::size_t>(rounds) *
-        (static_cast<std::size_t>(at_once) * unit_bytes(weight.type) * price +
-         static_cast<std::size_t>(token_tiles) * token_unit(weight, kTokenTile));
+        (static_cast<std::size_t>(at_once) * unit_bytes(weight.type) * price_of(at_once, items) +
+         static_cast<std::size_t>(3 * token_tiles) * token_unit(weight, kTokenTile));
     if (at_once * ceil_div(token_tiles, tiles_a_warp(chains, at_once, token_tiles)) > kMostWarps)
       break;
     if (at_once > 1 && cost >= least) continue;
@@ -125,7 +133,8 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
     const int all = ceil_div(units, chunk) * rounds;
     const int fit = static_cast<int>(shared / stage_bytes(weight, num_tokens, schedule));
     schedule.stages = std::clamp(fit, 1, std::min(kMostStages, all));
-    const int enough = chunk > 8 ? 4 : token_tiles > 12 ? 2 : 3;
+    const bool several = token_tiles >= 4 && token_tiles <= 8;
+    const int enough = chunk > 8 ? (several ? 3 : 4) : several ? 4 : token_tiles > 12 ? 2 : 3;
     if (fit >= std::min(all, enough)) break;
   }
   return schedule;

@@ -71,9 +71,10 @@ __device__ __forceinline__ void with_sink(const Product& product, int row, Body 
     case ProductOutput::qkv:
       break;
   }
-  const int head = row / product.kv.head_dim;
-  if (head < product.num_heads) return body(SinkConstant<Sink::query>{});
-  if (head < product.num_heads + product.kv.num_kv_heads) return body(SinkConstant<Sink::key>{});
+  const int queries = product.num_heads * product.kv.head_dim;
+  if (row < queries) return body(SinkConstant<Sink::query>{});
+  if (row < queries + product.kv.num_kv_heads * product.kv.head_dim)
+    return body(SinkConstant<Sink::key>{});
   return body(SinkConstant<Sink::value>{});
 }
 

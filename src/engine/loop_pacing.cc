@@ -68,10 +68,24 @@ double LoopPacing::Curve::measured(int sequences) const {
   return by_sequences(std::min(rounded, most));
 }
 
-double LoopPacing::scale(const Curve& curve, int context) {
-  // A longer context than any so far begins as the longest did, which is nearest to it.
-  const auto above = curve.scales.upper_bound(context_bucket(context));
-  return above == curve.scales.begin() ? 1 : std::prev(above)->second;
+std::pair<int, double> LoopPacing::Curve::nearest(int bucket) const {
+  const auto above = scales.upper_bound(bucket);
+  if (above == scales.begin()) return {0, 1};
+  return {std::prev(above)->first, std::prev(above)->second.value};
+}
+
+double LoopPacing::scale(const Curve& curve, int context) const {
+  const int bucket = context_bucket(context);
+  const auto [known, value] = curve.nearest(bucket);
+  if (known == bucket) return value;
+  // A depth that has not run here takes so much more than over shorter contexts as the one that ran
+  // most: else every depth would look cheap until it was tried.
+  const Curve* most = nullptr;
+  for (const auto& [depth, other] : curves_)
+    if (const auto here = other.scales.find(bucket); here != other.scales.end())
+      if (most == nullptr || here->second.turns > most->scales.at(bucket).turns) most = &other;
+  if (most == nullptr) return value;
+  return value * most->scales.at(bucket).value / most->nearest(known).second;
 }
 
 double LoopPacing::cost(int depth, int sequences, int context) const {
@@ -197,12 +211,15 @@ void LoopPacing::ran(const Plan& plan, int sequences, int context, int turns, do
   Curve& curve = curves_.at(plan.depth);
   const double measured = turns * curve.measured(sequences);
   if (measured <= 0) return;
-  // Half of what a run of thirty turns says; a hiccup counts as twice as slow at most.
-  constexpr double kMemory = 0.977;
+  // Half of what a run of thirty turns says, and more of the first ones; a hiccup counts as twice as
+  // slow at most.
+  constexpr int kMostTurnsKnown = 22;
+  constexpr int kTurnsGuessed = 8;
   const double now = scale(curve, context);
   const double actual = std::clamp(seconds / measured, 0.5 * now, 2 * now);
-  const double weight = 1 - std::pow(kMemory, turns);
-  curve.scales[context_bucket(context)] = now + weight * (actual - now);
+  Scale& here = curve.scales[context_bucket(context)];
+  here.value = now + (actual - now) * turns / (turns + here.turns + kTurnsGuessed);
+  here.turns = std::min(here.turns + turns, kMostTurnsKnown);
 }
 
 }  // namespace specdec

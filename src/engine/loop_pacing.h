@@ -50,17 +50,24 @@ class LoopPacing {
   double survival(int depth) const;
 
  private:
+  /// What runs took over what was measured.
+  struct Scale {
+    double value = 1;
+    int turns = 0;  // that said so
+  };
   struct Curve {
     CostCurve by_sequences;
     int most = 1;                  // sequences that were measured
-    std::map<int, double> scales;  // by context, doubling: what runs took over what was measured
+    std::map<int, Scale> scales;  // by context, doubling
 
     /// Graphs are captured for powers of two.
     double measured(int sequences) const;
+    /// The scale of the longest of these contexts that is no longer than `bucket`; 1: of none.
+    std::pair<int, double> nearest(int bucket) const;
   };
   double tokens(const Sequence& sequence, int depth) const;
   double tokens(std::span<Sequence* const> batch, const std::vector<bool>& joins, int depth) const;
-  static double scale(const Curve& curve, int context);
+  double scale(const Curve& curve, int context) const;
 
   std::map<int, Curve> curves_;  // by depth
   DepthShares depths_;           // of all sequences

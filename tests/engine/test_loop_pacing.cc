@@ -175,7 +175,32 @@ TEST_CASE("costs follow what runs take, context by context") {
   CHECK(over_measured(2, 8, 300, 8) == doctest::Approx(1.2).epsilon(0.01));
   CHECK(over_measured(2, 8, 700, 8) == doctest::Approx(1.5).epsilon(0.01));
   CHECK(over_measured(2, 8, 5000, 8) == doctest::Approx(1.5).epsilon(0.01));
-  CHECK(over_measured(4, 8, 700, 8) == doctest::Approx(1));
+  // What has not run there takes so much more as what has.
+  CHECK(over_measured(4, 8, 700, 8) == doctest::Approx(1.5).epsilon(0.01));
+  for (int i = 0; i < 20; ++i)
+    pacing.ran({.depth = 4, .turns = 15}, 8, 300, 15, 15 * 1.1 * CostCurve(costs.at(4))(8));
+  CHECK(over_measured(4, 8, 700, 8) == doctest::Approx(1.1 * 1.5 / 1.2).epsilon(0.01));
+}
+
+TEST_CASE("over a longer context no depth looks cheap that was not tried there") {
+  // Drafts that pay at a prompt's beginning no more do so over long prompts, and all turns take half
+  // as long again there.
+  const TurnCosts costs = turn_costs(4e-4, 1e-5, 9e-5);
+  Decoding decoding(costs, 8, 100000);
+  decoding.decode(0.75, 2000);
+  decoding.context = 1500;
+  decoding.slowdown = 1.5;
+  decoding.turns.clear();
+  double total = 0;
+  for (int prompt = 0; prompt < 3; ++prompt) {
+    for (Sequence& sequence : decoding.sequences) sequence.history = {};
+    total += decoding.decode(0.25, 150);
+  }
+  CHECK(total / 3 < 1.035);
+  for (const auto& [depth, turns] : decoding.turns) {
+    CAPTURE(turns);
+    CHECK(depth <= 1);
+  }
 }
 
 TEST_CASE("a hair's breadth changes nothing") {
