@@ -64,31 +64,30 @@ json run(const Options& options, const cuda::DeviceInfo& device, Timer& timer) {
                              to));
     return static_cast<const float*>(model.logits());
   };
-  DeviceLoop loop(
-      {.device = device,
-       .stream = timer.stream(),
-       .vocab = shape.vocab,
-       .max_sequences = 1,
-       .max_context = kPositions,
-       .blocks_per_sequence = kBlocks,
-       .max_turns = options.turns,
-       .draft = DeviceDraft::eagle,
-       .depth = options.drafts,
-       .nodes = options.nodes - 1,
-       .topk = options.topk,
-       .most_logprobs = -1},
-      {.forward = verify, .pool = model.pool()}, {},
-      {.forward =
-           [&](const cuda::DeviceBatch& batch, const std::int32_t* from, bool at_roots,
-               cudaStream_t stream) {
-             return DraftLogits{head.forward(view_of(batch), from, at_roots, stream), head.tokens(),
-                                head.draft_vocab()};
-           },
-       .target = verify,
-       .enter = [](cudaStream_t) {}},
-      [&](const DraftLogits& logits, int outputs, cudaStream_t stream) {
-        return head.spread(logits.logits, outputs, stream);
-      });
+  DeviceLoop loop({.device = device,
+                   .stream = timer.stream(),
+                   .vocab = shape.vocab,
+                   .max_sequences = 1,
+                   .max_context = kPositions,
+                   .blocks_per_sequence = kBlocks,
+                   .max_turns = options.turns,
+                   .draft = DeviceDraft::eagle,
+                   .depth = options.drafts,
+                   .nodes = options.nodes - 1,
+                   .topk = options.topk,
+                   .most_logprobs = -1},
+                  {.forward = verify, .pool = model.pool()}, {},
+                  {.forward =
+                       [&](const cuda::DeviceBatch& batch, const std::int32_t* from, bool at_roots,
+                           cudaStream_t stream) {
+                         return DraftLogits{head.forward(view_of(batch), from, at_roots, stream),
+                                            head.tokens(), head.draft_vocab()};
+                       },
+                   .target = verify,
+                   .enter = [](cudaStream_t) {}},
+                  [&](const DraftLogits& logits, int outputs, cudaStream_t stream) {
+                    return head.spread(logits.logits, outputs, stream);
+                  });
 
   // Each repeat decodes the same turns from the same place.
   std::vector<std::int32_t> table(kBlocks);

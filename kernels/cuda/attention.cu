@@ -192,8 +192,8 @@ cudaError_t launch_whole(AttentionArgs& args, const Launch& to) {
 }
 
 // What follows was measured on an H100 and an H200 (docs/cuda.md, Attention).
-constexpr int kMostRanks = 16;    // blocks of a cluster, with one set of queries a sequence
-constexpr int kMostSetRanks = 9;  // ... with more of them: many clusters of more wait for room
+constexpr int kMostRanks = 16;         // blocks of a cluster, with one set of queries a sequence
+constexpr int kMostSetRanks = 9;       // ... with more of them: many clusters of more wait for room
 constexpr int kMostSmallSetRanks = 6;  // ... of a tree with small heads
 constexpr int kFewSetRanks = 8;
 constexpr int kMostSets = 8;
@@ -269,8 +269,9 @@ TilesPlan tiles_plan(const AttentionArgs& args, const Launch& to) {
   }
   plan.ranks = ceil_div(tiles, plan.turns);
   const int rows = ceil_div(batch.num_rows, batch.num_sequences);
-  const int most =
-      plain_blocks(args) ? 1 : std::min(kMostSets, std::max(1, kMostGroupTokens / args.tile_tokens));
+  const int most = plain_blocks(args)
+                       ? 1
+                       : std::min(kMostSets, std::max(1, kMostGroupTokens / args.tile_tokens));
   for (;; ++plan.sets) {
     plan = sized<kChunks>(plan, args, to);
     if (plan.sets == most || plan.sets * args.tile_tokens >= rows || plan.rounds <= 1.0f)

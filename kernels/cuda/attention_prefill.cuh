@@ -70,7 +70,8 @@ __device__ __forceinline__ void fetch_part(const AttentionWarp<kChunks>& attenti
     const int position = base + warp / 4 * 32 + lane / 8 * 8 + warp % 4 * 2 + lane / 4 % 2;
     const bool there = position <= map.limit;
     const __half* key = static_cast<const __half*>(kv.keys);
-    if (there) key += attention.block_base(map, position) + attention.args.block.remainder(position) * dim;
+    if (there)
+      key += attention.block_base(map, position) + attention.args.block.remainder(position) * dim;
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
       const int first = chunk * 32 + lane % 4 * 8;
@@ -81,7 +82,9 @@ __device__ __forceinline__ void fetch_part(const AttentionWarp<kChunks>& attenti
   const int first = base + half * 32 + lane % 4 * 8;
   const bool there = first <= map.limit;
   const __half* values = static_cast<const __half*>(kv.values);
-  if (there) values += attention.block_base(map, first) + lane / 4 * size + attention.args.block.remainder(first);
+  if (there)
+    values +=
+        attention.block_base(map, first) + lane / 4 * size + attention.args.block.remainder(first);
 #pragma unroll
   for (int i = 0; i < kChunks; ++i) {
     const int d = i * 4 + warp / 2;

@@ -59,8 +59,7 @@ struct SharePlace {
 #pragma unroll
       for (int chunk = 0; chunk < kChunks; ++chunk) {
         const int first = chunk * 32 + attention.lane % 4 * 8;
-        const bool there =
-            kWhole || (key_rows[n] != nullptr && first < attention.args.kv.head_dim);
+        const bool there = kWhole || (key_rows[n] != nullptr && first < attention.args.kv.head_dim);
         take(n, chunk, there ? key_rows[n] + first : nullptr);
       }
   }

@@ -208,7 +208,8 @@ struct AttentionWarp {
       const bool there = first <= map.limit;
       if (map.path == nullptr || first + 8 <= map.context) {
         const __half* value =
-            values + (there ? block_base(map, first) + lane / 4 * size + args.block.remainder(first) : 0);
+            values +
+            (there ? block_base(map, first) + lane / 4 * size + args.block.remainder(first) : 0);
 #pragma unroll
         for (int d = 0; d < kDimTiles; ++d)
           copy_async(&stage.value(d, half, lane), value + d * 8 * size,

@@ -75,7 +75,8 @@ struct TreeWindow {
     const int eight = first_slot + group * 32 + attention.lane % 4 * 8;
     if (eight - first_slot >= num_slots) return nullptr;
     return static_cast<const __half*>(kv.values) +
-           attention.block_base(attention.map_of(0, true), eight) + attention.args.block.remainder(eight);
+           attention.block_base(attention.map_of(0, true), eight) +
+           attention.args.block.remainder(eight);
   }
 
   /// Brings the values in; all warps of the block. The pool has them by dimension: a lane reads 8

@@ -27,8 +27,7 @@ struct Divisor {
       : value(by), inverse(by == 1 ? 0 : UINT32_MAX / static_cast<std::uint32_t>(by) + 1) {}
 
   __device__ int quotient(int of) const {
-    return value == 1 ? of
-                      : static_cast<int>(__umulhi(static_cast<std::uint32_t>(of), inverse));
+    return value == 1 ? of : static_cast<int>(__umulhi(static_cast<std::uint32_t>(of), inverse));
   }
   __device__ int remainder(int of) const { return of - quotient(of) * value; }
 };

@@ -63,7 +63,8 @@ int num_chains(const PackedMatrix& weight) noexcept {
 
 bool normalises(const PackedMatrix& weight, int num_tokens) noexcept {
   constexpr int kMostCols = 8192;  // of one token, which the whole block shares
-  return weight.cols <= (num_tokens == 1 ? kMostCols : kMostNormedCols) && num_tokens <= kTokenTile;
+  return weight.cols <= (num_tokens == 1 ? kMostCols : kMostNormedCols) &&
+         num_tokens <= 2 * kTokenTile;
 }
 
 namespace {
@@ -102,8 +103,7 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
   // fast as all of them. Two thirds are hardly slower where the ring has much of them before the
   // tokens come, and the next product's weights set out on the others.
   const auto price_of = [&](int at_once, int items) -> std::size_t {
-    const std::size_t bytes =
-        static_cast<std::size_t>(at_once * units) * unit_bytes(weight.type);
+    const std::size_t bytes = static_cast<std::size_t>(at_once * units) * unit_bytes(weight.type);
     if (items <= device.num_processors / 2) return 6;
     if (num_tokens <= kTokenTile && items <= device.num_processors * 2 / 3 && bytes <= 2 * shared)
       return 7;
@@ -212,9 +212,10 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
   const bool norms = product.normed.norm_weight != nullptr;
   std::size_t shared = ring + (norms ? normed_bytes(weight, product.num_tokens) : 0);
   args.normed_offset = static_cast<int>(ring);
-  args.workers = !norms                           ? consumers
-                 : weight.cols <= kMostNormedCols ? std::max(consumers, product.num_tokens)
-                                                  : std::max(consumers, kNormParts);
+  const int norm_warps = weight.cols > kMostNormedCols ? kNormParts
+                         : schedule.tiles_a_warp == 2  ? std::min(product.num_tokens, kTokenTile)
+                                                       : product.num_tokens;
+  args.workers = norms ? std::max(consumers, norm_warps) : consumers;
   if (norms && !normalises(weight, product.num_tokens)) return cudaErrorInvalidValue;
   if (norms && weight.cols > kMostNormedCols && consumers > kNormParts)
     return cudaErrorInvalidConfiguration;

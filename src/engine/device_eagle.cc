@@ -29,9 +29,8 @@ DraftLogits DeviceEagle::forward(const cuda::DeviceBatch& batch, const std::int3
   const float* const from = at_roots ? head_.features() : hidden_[last_].as<float>();
   last_ = 1 - last_;
   float* const hidden = hidden_[last_].as<float>();
-  return vocabulary_.of(
-      head_.enqueue(view_of(batch), {from, sources}, hidden, Stream{stream}), batch.num_outputs,
-      stream);
+  return vocabulary_.of(head_.enqueue(view_of(batch), {from, sources}, hidden, Stream{stream}),
+                        batch.num_outputs, stream);
 }
 
 }  // namespace specdec

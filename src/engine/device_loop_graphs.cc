@@ -92,24 +92,23 @@ void DeviceLoop::Impl::grow(const GraphKey& key) {
           doing);
       continue;
     }
-    check_cuda(
-        cuda::draft_candidates(
-            {.rows = {.vocab = options_.vocab,
-                      .tree = grow.growth.rows(),
-                      .logits = logits.tokens == nullptr ? logits.logits
-                                                         : spread_(logits, frontier, stream_),
-                      .options = device_.sampling,
-                      .sequences = device_.states,
-                      .scratch = scratch_},
-             .k = options_.topk,
-             .min_confidence = options_.min_confidence,
-             .counts = candidate_counts_,
-             .tokens = candidate_tokens_,
-             .scores = candidate_scores_,
-             .chunk_sums = candidate_sums_,
-             .scores_wanted = scores_wanted()},
-            key.needs, to),
-        doing);
+    check_cuda(cuda::draft_candidates({.rows = {.vocab = options_.vocab,
+                                                .tree = grow.growth.rows(),
+                                                .logits = logits.tokens == nullptr
+                                                              ? logits.logits
+                                                              : spread_(logits, frontier, stream_),
+                                                .options = device_.sampling,
+                                                .sequences = device_.states,
+                                                .scratch = scratch_},
+                                       .k = options_.topk,
+                                       .min_confidence = options_.min_confidence,
+                                       .counts = candidate_counts_,
+                                       .tokens = candidate_tokens_,
+                                       .scores = candidate_scores_,
+                                       .chunk_sums = candidate_sums_,
+                                       .scores_wanted = scores_wanted()},
+                                      key.needs, to),
+               doing);
     check_cuda(last ? cuda::finish_growth(grow, depth, grown, to)
                     : cuda::grow_level(grow, depth, level, to),
                doing);

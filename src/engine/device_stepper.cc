@@ -81,8 +81,7 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
   if (options.draft == DeviceDraft::eagle) {
     EagleAdapter& adapter = *parts.drafts.eagle();
     eagle_.emplace(backend, adapter,
-                   options.max_sequences * std::max(1 + options.depth, options.topk),
-                   most_outputs);
+                   options.max_sequences * std::max(1 + options.depth, options.topk), most_outputs);
     head.forward = [this](const cuda::DeviceBatch& batch, const std::int32_t* sources,
                           bool at_roots, cudaStream_t stream) {
       return eagle_->forward(batch, sources, at_roots, stream);
@@ -93,12 +92,11 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
     };
     head.enter = [this](cudaStream_t) { restore_features(); };
   }
-  loop_.emplace(options, device_model(parts.target, target_pool_), std::move(draft),
-                std::move(head),
-                [this](const DraftLogits& logits, int outputs, cudaStream_t stream) {
-                  return (eagle_ ? eagle_->vocabulary() : *vocabulary_)
-                      .spread(logits, outputs, stream);
-                });
+  loop_.emplace(
+      options, device_model(parts.target, target_pool_), std::move(draft), std::move(head),
+      [this](const DraftLogits& logits, int outputs, cudaStream_t stream) {
+        return (eagle_ ? eagle_->vocabulary() : *vocabulary_).spread(logits, outputs, stream);
+      });
   const std::size_t free = backend.free_memory().value_or(0);
   // The two kinds of request that come first; other shapes are captured when they come.
   constexpr int kOne = 1;

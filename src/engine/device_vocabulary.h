@@ -8,8 +8,8 @@ namespace specdec {
 /// Which of the target's tokens a draft's logits are of, in the device loop.
 class DeviceVocabulary {
  public:
-  /// `tokens`: the target's for each of a row's logits; empty: all `vocab`, in order. `outputs`: the
-  /// most rows of a pass. Throws Error(out_of_memory, device).
+  /// `tokens`: the target's for each of a row's logits; empty: all `vocab`, in order. `outputs`:
+  /// the most rows of a pass. Throws Error(out_of_memory, device).
   DeviceVocabulary(CudaBackend& backend, std::span<const TokenId> tokens, int vocab, int outputs);
 
   /// A pass's logits as the loop takes them.

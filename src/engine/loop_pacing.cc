@@ -211,8 +211,8 @@ void LoopPacing::ran(const Plan& plan, int sequences, int context, int turns, do
   Curve& curve = curves_.at(plan.depth);
   const double measured = turns * curve.measured(sequences);
   if (measured <= 0) return;
-  // Half of what a run of thirty turns says, and more of the first ones; a hiccup counts as twice as
-  // slow at most.
+  // Half of what a run of thirty turns says, and more of the first ones; a hiccup counts as twice
+  // as slow at most.
   constexpr int kMostTurnsKnown = 22;
   constexpr int kTurnsGuessed = 8;
   const double now = scale(curve, context);

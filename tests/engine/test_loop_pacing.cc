@@ -183,8 +183,8 @@ TEST_CASE("costs follow what runs take, context by context") {
 }
 
 TEST_CASE("over a longer context no depth looks cheap that was not tried there") {
-  // Drafts that pay at a prompt's beginning no more do so over long prompts, and all turns take half
-  // as long again there.
+  // Drafts that pay at a prompt's beginning no more do so over long prompts, and all turns take
+  // half as long again there.
   const TurnCosts costs = turn_costs(4e-4, 1e-5, 9e-5);
   Decoding decoding(costs, 8, 100000);
   decoding.decode(0.75, 2000);
