@@ -63,8 +63,7 @@ int num_chains(const PackedMatrix& weight) noexcept {
 
 bool normalises(const PackedMatrix& weight, int num_tokens) noexcept {
   constexpr int kMostCols = 8192;  // of one token, which the whole block shares
-  return weight.cols <= (num_tokens == 1 ? kMostCols : kMostNormedCols) &&
-         num_tokens <= 2 * kTokenTile;
+  return weight.cols <= (num_tokens == 1 ? kMostCols : kMostNormedCols) && num_tokens <= kTokenTile;
 }
 
 namespace {
@@ -212,10 +211,9 @@ cudaError_t multiply(const Product& product, const ProductSchedule& schedule, co
   const bool norms = product.normed.norm_weight != nullptr;
   std::size_t shared = ring + (norms ? normed_bytes(weight, product.num_tokens) : 0);
   args.normed_offset = static_cast<int>(ring);
-  const int norm_warps = weight.cols > kMostNormedCols ? kNormParts
-                         : schedule.tiles_a_warp == 2  ? std::min(product.num_tokens, kTokenTile)
-                                                       : product.num_tokens;
-  args.workers = norms ? std::max(consumers, norm_warps) : consumers;
+  args.workers = !norms                           ? consumers
+                 : weight.cols <= kMostNormedCols ? std::max(consumers, product.num_tokens)
+                                                  : std::max(consumers, kNormParts);
   if (norms && !normalises(weight, product.num_tokens)) return cudaErrorInvalidValue;
   if (norms && weight.cols > kMostNormedCols && consumers > kNormParts)
     return cudaErrorInvalidConfiguration;

@@ -195,7 +195,7 @@ inline constexpr int kMostRegisters = kTokenTiles == 1 ? 112 : 128;
 /// One block a processor, persistent over (weight group, token group) items. The last warp fills a
 /// ring of stages, weights before the dependency wait; the others, (tile, token warp), use it up:
 /// each owns one weight tile x kTokenTiles token tiles. Few tokens the block normalises by itself,
-/// a warp one or two, while the weights are on their way.
+/// a warp a token, while the weights are on their way.
 template <class Format, int kTokenTiles, int kChains>
 __global__ void __maxnreg__(kMostRegisters<kTokenTiles>)
     product_kernel(const __grid_constant__ ProductArgs args) {
@@ -352,11 +352,7 @@ __global__ void __maxnreg__(kMostRegisters<kTokenTiles>)
     if (cols <= kMostNormedCols) {
       const WarpNorm<Operand> norm(normed.norm_weight, cols, lane);
       wait_for_previous();
-      // Where a warp has several token tiles, there are fewer warps than tokens may be.
-      for (int token = warp; token < args.product.num_tokens; token += args.workers) {
-        norm.write(row_of(token), normed.norm_eps, place_of(token));
-        if constexpr (kTokenTiles != 2) break;
-      }
+      if (warp < args.product.num_tokens) norm.write(row_of(warp), normed.norm_eps, place_of(warp));
     } else {
       const BlockNorm norm(normed.norm_weight, cols, static_cast<int>(threadIdx.x));
       wait_for_previous();
@@ -367,7 +363,6 @@ __global__ void __maxnreg__(kMostRegisters<kTokenTiles>)
   } else {
     wait_for_previous();
   }
-  const int tile_units = norms ? args.units : args.chunk;  // of a token tile
   int stage = 0;
   int phase = 0;
   for (int item = first_item; item < items; item += static_cast<int>(gridDim.x)) {
@@ -379,9 +374,9 @@ __global__ void __maxnreg__(kMostRegisters<kTokenTiles>)
       Barrier::wait(&filled[stage], phase);
       const std::byte* weights = shared + stage * stage_bytes + own_tile * weight_bytes;
       const std::byte* const operand =
-          (norms ? shared + args.normed_offset + chunk * args.chunk * token_unit
-                 : shared + stage * stage_bytes + args.block_tiles * weight_bytes) +
-          own_tokens * tile_units * token_unit;
+          norms ? shared + args.normed_offset + chunk * args.chunk * token_unit
+                : shared + stage * stage_bytes + args.block_tiles * weight_bytes +
+                      own_tokens * args.chunk * token_unit;
       const std::uint32_t tokens =
           shared_address(operand) + static_cast<std::uint32_t>(single ? lane / 8 : lane) * 16;
       // Weights of 16 bits are loaded a unit ahead, so that they are not between two steps of which
@@ -402,7 +397,7 @@ __global__ void __maxnreg__(kMostRegisters<kTokenTiles>)
 #pragma unroll
           for (int step = 0; step < kSteps; step += 2) {
             std::uint32_t b[4];
-            const int at = (i * tile_units + unit) * token_unit + step * token_unit / kSteps;
+            const int at = (i * args.chunk + unit) * token_unit + step * token_unit / kSteps;
             asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                          : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
                          : "r"(tokens + static_cast<std::uint32_t>(at)));
