@@ -192,10 +192,10 @@ cudaError_t launch_whole(AttentionArgs& args, const Launch& to) {
 }
 
 // What follows was measured on an H100 and an H200 (docs/cuda.md, Attention).
-constexpr int kMostRanks = 16;         // blocks of a cluster, with one set of queries a sequence
-constexpr int kMostSetRanks = 9;       // ... with more of them: many clusters of more wait for room
-constexpr int kMostSmallSetRanks = 6;  // ... of a tree with small heads
+constexpr int kMostRanks = 16;    // blocks of a cluster, with one set of queries a sequence
+constexpr int kMostSetRanks = 9;  // ... with more of them: many clusters of more wait for room
 constexpr int kFewSetRanks = 8;
+constexpr int kMostTreeRanks = 7;
 constexpr int kMostSets = 8;
 constexpr int kMostUnitTiles = 64;  // tiles of a sequence whose units have a block each
 constexpr int kMostTreeTurns = 5;
@@ -245,7 +245,7 @@ TilesPlan sized(TilesPlan plan, const AttentionArgs& args, const Launch& to) {
 template <int kChunks>
 TilesPlan tree_plan(const AttentionArgs& args, int tiles, const Launch& to) {
   TilesPlan plan;
-  for (int most = kChunks > 2 ? kMostSetRanks : kMostSmallSetRanks; most > 1; --most) {
+  for (int most = kMostTreeRanks; most > 1; --most) {
     plan.turns = ceil_div(tiles, most);
     plan.ranks = ceil_div(tiles, plan.turns);
     plan = sized<kChunks>(plan, args, to);

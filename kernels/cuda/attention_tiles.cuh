@@ -4,9 +4,42 @@
 
 namespace specdec::kernels::cuda {
 
+/// Tiles of positions index, index + stride, .. before end.
+struct TileRange {
+  int index;
+  int end;
+  int stride;
+};
+
+/// What the block `rank` of `ranks` has of a tree's tiles: of those before `first_own`, which are
+/// committed, and of the tree's own up to `tiles`. One of its own takes as long as three; blocks
+/// that have some take the fewer of the others.
+__device__ __forceinline__ void share_tiles(int rank, int ranks, int first_own, int tiles,
+                                            TileRange& committed, TileRange& own) {
+  constexpr int kOwnPrice = 3;
+  const int num_own = tiles - first_own;
+  const int own_ranks = min(num_own, first_own > 0 ? max(1, ranks - 1) : ranks);
+  const int others = ranks - own_ranks;
+  int each = 0;  // committed tiles of a block that has own ones
+  if (others == 0)
+    each = first_own;  // one block has all
+  else if (own_ranks > 0)
+    each = max(
+        0, min((first_own + kOwnPrice * num_own) / ranks - kOwnPrice * ceil_div(num_own, own_ranks),
+               first_own / own_ranks));
+  const int spread = first_own - each * own_ranks;  // over the others
+  if (rank < others) {
+    committed = {spread * rank / others, spread * (rank + 1) / others, 1};
+  } else {
+    const int at = rank - others;
+    committed = {spread + each * at, spread + each * (at + 1), 1};
+    own = {first_own + at, tiles, own_ranks};
+  }
+}
+
 /// grid: [KV heads, groups of block_tiles query tiles, ranks], a cluster along the ranks. A block
-/// attends to every ranks-th tile of 64 positions, whose keys and values its four warps have
-/// between them in registers: little enough to start beside a product's blocks and wait there with
+/// attends to some of the tiles of 64 positions, whose keys and values its four warps have between
+/// them in registers: little enough to start beside a product's blocks and wait there with
 /// the committed tile at hand. A tree's own positions (kTrees) come from a window of slots. What a
 /// tile comes to goes to the cluster's blocks by dimension tiles, each of which a warp adds up.
 template <int kChunks, bool kTrees>
@@ -34,12 +67,16 @@ __global__ void __launch_bounds__(128, 3)
   // From here on tiles are a tree's own.
   const int first_own =
       kTrees && tile.has_paths ? min(tiles, tile.context / kAttentionTile) : tiles;
+  TileRange range{rank, first_own, ranks};
+  TileRange own{tiles, tiles, 1};
+  if constexpr (kTrees) share_tiles(rank, ranks, first_own, tiles, range, own);
+  const bool has_work = range.index < range.end || own.index < own.end;
   AttentionWarp<kChunks> attention(args, tile, {nullptr, nullptr}, kv_head, lane);
   TileShare<kChunks> share;
-  const auto locate = [&](int index, int limit) {
-    if (index < limit)
-      share.locate(attention, attention.map_of(0, true), index * kAttentionTile, warp);
-    return index < limit;
+  const auto locate = [&](int at) {
+    if (at < range.end)
+      share.locate(attention, attention.map_of(0, true), at * kAttentionTile, warp);
+    return at < range.end;
   };
   // Only the queries and the rows' own keys and values are made by the kernel before (see
   // attention_units_kernel).
@@ -47,12 +84,12 @@ __global__ void __launch_bounds__(128, 3)
     share.fetch_keys(attention);
     share.fetch_values(attention, warp);
   };
-  const bool committed = (rank + 1) * kAttentionTile <= tile.context;
-  const bool at_hand = locate(rank, first_own);
+  const bool committed = (range.index + 1) * kAttentionTile <= tile.context;
+  const bool at_hand = locate(range.index);
   if (at_hand && committed) fetch();
   [[maybe_unused]] TileWindow<kChunks> window;
   [[maybe_unused]] bool has_window = false;
-  if (kTrees && first_own + (rank + ranks - first_own % ranks) % ranks < tiles) {
+  if (kTrees && own.index < own.end) {
     window.values = shared.values;
     window.places = shared.places;
     window.first_slot = tile.context / kAttentionTile * kAttentionTile;
@@ -66,7 +103,7 @@ __global__ void __launch_bounds__(128, 3)
   Queries first_query(args, tile, kv_head, warp, lane);
   wait_for_previous();
   if (at_hand && !committed) fetch();
-  if (rank < tiles && warp < sets * kChunks) {
+  if (has_work && warp < sets * kChunks) {
     first_query.load();
     constexpr int kAtOnce = 2;
     for (int item = warp + 4; item < sets * kChunks; item += 4 * kAtOnce) {
@@ -86,17 +123,17 @@ __global__ void __launch_bounds__(128, 3)
   __syncthreads();
 
   int turn = 0;
-  int index = rank;
   /// body(set, partial) for each set of queries, for the tile of this turn.
-  const auto for_each_set = [&](auto body) {
+  const auto for_each_set = [&](int at, auto body) {
     for (int set = 0; set < sets; ++set) {
       if (sets > 1 && (set > 0 || turn > 0)) attention.select(set * args.tile_tokens);
-      body(set, typename Shared::Partial{shared, set, index});
+      body(set, typename Shared::Partial{shared, set, at});
     }
+    ++turn;
   };
-  for (; index < first_own; ++turn, index += ranks)
-    for_each_set([&](int set, const typename Shared::Partial& partial) {
-      const bool next = set + 1 == sets && locate(index + ranks, first_own);
+  for (int index = range.index; index < range.end; index += range.stride)
+    for_each_set(index, [&](int set, const typename Shared::Partial& partial) {
+      const bool next = set + 1 == sets && locate(index + range.stride);
       float own[2][4];
       score_set<kChunks>(
           shared.queries[set], lane, [&](int n, int chunk) { return share.keys[n][chunk]; }, own);
@@ -118,8 +155,8 @@ __global__ void __launch_bounds__(128, 3)
       window.load(attention, warp);
       __syncthreads();
     }
-    for (; index < tiles; ++turn, index += ranks)
-      for_each_set([&](int set, const typename Shared::Partial& partial) {
+    for (int index = own.index; index < own.end; index += own.stride)
+      for_each_set(index, [&](int set, const typename Shared::Partial& partial) {
         const int base = index * kAttentionTile;
         if (has_window)
           window.attend(attention, base, warp, shared.queries[set], *shared.columns,
