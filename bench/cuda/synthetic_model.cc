@@ -80,7 +80,7 @@ SyntheticModel::SyntheticModel(const ModelShape& shape, const cuda::DeviceInfo& 
   q_ = floats(rows, shape.heads * shape.head_dim);
   attention_ = floats(rows, shape.heads * shape.head_dim);
   ffn_ = floats(rows, shape.ffn);
-  logits_ = floats(64, shape.vocab);
+  logits_ = floats(kMostOutputs, shape.vocab);
 
   launch_.device = device;
   cuda::Workspace& scratch = launch_.workspace;
@@ -132,6 +132,7 @@ void SyntheticModel::stage(const Workload& work) {
       if (work.all_logits || r + 1 == work.rows) outputs.push_back(row);
     }
   }
+  if (outputs.size() > kMostOutputs) throw std::runtime_error("a pass of too many outputs");
   view_ = {.num_rows = static_cast<int>(tokens.size()),
            .positions = positions.data(),
            .slots = slots.data(),

@@ -37,6 +37,8 @@ void require(cudaError_t status);
 /// `max_rows` rows over `max_positions` positions take.
 class SyntheticModel {
  public:
+  static constexpr std::size_t kMostOutputs = 128;  // rows of a pass that have logits
+
   SyntheticModel(const ModelShape& shape, const cuda::DeviceInfo& device, int max_rows,
                  int max_positions);
   ~SyntheticModel();
@@ -55,7 +57,7 @@ class SyntheticModel {
   const ModelShape& shape() const { return shape_; }
   const cuda::Launch& launch() const { return launch_; }
   const BatchView& view() const { return view_; }
-  float* logits() const { return logits_; }  // [64, vocab]
+  float* logits() const { return logits_; }  // [kMostOutputs, vocab]
   const PackedMatrix& embedding() const { return head_; }
   const float* angles() const { return rope_; }
   /// All layers, for kernels that move KV.

@@ -39,7 +39,8 @@ struct OutputToken {
 struct SpeculationOptions {
   std::optional<bool> enabled = {};        ///< false: plain decoding
   std::optional<std::string> method = {};  ///< a drafter that the engine has loaded, or "none"
-  std::optional<int> num_speculative_tokens = {};  ///< the longest draft; 0 = plain decoding
+  /// The longest draft; 0 = plain decoding. In runs of a device loop at most the configuration's.
+  std::optional<int> num_speculative_tokens = {};
 };
 
 /// Give exactly one of prompt, messages and prompt_tokens.

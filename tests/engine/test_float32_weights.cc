@@ -188,12 +188,19 @@ TEST_CASE(
       count(*matrix);
   count(source->embedding());
   if (!source->config().tied_head) count(source->head());
-  const std::size_t more = taken(*tf32) - taken(*f16);
-  // A GPU's driver hands small parts out of whole pages.
-  constexpr std::size_t kPage = std::size_t{2} << 20;
-  const std::size_t page = more % kPage == 0 ? kPage : 0;
-  CHECK(more + page >= weights * 2);
-  CHECK(more <= weights * 2 + weights / 4 + page);  // tiles of 16 rows
+  const auto is_right = [&] {
+    const std::size_t more = taken(*tf32) - taken(*f16);
+    // A GPU's driver hands small parts out of whole pages.
+    constexpr std::size_t kPage = std::size_t{2} << 20;
+    const std::size_t page = more % kPage == 0 ? kPage : 0;
+    CAPTURE(more);
+    const bool right =
+        more + page >= weights * 2 && more <= weights * 2 + weights / 4 + page;  // tiles of 16 rows
+    WARN(right);
+    return right;
+  };
+  // Whoever else uses the device takes memory and gives it back meanwhile.
+  CHECK((is_right() || is_right() || is_right()));
 }
 
 TEST_CASE("weights of float32: a matrix that mixes types is packed as its floats" *

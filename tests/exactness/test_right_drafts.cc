@@ -55,8 +55,9 @@ TEST_CASE("a chain of five is accepted as often as the draft model's own figures
   Config config;
   config.draft.model = draft_model_path();
   config.draft.method = "draft_model";
-  // models/README.md: what a fault falls below.
-  check(config, {{128, 2.31}, {512, 3.0}}, 0.15, 2.0);
+  // models/README.md allows 0.1 to 0.15. A CPU's own answers, of 8-bit activations, take the most:
+  // 2.21 and 2.90 tokens a step, where a GPU's take 2.25 and 3.05.
+  check(config, {{128, 2.31}, {512, 3.0}}, test_device() == "cpu" ? 0.15 : 0.1, 2.0);
 }
 
 TEST_CASE("a chain of five is accepted as often as the EAGLE-3 head's own figures say" *
