@@ -195,7 +195,7 @@ cudaError_t launch_whole(AttentionArgs& args, const Launch& to) {
 constexpr int kMostRanks = 16;    // blocks of a cluster, with one set of queries a sequence
 constexpr int kMostSetRanks = 9;  // ... with more of them: many clusters of more wait for room
 constexpr int kFewSetRanks = 8;
-constexpr int kMostTreeRanks = 7;
+constexpr int kMostTreeRanks = 7;  // nine are as fast alone, but late between products
 constexpr int kMostSets = 8;
 constexpr int kMostUnitTiles = 64;  // tiles of a sequence whose units have a block each
 constexpr int kMostTreeTurns = 5;

@@ -4,12 +4,12 @@
 
 namespace specdec::kernels::cuda {
 
-/// Plain decoding, a row a sequence. grid: [KV heads, sets of queries, ranks], a cluster along the
-/// ranks. A block attends to every ranks-th tile of 64 positions (kByUnit: to four that follow one
-/// another), whose keys and values its four warps have between them in registers: little enough to
-/// start beside a product's blocks and wait there with the committed ones at hand. What a tile (or
-/// unit) comes to goes to the cluster's blocks by dimension tiles, each of which a warp adds up.
-/// kRows: of a lane, one where a set has at most eight queries.
+/// Plain decoding, a row a sequence, and chains of few. grid: [KV heads, sets of queries, ranks], a
+/// cluster along the ranks. A block attends to every ranks-th tile of 64 positions (kByUnit: to
+/// four that follow one another), whose keys and values its four warps have between them in
+/// registers: little enough to start beside a product's blocks and wait there with the committed
+/// ones at hand. What a tile (or unit) comes to goes to the cluster's blocks by dimension tiles,
+/// each of which a warp adds up. kRows: of a lane, one where a set has at most eight queries.
 template <int kChunks, int kRows, bool kByUnit>
 __global__ void __launch_bounds__(128, 3)
     attention_decode_kernel(const __grid_constant__ AttentionArgs args) {

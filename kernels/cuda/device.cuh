@@ -16,8 +16,8 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-/// Division by a number that the launch knows: a multiplication. A quotient of up to 2^31 over the
-/// divisor's square is exact.
+/// Division by a number that the launch knows: a multiplication. Exact for what is not negative and
+/// below 2^32 / value.
 struct Divisor {
   int value = 1;
   std::uint32_t inverse = 0;  // 2^32 / value, rounded up

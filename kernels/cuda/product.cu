@@ -132,7 +132,7 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
     const int all = ceil_div(units, chunk) * rounds;
     const int fit = static_cast<int>(shared / stage_bytes(weight, num_tokens, schedule));
     schedule.stages = std::clamp(fit, 1, std::min(kMostStages, all));
-    const bool several = token_tiles >= 4 && token_tiles <= 8;
+    const bool several = token_tiles >= 4 && token_tiles <= 8;  // tokens fill much of a stage
     const int enough = chunk > 8 ? (several ? 3 : 4) : several ? 4 : token_tiles > 12 ? 2 : 3;
     if (fit >= std::min(all, enough)) break;
   }

@@ -57,7 +57,7 @@ class LoopPacing {
   };
   struct Curve {
     CostCurve by_sequences;
-    int most = 1;                  // sequences that were measured
+    int most = 1;                 // sequences that were measured
     std::map<int, Scale> scales;  // by context, doubling
 
     /// Graphs are captured for powers of two.
