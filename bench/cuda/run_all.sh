@@ -73,12 +73,12 @@ draft=$root/models/smollm2-135m-draft.Q8_0.gguf
 adaptive=(--draft-length-mode adaptive --cost-cache off)
 loop draft_model --limit 40 --max-tokens 512 --methods none,draft_model --draft-method draft_model --draft-model "$draft" "${adaptive[@]}" --num-speculative-tokens 7
 loop eagle3 --limit 40 --max-tokens 512 --methods none,eagle3 --draft-method eagle3 --draft-model "$head" "${adaptive[@]}" --num-speculative-tokens 7
-loop eagle3_fixed --limit 40 --max-tokens 512 --methods none,eagle3 --draft-method eagle3 --draft-model "$head" --num-speculative-tokens 5
+loop eagle3_fixed --limit 40 --max-tokens 512 --methods none,eagle3 --draft-method eagle3 --draft-model "$head" --draft-length-mode fixed --num-speculative-tokens 5
 loop eagle3_batch_32 --limit 64 --batch 32 --max-tokens 512 --methods none,eagle3 --draft-method eagle3 --draft-model "$head" "${adaptive[@]}" --num-speculative-tokens 7
 # Single steps, whose passes are graphs or launched kernel by kernel.
 for graphs in true false; do
   loop "steps_graphs_$graphs" --limit 20 --max-tokens 256 --methods none,suffix+eagle3 --draft-method suffix+eagle3 --draft-model "$head" \
-    --num-speculative-tokens 7 --device-loop false --step-graphs "$graphs"
+    --draft-length-mode fixed --num-speculative-tokens 7 --device-loop false --step-graphs "$graphs"
 done
 
 if ((${#failed[@]})); then

@@ -314,7 +314,7 @@ def main():
 
     ours_arguments = [options.perf, "--target", options.target, "--draft-model",
                       options.draft_model, "--draft-method", "draft_model", "--threads",
-                      str(options.threads), "--num-speculative-tokens",
+                      str(options.threads), "--draft-length-mode", "fixed", "--num-speculative-tokens",
                       str(options.num_speculative_tokens), "--temperature", "0"]
     q4_0 = Path(tempfile.gettempdir()) / f"specdec-vs-llama-{os.getpid()}-Q4_0.gguf"
     requantise(options.target, q4_0)

@@ -33,7 +33,7 @@ constexpr const char* kProgram = "specdec-bench";
 
 struct Options {
   std::string prompts;
-  std::vector<std::string> methods = {"none", "ngram", "draft_model"};
+  std::vector<std::string> methods;  // empty: see default_methods()
   std::size_t limit = 0;
   int batch = 1;
   std::string turns = "first";
@@ -131,17 +131,26 @@ void check_methods(const specdec::Engine& engine, const std::vector<std::string>
   }
 }
 
+std::vector<std::string> default_methods(const specdec::Config& config) {
+  std::vector<std::string> methods = {"none", "ngram"};
+  if (std::find(methods.begin(), methods.end(), config.draft.method) == methods.end())
+    methods.push_back(config.draft.method);
+  return methods;
+}
+
 int run(const Options& options, const specdec::cli::ConfigFlags& flags,
         const std::string& command) {
   const specdec::Config config = flags.load();
   config.validate();
   specdec::bench::Plan plan;
   std::set<std::string> seen;
-  for (const std::string& method : options.methods)
+  std::vector<std::string> names =
+      options.methods.empty() ? default_methods(config) : options.methods;
+  for (const std::string& method : names)
     if (!seen.insert(method).second)
       throw specdec::Error(specdec::ErrorCode::invalid_argument,
                            "--methods names \"" + method + "\" twice");
-  plan.methods = options.methods;
+  plan.methods = names;
   plan.lengths = take_lengths(plan.methods, config.draft.length.num_speculative_tokens);
   plan.sampling = config.sampling;
   if (!plan.sampling.seed) plan.sampling.seed = 1;
@@ -156,7 +165,7 @@ int run(const Options& options, const specdec::cli::ConfigFlags& flags,
                                        [](const auto& prompt) { return prompt.grammar; });
   const bool has_none =
       std::find(plan.methods.begin(), plan.methods.end(), "none") != plan.methods.end();
-  std::vector<std::string> names = options.methods;
+  const std::size_t num_methods = names.size();  // without kFree
   if (constrained && has_none && !plan.all_turns) {
     names.emplace_back(specdec::bench::kFree);
     plan.methods.emplace_back(specdec::bench::kFree);
@@ -165,8 +174,8 @@ int run(const Options& options, const specdec::cli::ConfigFlags& flags,
   {
     // One unmeasured answer per method: page faults and lazy set-up belong to nobody.
     specdec::bench::Plan warm_up = plan;
-    warm_up.methods.resize(options.methods.size());  // without kFree
-    warm_up.lengths.resize(options.methods.size());
+    warm_up.methods.resize(num_methods);
+    warm_up.lengths.resize(num_methods);
     warm_up.sampling.max_tokens = 8;
     warm_up.batch = 1;
     run_all(engine, {{"warm-up", {"Hello!"}}}, warm_up, [](std::size_t) { return false; });
@@ -229,10 +238,10 @@ int main(int argc, char** argv) {
       ->required();
   app.add_option(
          "--methods", options.methods,
-         "Draft methods; \"none\" is what ratios refer to, METHOD:N drafts N tokens at most")
+         "Draft methods; \"none\" is what ratios refer to, METHOD:N drafts N tokens at most "
+         "(default: none, ngram and the configuration's)")
       ->type_name("A,B,...")
-      ->delimiter(',')
-      ->capture_default_str();
+      ->delimiter(',');
   app.add_option("--limit", options.limit,
                  "This many prompts, spread evenly over the file; 0 = all")
       ->take_last();
