@@ -17,13 +17,7 @@ __global__ void __launch_bounds__(128, 3)
   extern __shared__ __align__(128) std::byte shared_bytes[];
   using Shared = TilesShared<kChunks, false>;
   const Shared shared(shared_bytes, 1, static_cast<int>(gridDim.z), args.turns, kByUnit);
-  let_next_start();
-  cluster_arrive();
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int kv_head = static_cast<int>(blockIdx.x);
-  const int rank = static_cast<int>(blockIdx.z);
-  const int ranks = static_cast<int>(gridDim.z);
+  const auto [lane, warp, kv_head, rank, ranks] = TilesThread::begin();
   const QueryTile tile = find_tile(args, args.tile_tokens, static_cast<int>(blockIdx.y), lane);
   if (tile.tokens == 0) return;  // and so do the cluster's other blocks
   const int tiles = tile.last / kAttentionTile + 1;

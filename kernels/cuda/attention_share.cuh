@@ -79,6 +79,25 @@ struct SharePlace {
   }
 };
 
+/// A thread of a block that has some of a sequence's tiles; grid: [KV heads, sets of queries,
+/// ranks].
+struct TilesThread {
+  int lane;
+  int warp;
+  int kv_head;
+  int rank;  // of the block in its cluster
+  int ranks;
+
+  /// The kernel's first step.
+  __device__ static TilesThread begin() {
+    let_next_start();
+    cluster_arrive();
+    return {static_cast<int>(threadIdx.x) % 32, static_cast<int>(threadIdx.x) / 32,
+            static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.z),
+            static_cast<int>(gridDim.z)};
+  }
+};
+
 /// 16 bytes past the first-level cache: a line of it may hold what a neighbour read before it was
 /// written.
 __device__ __forceinline__ uint4 load_past_cache(const __half* from) {

@@ -52,13 +52,7 @@ __global__ void __launch_bounds__(128, 3)
   using Shared = TilesShared<kChunks, kTrees>;
   const Shared shared(shared_bytes, args.block_tiles, static_cast<int>(gridDim.z), args.turns,
                       false);
-  let_next_start();
-  cluster_arrive();
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int kv_head = static_cast<int>(blockIdx.x);
-  const int rank = static_cast<int>(blockIdx.z);
-  const int ranks = static_cast<int>(gridDim.z);
+  const auto [lane, warp, kv_head, rank, ranks] = TilesThread::begin();
   const QueryTile tile =
       find_tile(args, args.tile_tokens * args.block_tiles, static_cast<int>(blockIdx.y), lane);
   if (tile.tokens == 0) return;  // and so do the cluster's other blocks

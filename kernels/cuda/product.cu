@@ -125,6 +125,13 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
   schedule.tiles_a_warp = tiles_a_warp(chains, schedule.tiles, token_tiles);
   schedule.token_warps = ceil_div(token_tiles, schedule.tiles_a_warp);
   // Each chunk is a copy a tile: large ones, as long as enough of them fit to keep the memory busy.
+  // Where tokens fill much of a stage, fewer large ones do, and more small ones.
+  const bool several = token_tiles >= 4 && token_tiles <= 8;
+  const auto enough_of = [&](int chunk) {
+    if (chunk > 8) return several ? 3 : 4;
+    if (several) return 4;
+    return token_tiles > 12 ? 2 : 3;
+  };
   const int rounds = ceil_div(tiles, schedule.tiles * device.num_processors);
   for (const int chunk : {units, 16, 8, 4}) {
     if (chunk > std::min(units, kMostChunk)) continue;
@@ -132,9 +139,7 @@ ProductSchedule product_schedule(const PackedMatrix& weight, int num_tokens,
     const int all = ceil_div(units, chunk) * rounds;
     const int fit = static_cast<int>(shared / stage_bytes(weight, num_tokens, schedule));
     schedule.stages = std::clamp(fit, 1, std::min(kMostStages, all));
-    const bool several = token_tiles >= 4 && token_tiles <= 8;  // tokens fill much of a stage
-    const int enough = chunk > 8 ? (several ? 3 : 4) : several ? 4 : token_tiles > 12 ? 2 : 3;
-    if (fit >= std::min(all, enough)) break;
+    if (fit >= std::min(all, enough_of(chunk))) break;
   }
   return schedule;
 }

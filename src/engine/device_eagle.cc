@@ -17,20 +17,17 @@ kernels::BatchView view_of(const cuda::DeviceBatch& batch) {
 }
 
 DeviceEagle::DeviceEagle(CudaBackend& backend, EagleAdapter& adapter, int rows, int outputs)
-    : adapter_(adapter),
-      head_(adapter.head()),
-      vocabulary_(backend, head_.target_tokens(), head_.vocab_size(), outputs) {
+    : adapter_(adapter), head_(adapter.head()) {
   head_.reserve(outputs, Stream{});
   for (DeviceBuffer& hidden : hidden_) hidden = allocate_rows(backend, rows, head_.hidden_size());
 }
 
-DraftLogits DeviceEagle::forward(const cuda::DeviceBatch& batch, const std::int32_t* sources,
-                                 bool at_roots, cudaStream_t stream) {
+const float* DeviceEagle::forward(const cuda::DeviceBatch& batch, const std::int32_t* sources,
+                                  bool at_roots, cudaStream_t stream) {
   const float* const from = at_roots ? head_.features() : hidden_[last_].as<float>();
   last_ = 1 - last_;
   float* const hidden = hidden_[last_].as<float>();
-  return vocabulary_.of(head_.enqueue(view_of(batch), {from, sources}, hidden, Stream{stream}),
-                        batch.num_outputs, stream);
+  return head_.enqueue(view_of(batch), {from, sources}, hidden, Stream{stream});
 }
 
 }  // namespace specdec

@@ -1,8 +1,8 @@
 #pragma once
 
 #include "engine/backend/cuda_backend.h"
-#include "engine/device_vocabulary.h"
 #include "engine/eagle_adapter.h"
+#include "kernels/cuda/batch.h"
 
 namespace specdec {
 
@@ -15,17 +15,15 @@ class DeviceEagle {
   /// `rows`, `outputs`: the most of a pass. Throws Error(unsupported, out_of_memory, device).
   DeviceEagle(CudaBackend& backend, EagleAdapter& adapter, int rows, int outputs);
 
-  /// DeviceHead's.
-  DraftLogits forward(const kernels::cuda::DeviceBatch& batch, const std::int32_t* sources,
-                      bool at_roots, cudaStream_t stream);
-  DeviceVocabulary& vocabulary() noexcept { return vocabulary_; }
+  /// As DeviceHead's; where its logits [batch.num_outputs, draft vocabulary] will lie.
+  const float* forward(const kernels::cuda::DeviceBatch& batch, const std::int32_t* sources,
+                       bool at_roots, cudaStream_t stream);
   EagleAdapter& adapter() noexcept { return adapter_; }
   int max_position() const { return adapter_.max_position(); }
 
  private:
   EagleAdapter& adapter_;
   EagleHead& head_;
-  DeviceVocabulary vocabulary_;
   DeviceBuffer hidden_[2];  // [rows, hidden]
   int last_ = 0;            // the one that the pass before left its outputs in
 };

@@ -82,9 +82,11 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
     EagleAdapter& adapter = *parts.drafts.eagle();
     eagle_.emplace(backend, adapter,
                    options.max_sequences * std::max(1 + options.depth, options.topk), most_outputs);
+    vocabulary_.emplace(backend, adapter.head().target_tokens(), options.vocab, most_outputs);
     head.forward = [this](const cuda::DeviceBatch& batch, const std::int32_t* sources,
                           bool at_roots, cudaStream_t stream) {
-      return eagle_->forward(batch, sources, at_roots, stream);
+      return vocabulary_->of(eagle_->forward(batch, sources, at_roots, stream), batch.num_outputs,
+                             stream);
     };
     head.target = [&target = parts.target, &tap = adapter.tap()](const cuda::DeviceBatch& batch,
                                                                  cudaStream_t stream) {
@@ -92,11 +94,11 @@ DeviceStepper::DeviceStepper(const StepParts& parts, CudaBackend& backend,
     };
     head.enter = [this](cudaStream_t) { restore_features(); };
   }
-  loop_.emplace(
-      options, device_model(parts.target, target_pool_), std::move(draft), std::move(head),
-      [this](const DraftLogits& logits, int outputs, cudaStream_t stream) {
-        return (eagle_ ? eagle_->vocabulary() : *vocabulary_).spread(logits, outputs, stream);
-      });
+  loop_.emplace(options, device_model(parts.target, target_pool_), std::move(draft),
+                std::move(head),
+                [this](const DraftLogits& logits, int outputs, cudaStream_t stream) {
+                  return vocabulary_->spread(logits, outputs, stream);
+                });
   const std::size_t free = backend.free_memory().value_or(0);
   // The two kinds of request that come first; other shapes are captured when they come.
   constexpr int kOne = 1;

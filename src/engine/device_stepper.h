@@ -12,6 +12,7 @@
 #include "engine/device_pool.h"
 #include "engine/device_requests.h"
 #include "engine/device_steps.h"
+#include "engine/device_vocabulary.h"
 #include "engine/loop_pacing.h"
 
 namespace specdec {
@@ -55,7 +56,7 @@ class DeviceStepper final : public DeviceSteps {
   DeviceRequests requests_;
   DevicePool target_pool_;
   DevicePool draft_pool_;
-  std::optional<DeviceVocabulary> vocabulary_;  // of the draft model
+  std::optional<DeviceVocabulary> vocabulary_;  // of the draft's logits
   std::optional<DeviceEagle> eagle_;
   std::optional<DeviceLoop> loop_;
   std::optional<LoopPacing> pacing_;  // none: depths are what the configuration says

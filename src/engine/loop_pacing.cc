@@ -80,12 +80,15 @@ double LoopPacing::scale(const Curve& curve, int context) const {
   if (known == bucket) return value;
   // A depth that has not run here takes so much more than over shorter contexts as the one that ran
   // most: else every depth would look cheap until it was tried.
-  const Curve* most = nullptr;
+  int most = 0;  // turns
+  double ratio = 1;
   for (const auto& [depth, other] : curves_)
-    if (const auto here = other.scales.find(bucket); here != other.scales.end())
-      if (most == nullptr || here->second.turns > most->scales.at(bucket).turns) most = &other;
-  if (most == nullptr) return value;
-  return value * most->scales.at(bucket).value / most->nearest(known).second;
+    if (const auto here = other.scales.find(bucket);
+        here != other.scales.end() && here->second.turns > most) {
+      most = here->second.turns;
+      ratio = here->second.value / other.nearest(known).second;
+    }
+  return value * ratio;
 }
 
 double LoopPacing::cost(int depth, int sequences, int context) const {
