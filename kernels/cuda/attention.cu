@@ -185,10 +185,13 @@ cudaError_t launch_whole(AttentionArgs& args, const Launch& to) {
   };
   using Most = std::integral_constant<int, kMostPrefillWarps>;
   using Few = std::integral_constant<int, kFewPrefillWarps>;
+  using Fewest = std::integral_constant<int, kFewestPrefillWarps>;
   if (args.batch.has_paths) return with(Few(), std::true_type());
-  if (grid_of(args, 1).counters < 2 * kMostPrefillWarps * to.device.num_processors)
-    return with(Few(), std::false_type());
-  return with(Most(), std::false_type());
+  const int sets = grid_of(args, 1).counters;
+  const int processors = to.device.num_processors;
+  if (sets <= kFewestPrefillWarps * processors) return with(Fewest(), std::false_type());
+  return sets < 2 * kMostPrefillWarps * processors ? with(Few(), std::false_type())
+                                                   : with(Most(), std::false_type());
 }
 
 // What follows was measured on an H100 and an H200 (docs/cuda.md, Attention).

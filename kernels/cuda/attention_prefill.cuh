@@ -1,5 +1,7 @@
 #pragma once
 
+#include <climits>
+
 #include "kernels/cuda/attention_warp.cuh"
 
 namespace specdec::kernels::cuda {
@@ -8,7 +10,8 @@ namespace specdec::kernels::cuda {
 /// leave a warp the registers that trees need.
 inline constexpr int kMostPrefillWarps = 12;
 inline constexpr int kFewPrefillWarps = 8;
-inline constexpr int kFetchWarps = 8;  // that fetch for all of them
+inline constexpr int kFewestPrefillWarps = 4;
+inline constexpr int kFetchParts = 8;  // of a tile's copies, a warp's each
 inline constexpr int kMostPrefillStages = 3;
 
 /// A warp's outputs, a thread's four sums at [dimension tile][lane].
@@ -56,18 +59,18 @@ struct PrefillShared {
   }
 };
 
-/// Enqueues one of kFetchWarps warps' share of the copies of a tile that all queries find in the
-/// same slots: one eight of the keys, as many dimension tiles of the values.
+/// Enqueues one of kFetchParts parts of the copies of a tile that all queries find in the same
+/// slots: one eight of the keys, as many dimension tiles of the values.
 template <int kChunks>
 __device__ __forceinline__ void fetch_part(const AttentionWarp<kChunks>& attention,
-                                           const KvStage<kChunks>& to, int base, int warp) {
+                                           const KvStage<kChunks>& to, int base, int part) {
   const SlotMap map = attention.map_of(0, true);
   const KvLayer& kv = attention.args.kv;
   const int lane = attention.lane;
   const int dim = kv.head_dim;
   const int size = kv.block_size;
   {
-    const int position = base + warp / 4 * 32 + lane / 8 * 8 + warp % 4 * 2 + lane / 4 % 2;
+    const int position = base + part / 4 * 32 + lane / 8 * 8 + part % 4 * 2 + lane / 4 % 2;
     const bool there = position <= map.limit;
     const __half* key = static_cast<const __half*>(kv.keys);
     if (there)
@@ -75,10 +78,10 @@ __device__ __forceinline__ void fetch_part(const AttentionWarp<kChunks>& attenti
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
       const int first = chunk * 32 + lane % 4 * 8;
-      copy_async(&to.key(warp, chunk, lane), key + first, there && first < dim);
+      copy_async(&to.key(part, chunk, lane), key + first, there && first < dim);
     }
   }
-  const int half = warp % 2;
+  const int half = part % 2;
   const int first = base + half * 32 + lane % 4 * 8;
   const bool there = first <= map.limit;
   const __half* values = static_cast<const __half*>(kv.values);
@@ -87,7 +90,7 @@ __device__ __forceinline__ void fetch_part(const AttentionWarp<kChunks>& attenti
         attention.block_base(map, first) + lane / 4 * size + attention.args.block.remainder(first);
 #pragma unroll
   for (int i = 0; i < kChunks; ++i) {
-    const int d = i * 4 + warp / 2;
+    const int d = i * 4 + part / 2;
     copy_async(&to.value(d, half, lane), values + d * 8 * size, there && d * 8 + lane / 4 < dim);
   }
 }
@@ -145,6 +148,12 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   const int own_last =
       __reduce_max_sync(kFullWarp, max(attention.positions[0], attention.positions[1]));
   const int own_tiles = own_last < 0 ? 0 : own_last / kAttentionTile + 1;
+  // Tiles that all rows see the whole of need not be asked position by position.
+  const auto seen_by = [&](int i) {
+    return attention.positions[i] < 0 ? INT_MAX - 1 : attention.positions[i];
+  };
+  const int seen_tiles = (__reduce_min_sync(kFullWarp, min(seen_by(0), seen_by(1))) + 1) /
+                         kAttentionTile * (args.first_position == 0);
 
   PrefillState state;
   float unit_sum[kChunks * 4][4] = {};
@@ -153,8 +162,9 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   for (int d = 0; d < kChunks * 4; ++d) sums[d][lane] = {0.0f, 0.0f, 0.0f, 0.0f};
   int free_stage = 0;
   const auto fetch = [&](int index) {
-    if (index < shared_tiles && warp < kFetchWarps)
-      fetch_part(attention, shared.stage(free_stage), index * kAttentionTile, warp);
+    if (index < shared_tiles)
+      for (int part = warp; part < kFetchParts; part += kWarps)
+        fetch_part(attention, shared.stage(free_stage), index * kAttentionTile, part);
     if (++free_stage == args.stages) free_stage = 0;
     commit_copies();
   };
@@ -174,7 +184,10 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
     attention.score_stage(scores);
     RowState rows;
     std::uint32_t weights[4][4];
-    attention.softmax(index * kAttentionTile, scores, rows, weights);
+    if (index < seen_tiles)
+      attention.template softmax<true>(index * kAttentionTile, scores, rows, weights);
+    else
+      attention.softmax(index * kAttentionTile, scores, rows, weights);
     float kept[2];
     float added[2];
     state.unit.merge(rows, kept, added);

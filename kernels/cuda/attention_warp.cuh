@@ -260,6 +260,8 @@ struct AttentionWarp {
   }
 
   /// Turns scores of the 64 positions from `base` on into weights, in steps of 16 positions.
+  /// kAllSeen: by every row (those that are none come to nothing anyway).
+  template <bool kAllSeen = false>
   __device__ void softmax(int base, float (&scores)[8][4], RowState& state,
                           std::uint32_t (&weights)[4][4]) const {
 #pragma unroll
@@ -271,7 +273,8 @@ struct AttentionWarp {
         for (int e = 0; e < 2; ++e) {
           const int position = base + n / 4 * 32 + lane % 4 * 8 + n % 4 * 2 + e;
           float& score = scores[n][i * 2 + e];
-          const bool seen = position <= positions[i] && position >= args.first_position;
+          const bool seen =
+              kAllSeen || (position <= positions[i] && position >= args.first_position);
           score = seen ? score * args.scale_log2 : -INFINITY;
           top = fmaxf(top, score);
         }
@@ -283,7 +286,7 @@ struct AttentionWarp {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           float& score = scores[n][i * 2 + e];
-          score = top == -INFINITY ? 0.0f : exp2_fast(score - top);
+          score = !kAllSeen && top == -INFINITY ? 0.0f : exp2_fast(score - top);
           total += score;
         }
       total += __shfl_xor_sync(kFullWarp, total, 1);

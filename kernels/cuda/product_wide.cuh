@@ -175,45 +175,55 @@ __global__ void __launch_bounds__(kWideThreads, 1)
       wide_mma_wait<0>();
       release(before);
       add_chains(chains);
-      const float(&sums)[kTiles][4] = chains[0];
+      float(&sums)[kTiles][4] = chains[0];
 
       const int tile = weight_group(item) * kWideTiles + warp;
       if (tile >= args.tiles) continue;
       const TileRows rows = TileRows::of(tile, args.product.weight.pair_distance);
+      // A few token tiles in turn, the first of those that are left, after which the others move
+      // up: code for each of them would be half a megabyte, which comes in line by line.
+      constexpr int kAtOnce = 4;
+      const auto in_turn = [&](auto put_tiles) {
+#pragma unroll 1
+        for (int first = 0; first < kTiles; first += kAtOnce) {
+          put_tiles(item_token + first * kTokenTile);
+#pragma unroll
+          for (int i = 0; i < (kTiles - kAtOnce) * 4; ++i)
+            sums[i / 4][i % 4] = sums[i / 4 + kAtOnce][i % 4];
+        }
+      };
       const int row = rows.first + lane / 4;
       const int partner = row + rows.distance;
       with_sink(args.product, rows.first, [&](auto sink) {
         constexpr Sink kSink = decltype(sink)::kValue;
         if (kSink == Sink::gated && rows.valid == kTileRows / 2 &&
             args.product.gated_type != DataType::f32) {
+          in_turn([&](int first_token) {
 #pragma unroll
-          for (int i = 0; i < kTiles; ++i)
-            put_gated_tile(args.product, item_token + i * kTokenTile, rows.first, lane, sums[i]);
+            for (int i = 0; i < kAtOnce; ++i)
+              put_gated_tile(args.product, first_token + i * kTokenTile, rows.first, lane, sums[i]);
+          });
           return;
         }
         if (lane / 4 >= rows.valid) return;
-        // Several loads before the first store: one at a time they would wait for each other.
-        constexpr int kAtOnce = 8;
         const auto place_of = [&](int token, bool) { return places[token - item_token]; };
-        const int first_token = item_token + lane % 4 * 2;
-#pragma unroll
-        for (int first = 0; first < kTiles; first += kAtOnce) {
+        in_turn([&](int first_token) {
+          // Several loads before the first store: one at a time they would wait for each other.
           Inputs inputs[kAtOnce][2];
+          const auto token_of = [&](int i) {
+            return first_token + i / 2 * kTokenTile + lane % 4 * 2 + i % 2;
+          };
 #pragma unroll
-          for (int i = 0; i < kAtOnce * 2; ++i) {
-            const int token = first_token + (first + i / 2) * kTokenTile + i % 2;
-            if (token < args.product.num_tokens)
+          for (int i = 0; i < kAtOnce * 2; ++i)
+            if (const int token = token_of(i); token < args.product.num_tokens)
               inputs[i / 2][i % 2] =
                   load_inputs<kSink>(args.product, token, row, partner, place_of);
-          }
 #pragma unroll
-          for (int i = 0; i < kAtOnce * 2; ++i) {
-            const int token = first_token + (first + i / 2) * kTokenTile + i % 2;
-            if (token < args.product.num_tokens)
+          for (int i = 0; i < kAtOnce * 2; ++i)
+            if (const int token = token_of(i); token < args.product.num_tokens)
               put<kSink>(args.product, inputs[i / 2][i % 2], token, row, partner,
-                         sums[first + i / 2][i % 2], sums[first + i / 2][i % 2 + 2]);
-          }
-        }
+                         sums[i / 2][i % 2], sums[i / 2][i % 2 + 2]);
+        });
       });
     }
   }
