@@ -69,8 +69,10 @@ const Answer& Chat::answer(const std::function<void(const Output&)>& show) {
     throw;
   }
   messages_.push_back({"assistant", last_answer_->text});
-  if (!last_answer_->speculated() && last_answer_->tokens.size() >= 32)
-    plain_rate_ = {last_answer_->decode_rate(), "in the last plain answer"};
+  if (last_answer_->speculated())
+    follow_plain_rate();
+  else if (last_answer_->tokens.size() >= 32)
+    set_plain_rate(1 / last_answer_->decode_rate(), "in the last plain answer");
   return *last_answer_;
 }
 
@@ -116,18 +118,25 @@ Comparison Chat::compare(const std::string& prompt) {
       std::equal(result.plain.tokens.begin(), result.plain.tokens.end(),
                  result.speculative.tokens.begin(), result.speculative.tokens.end(),
                  [](const OutputToken& a, const OutputToken& b) { return a.token == b.token; });
-  if (result.plain.tokens.size() >= 16) plain_rate_ = {result.plain.decode_rate(), "in /compare"};
+  if (result.plain.tokens.size() >= 16)
+    set_plain_rate(1 / result.plain.decode_rate(), "in /compare");
   return result;
 }
 
 void Chat::measure_plain_rate() {
-  using Clock = std::chrono::steady_clock;
   Request request;
   request.messages = {{"user", "Count from one to twenty, please."}};
   request.sampling.max_tokens = 24;
+  request.cache_salt = "warm-up";
+  if (const auto seconds = plain_seconds(std::move(request)))
+    set_plain_rate(*seconds, "at the start");
+}
+
+// Seconds a token, once it runs; nothing if that was not to be seen.
+std::optional<double> Chat::plain_seconds(Request request) {
+  using Clock = std::chrono::steady_clock;
   request.sampling.ignore_eos = true;
   request.speculation.enabled = false;
-  request.cache_salt = "warm-up";
   int tokens = 0;
   Clock::time_point first;
   Clock::time_point last;
@@ -137,10 +146,39 @@ void Chat::measure_plain_rate() {
     if (++tokens == 2) first = last;
     return tokens > 6 && last - first > std::chrono::milliseconds(300);
   };
-  const Answer warm_up = run_request(engine_, std::move(request));
+  const Answer answer = run_request(engine_, std::move(request));
   const double seconds = std::chrono::duration<double>(last - first).count();
-  if (warm_up.finish_reason != FinishReason::cancelled && tokens > 4 && seconds > 0)
-    plain_rate_ = {(tokens - 2) / seconds, "at the start"};
+  if (answer.finish_reason == FinishReason::cancelled || tokens <= 4 || seconds <= 0)
+    return std::nullopt;
+  return seconds / (tokens - 2);
+}
+
+void Chat::set_plain_rate(double seconds, std::string how) {
+  plain_seconds_ = seconds;
+  plain_rate_ = {1 / seconds, std::move(how)};
+}
+
+// A token costs more the longer the conversation is, so plain decoding is measured once more where
+// the last answer ended: what it would have taken on the way is the mean of that and of what it
+// took where the answer began. Only where that takes no time that somebody would notice.
+void Chat::follow_plain_rate() {
+  constexpr int kTokens = 12;
+  const double allowed = std::max(0.1, 0.05 * last_answer_->stats.total_time);
+  if (plain_seconds_ == 0 || kTokens * plain_seconds_ > allowed ||
+      last_answer_->finish_reason == FinishReason::cancelled)
+    return;
+  Request request;
+  request.messages = messages_;
+  request.sampling.max_tokens = kTokens;
+  try {
+    if (const auto seconds = plain_seconds(std::move(request))) {
+      const double before = plain_seconds_;
+      set_plain_rate(*seconds, {});
+      plain_rate_ = {2 / (before + *seconds), "at this length"};
+    }
+  } catch (const Error&) {
+    // The conversation has no room for more: the next question will say so.
+  }
 }
 
 void Chat::set_speculation(const std::string& value) {

@@ -47,7 +47,8 @@ class Chat {
   Comparison compare(const std::string& prompt);
   void clear();
 
-  /// Measures plain decoding on a few tokens; takes about a third of a second at most.
+  /// Measures plain decoding on a few tokens; takes about a third of a second at most. From then on
+  /// it is followed as the conversation grows.
   void measure_plain_rate();
   const PlainRate& plain_rate() const noexcept { return plain_rate_; }
 
@@ -71,6 +72,9 @@ class Chat {
  private:
   Request request(std::vector<ChatMessage> messages) const;
   const Answer& answer(const std::function<void(const Output&)>& show);
+  std::optional<double> plain_seconds(Request request);
+  void set_plain_rate(double seconds, std::string how);
+  void follow_plain_rate();
 
   Engine& engine_;
   Config config_;
@@ -81,6 +85,7 @@ class Chat {
   std::vector<ChatMessage> messages_;
   std::optional<Answer> last_answer_;
   PlainRate plain_rate_;
+  double plain_seconds_ = 0;  ///< a token, where it was measured last; 0: it was not
   int num_comparisons_ = 0;
 };
 
