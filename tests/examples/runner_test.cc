@@ -3,39 +3,17 @@
 
 #include <doctest/doctest.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <string>
 #include <vector>
 
-#include "specdec/engine.h"
-#include "support/model_writer.h"
+#include "tiny_engine.h"
 #include "tools/specdec_bench/runner.h"
 
 namespace {
 
 using namespace specdec;
 using namespace specdec::bench;
-
-class TinyEngine {
- public:
-  TinyEngine() {
-    std::string pattern =
-        (std::filesystem::temp_directory_path() / "specdec-runner-XXXXXX").string();
-    folder_ = mkdtemp(pattern.data());
-    testing::write_gguf(folder_ / "target.gguf",
-                        testing::random_model(testing::micro_model_config(), 3));
-    config_.target.model = (folder_ / "target.gguf").string();
-    config_.kv_cache.memory_mb = 8;
-    config_.backend.threads = 1;
-  }
-  ~TinyEngine() { std::filesystem::remove_all(folder_); }
-  Engine load() const { return Engine::load(config_); }
-
- private:
-  std::filesystem::path folder_;
-  Config config_;
-};
+using specdec::testing::TinyEngine;
 
 const std::vector<Prompt> kPrompts = {{"a", {"one", "and then?"}},
                                       {"b", {"two two two two"}},
