@@ -38,6 +38,7 @@ void Chat::clear() {
   messages_.clear();
   if (!system_prompt_.empty()) messages_.push_back({"system", system_prompt_});
   last_answer_.reset();
+  last_rate_ = start_rate_;
 }
 
 Grammar read_json_schema(const std::string& path) { return Grammar::json_schema(read_file(path)); }
@@ -72,7 +73,7 @@ const Answer& Chat::answer(const std::function<void(const Output&)>& show) {
   if (last_answer_->speculated())
     follow_plain_rate();
   else if (last_answer_->tokens.size() >= 32)
-    set_plain_rate(1 / last_answer_->decode_rate(), "in the last plain answer");
+    set_plain_rate(last_answer_->decode_rate(), "in the last plain answer");
   return *last_answer_;
 }
 
@@ -118,8 +119,7 @@ Comparison Chat::compare(const std::string& prompt) {
       std::equal(result.plain.tokens.begin(), result.plain.tokens.end(),
                  result.speculative.tokens.begin(), result.speculative.tokens.end(),
                  [](const OutputToken& a, const OutputToken& b) { return a.token == b.token; });
-  if (result.plain.tokens.size() >= 16)
-    set_plain_rate(1 / result.plain.decode_rate(), "in /compare");
+  if (result.plain.tokens.size() >= 16) set_plain_rate(result.plain.decode_rate(), "in /compare");
   return result;
 }
 
@@ -128,12 +128,12 @@ void Chat::measure_plain_rate() {
   request.messages = {{"user", "Count from one to twenty, please."}};
   request.sampling.max_tokens = 24;
   request.cache_salt = "warm-up";
-  if (const auto seconds = plain_seconds(std::move(request)))
-    set_plain_rate(*seconds, "at the start");
+  start_rate_ = measure_plainly(std::move(request));
+  if (start_rate_ > 0) set_plain_rate(start_rate_, "at the start");
 }
 
-// Seconds a token, once it runs; nothing if that was not to be seen.
-std::optional<double> Chat::plain_seconds(Request request) {
+// Tokens per second, once it runs; 0 if that was not to be seen.
+double Chat::measure_plainly(Request request) {
   using Clock = std::chrono::steady_clock;
   request.sampling.ignore_eos = true;
   request.speculation.enabled = false;
@@ -148,14 +148,13 @@ std::optional<double> Chat::plain_seconds(Request request) {
   };
   const Answer answer = run_request(engine_, std::move(request));
   const double seconds = std::chrono::duration<double>(last - first).count();
-  if (answer.finish_reason == FinishReason::cancelled || tokens <= 4 || seconds <= 0)
-    return std::nullopt;
-  return seconds / (tokens - 2);
+  if (answer.finish_reason == FinishReason::cancelled || tokens <= 4 || seconds <= 0) return 0;
+  return (tokens - 2) / seconds;
 }
 
-void Chat::set_plain_rate(double seconds, std::string how) {
-  plain_seconds_ = seconds;
-  plain_rate_ = {1 / seconds, std::move(how)};
+void Chat::set_plain_rate(double rate, std::string how) {
+  last_rate_ = rate;
+  plain_rate_ = {rate, std::move(how)};
 }
 
 // A token costs more the longer the conversation is, so plain decoding is measured once more where
@@ -164,17 +163,17 @@ void Chat::set_plain_rate(double seconds, std::string how) {
 void Chat::follow_plain_rate() {
   constexpr int kTokens = 12;
   const double allowed = std::max(0.1, 0.05 * last_answer_->stats.total_time);
-  if (plain_seconds_ == 0 || kTokens * plain_seconds_ > allowed ||
+  const double before = last_rate_;
+  if (before == 0 || kTokens / before > allowed ||
       last_answer_->finish_reason == FinishReason::cancelled)
     return;
   Request request;
   request.messages = messages_;
   request.sampling.max_tokens = kTokens;
   try {
-    if (const auto seconds = plain_seconds(std::move(request))) {
-      const double before = plain_seconds_;
-      set_plain_rate(*seconds, {});
-      plain_rate_ = {2 / (before + *seconds), "at this length"};
+    if (const double now = measure_plainly(std::move(request)); now > 0) {
+      last_rate_ = now;
+      plain_rate_ = {2 / (1 / before + 1 / now), "at this length"};
     }
   } catch (const Error&) {
     // The conversation has no room for more: the next question will say so.

@@ -72,8 +72,8 @@ class Chat {
  private:
   Request request(std::vector<ChatMessage> messages) const;
   const Answer& answer(const std::function<void(const Output&)>& show);
-  std::optional<double> plain_seconds(Request request);
-  void set_plain_rate(double seconds, std::string how);
+  double measure_plainly(Request request);
+  void set_plain_rate(double rate, std::string how);
   void follow_plain_rate();
 
   Engine& engine_;
@@ -85,7 +85,9 @@ class Chat {
   std::vector<ChatMessage> messages_;
   std::optional<Answer> last_answer_;
   PlainRate plain_rate_;
-  double plain_seconds_ = 0;  ///< a token, where it was measured last; 0: it was not
+  // Tokens per second, plainly; 0: not measured.
+  double start_rate_ = 0;  // of a conversation that has just begun
+  double last_rate_ = 0;   // where the conversation is, or was when it was measured last
   int num_comparisons_ = 0;
 };
 
